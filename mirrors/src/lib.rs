@@ -1,0 +1,1 @@
+//! Which mirror, when, how much: mirror lists, health, ranking. Pure.

@@ -1,0 +1,1 @@
+//! End-to-end tests of the binary, with servers in process and with real ones.

@@ -1,0 +1,1 @@
+//! Verified bytes from any mirror, over HTTP, S3, OCI and files.

@@ -1,0 +1,1 @@
+//! The zchunk format: read, write, chunk, plan a delta.
