@@ -4,6 +4,15 @@
 //! server, in a bucket and in an OCI registry. This crate knows nothing of prefixes: what is done
 //! with a package once its bytes are here is the business of `taipan-installer`.
 
+mod channel;
 mod index;
+mod oci_layout;
+mod repodata;
+mod repodata_sink;
 
-pub use index::{Index, IndexError, IndexLimits};
+pub use channel::{Channel, ChannelError, package_target};
+pub use index::{Index, IndexError, IndexLimits, RecordError, SkippedRecord};
+pub use oci_layout::{OciLayoutError, metadata_target, package_reference};
+pub use repodata::{
+    Freshness, RepodataCache, RepodataError, RepodataOptions, SubdirIndex, fetch_index,
+};

@@ -1,0 +1,225 @@
+//! Channels: their names, their URLs, and where their files lie.
+
+use std::{fmt, path::Path};
+
+use rattler_conda_types::RepoDataRecord;
+use taipan_transfer::{Expected, Md5, Sha256, Target};
+use url::Url;
+
+use crate::oci_layout;
+
+/// What is wrong with the name of a channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The name is empty or has characters that no channel name has.
+    #[error(
+        "`{name}` is neither the name of a channel nor a URL: give a name such as `conda-forge`, \
+         a path such as `./channel`, or a URL that starts with https://, file://, s3:// or oci://"
+    )]
+    Name {
+        /// What was given.
+        name: String,
+    },
+    /// The URL cannot be read.
+    #[error("the channel `{name}` is not a URL that can be used")]
+    Url {
+        /// What was given.
+        name: String,
+        /// In what way.
+        source: url::ParseError,
+    },
+    /// The scheme is not one that we speak.
+    #[error(
+        "the channel `{name}` has the scheme `{scheme}`: use https, http, file, s3, oci or oci+http"
+    )]
+    Scheme {
+        /// What was given.
+        name: String,
+        /// Its scheme.
+        scheme: String,
+    },
+}
+
+/// A channel: the directory that holds `linux-64/`, `noarch/` and so on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Channel {
+    name: String,
+    base: Url,
+}
+
+impl Channel {
+    /// Reads what a user calls a channel: a URL, a path that starts with `.`, `/` or `~`, or a
+    /// name that is looked up below `alias`. Relative paths are relative to `directory`.
+    pub fn parse(text: &str, alias: &Url, directory: &Path) -> Result<Self, ChannelError> {
+        let name = || text.to_owned();
+        let mut base = if text.contains("://") {
+            let url = Url::parse(text).map_err(|source| ChannelError::Url { name: name(), source })?;
+            if !matches!(url.scheme(), "https" | "http" | "file" | "s3" | "oci" | "oci+http") {
+                let scheme = url.scheme().to_owned();
+                return Err(ChannelError::Scheme { name: name(), scheme });
+            }
+            url
+        } else if text.starts_with(['.', '/', '~']) {
+            let path = match text.strip_prefix("~/") {
+                Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
+                None => directory.join(text),
+            };
+            let path = std::path::absolute(&path).map_err(|_| ChannelError::Name { name: name() })?;
+            // `absolute` keeps `..`, which has no place in a canonical URL.
+            let path = path.canonicalize().unwrap_or(path);
+            Url::from_directory_path(&path).map_err(|()| ChannelError::Name { name: name() })?
+        } else {
+            let legal = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+            if text.is_empty() || !text.chars().all(legal) || text.split('/').any(str::is_empty) {
+                return Err(ChannelError::Name { name: name() });
+            }
+            let mut url = alias.clone();
+            url.path_segments_mut()
+                .map_err(|()| ChannelError::Name { name: name() })?
+                .pop_if_empty()
+                .extend(text.split('/'));
+            url
+        };
+        base.set_query(None);
+        base.set_fragment(None);
+        if !base.path().ends_with('/') {
+            base.set_path(&format!("{}/", base.path()));
+        }
+        let short = match base.as_str().strip_prefix(alias.as_str().trim_end_matches('/')) {
+            Some(rest) if rest.starts_with('/') => rest.trim_matches('/').to_owned(),
+            _ => Self::canonical_of(&base),
+        };
+        Ok(Self { name: short, base })
+    }
+
+    /// What to call it: its path below the alias, or its URL.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its URL, with a slash at the end.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// Its URL as records have it: without userinfo and without a slash at the end.
+    pub fn canonical(&self) -> String {
+        Self::canonical_of(&self.base)
+    }
+
+    fn canonical_of(base: &Url) -> String {
+        let mut url = base.clone();
+        // A password has no place in a record; neither call fails for URLs with a host, and those
+        // without have no userinfo.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+
+    /// The URL of a subdir, as records have it, with a slash at the end.
+    pub fn subdir_url(&self, subdir: &str) -> Url {
+        let text = format!("{}/{subdir}/", self.canonical());
+        text.parse().expect("the URL of a channel and a subdir's name make a URL")
+    }
+
+    /// The path of `url` below this channel, when it lies there.
+    pub fn path_of(&self, url: &Url) -> Option<String> {
+        let path = url.as_str().strip_prefix(&self.canonical())?.strip_prefix('/')?;
+        let path = percent_decode(path)?;
+        (!path.is_empty()).then_some(path)
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// Undoes `%XX`; `None` when what comes out is not UTF-8.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'%'
+            && let Some(digits) = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok())
+            && let Ok(byte) = u8::from_str_radix(digits, 16)
+        {
+            bytes.push(byte);
+            rest = &tail[2..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Where the archive of a record lies below its channel, and what is known of it. `path` is the
+/// archive's path below the channel's root, e.g. `noarch/tzdata-2024a-h0c530f3_0.conda`.
+pub fn package_target(record: &RepoDataRecord, path: &str) -> (Target, Expected) {
+    let package = &record.package_record;
+    let mut target = Target::path(path);
+    if let Ok(oci) = oci_layout::package_reference(record) {
+        target = target.with_oci(oci);
+    }
+    let expected = Expected {
+        size: package.size,
+        sha256: package.sha256.map(|digest| Sha256::from_bytes(digest.into())),
+        md5: package.md5.map(|digest| Md5::from_bytes(digest.into())),
+    };
+    (target, expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Channel, ChannelError> {
+        let alias = "https://conda.anaconda.org".parse().unwrap();
+        Channel::parse(text, &alias, Path::new("/home/me"))
+    }
+
+    #[test]
+    fn names_lie_below_the_alias() {
+        let channel = parse("conda-forge/label/dev").unwrap();
+        assert_eq!(channel.canonical(), "https://conda.anaconda.org/conda-forge/label/dev");
+        assert_eq!(channel.name(), "conda-forge/label/dev");
+        assert_eq!(parse("https://conda.anaconda.org/bioconda/").unwrap().name(), "bioconda");
+        assert_eq!(
+            channel.subdir_url("noarch").as_str(),
+            "https://conda.anaconda.org/conda-forge/label/dev/noarch/"
+        );
+    }
+
+    #[test]
+    fn urls_and_paths_are_themselves() {
+        assert_eq!(parse("http://127.0.0.1:80/c").unwrap().canonical(), "http://127.0.0.1/c");
+        assert_eq!(parse("./no/such channel").unwrap().base().as_str(), "file:///home/me/no/such%20channel/");
+        assert_eq!(parse("oci://ghcr.io/mirrors/x").unwrap().canonical(), "oci://ghcr.io/mirrors/x");
+    }
+
+    #[test]
+    fn a_password_is_not_part_of_the_name() {
+        let channel = parse("https://me:secret@host.example/c").unwrap();
+        assert!(!channel.name().contains("secret"));
+        assert!(!channel.canonical().contains("secret"));
+        assert!(channel.base().as_str().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_no_channel_is_refused() {
+        for bad in ["", "a b", "a//b", "conda-forge::numpy", "ftp://host/c", "http://", "numpy>=1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_found_by_its_url() {
+        let channel = parse("https://host.example/c").unwrap();
+        let path = |url: &str| channel.path_of(&url.parse().unwrap());
+        assert_eq!(path("https://host.example/c/noarch/a%20b.conda").unwrap(), "noarch/a b.conda");
+        assert_eq!(path("https://host.example/cc/noarch/a.conda"), None);
+        assert_eq!(path("https://other.example/c/noarch/a.conda"), None);
+    }
+}

@@ -1,0 +1,30 @@
+# `just` lists these; CI runs `just ci` by way of .ci/run.
+
+default:
+    @just --list
+
+# The main job, on embedded mirrors, with no network.
+demo:
+    cargo run --release -- demo
+
+# All tests. Those against real servers say that they were skipped when a server is missing.
+test:
+    cargo test --workspace
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo deny check licenses bans sources
+
+# What CI runs: it installs the real servers and other clients first.
+ci:
+    bash .ci/run
+
+# Time `taipan create` of a real channel against `rattler create`, cold and warm.
+# DIR is a channel made by a generator of real packages, with a channel.json beside its subdirs.
+bench-create DIR ENV="large_env" RUNS="5":
+    cargo build --release
+    python3 tests/bench/create.py --channel {{DIR}} --env {{ENV}} --runs {{RUNS}}

@@ -1,0 +1,214 @@
+//! Digests of files, and the check of a body against what is expected of it.
+
+use std::{fmt, str::FromStr};
+
+use sha2::Digest as _;
+
+/// A digest that is not hexadecimal or not of the right length.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a {name} digest: {digits} hexadecimal digits are expected")]
+pub struct ParseDigestError {
+    name: &'static str,
+    digits: usize,
+    text: String,
+}
+
+macro_rules! digest {
+    ($name:ident, $bytes:literal, $label:literal) => {
+        #[doc = concat!("A ", $label, " digest; written as lower-case hexadecimal.")]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $bytes]);
+
+        impl $name {
+            /// The digest whose bytes these are.
+            pub fn from_bytes(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+
+            /// The bytes of the digest.
+            pub fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}:{self}", $label)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseDigestError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let mut bytes = [0; $bytes];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| ParseDigestError {
+                    name: $label,
+                    digits: 2 * $bytes,
+                    text: text.chars().take(80).collect(),
+                })?;
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+digest!(Sha256, 32, "sha256");
+digest!(Md5, 16, "md5");
+
+impl Sha256 {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
+/// What is known of a file before it is fetched. The more is known, the more can be done: a file
+/// with a digest may be continued on another mirror in the middle of its body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Its length in bytes.
+    pub size: Option<u64>,
+    /// Its SHA-256, preferred over the MD5.
+    pub sha256: Option<Sha256>,
+    /// Its MD5, for files of which nothing better is known.
+    pub md5: Option<Md5>,
+}
+
+impl Expected {
+    /// Whether a digest is known, so that any mirror may supply any part of the file.
+    pub fn is_content_addressed(&self) -> bool {
+        self.sha256.is_some() || self.md5.is_some()
+    }
+}
+
+/// Why a body is not the file that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The body is longer or shorter.
+    #[error("got {got} bytes where {expected} were expected")]
+    Size {
+        /// The length that was expected, in bytes.
+        expected: u64,
+        /// The length that came, in bytes.
+        got: u64,
+    },
+    /// The body has another digest.
+    #[error("the {name} is {got} where {expected} was expected")]
+    Digest {
+        /// `sha256` or `md5`.
+        name: &'static str,
+        /// The digest that was expected.
+        expected: String,
+        /// The digest of what came.
+        got: String,
+    },
+}
+
+/// Hashes a body as it passes by and judges it at its end.
+#[derive(Debug, Clone)]
+pub struct Verifier {
+    expected: Expected,
+    length: u64,
+    sha256: sha2::Sha256,
+    md5: Option<md5::Md5>,
+}
+
+impl Verifier {
+    /// A verifier that has seen nothing yet. The SHA-256 is always computed, since it names the
+    /// file afterwards; the MD5 only when nothing better can be checked.
+    pub fn new(expected: Expected) -> Self {
+        let md5 = (expected.sha256.is_none() && expected.md5.is_some()).then(md5::Md5::default);
+        Self { expected, length: 0, sha256: sha2::Sha256::default(), md5 }
+    }
+
+    /// Takes the next bytes of the body.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        self.sha256.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    /// How many bytes have been seen.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Judges the body: its SHA-256 when it is what was expected.
+    pub fn finish(self) -> Result<Sha256, VerifyError> {
+        if let Some(expected) = self.expected.size
+            && expected != self.length
+        {
+            return Err(VerifyError::Size { expected, got: self.length });
+        }
+        let sha256 = Sha256(self.sha256.finalize().into());
+        if let Some(expected) = self.expected.sha256
+            && expected != sha256
+        {
+            return Err(VerifyError::Digest {
+                name: "sha256",
+                expected: expected.to_string(),
+                got: sha256.to_string(),
+            });
+        }
+        if let (Some(md5), Some(expected)) = (self.md5, self.expected.md5) {
+            let got = Md5(md5.finalize().into());
+            if got != expected {
+                return Err(VerifyError::Digest {
+                    name: "md5",
+                    expected: expected.to_string(),
+                    got: got.to_string(),
+                });
+            }
+        }
+        Ok(sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(expected: Expected, body: &[u8]) -> Result<Sha256, VerifyError> {
+        let mut verifier = Verifier::new(expected);
+        body.chunks(3).for_each(|part| verifier.update(part));
+        verifier.finish()
+    }
+
+    #[test]
+    fn a_body_is_judged_by_all_that_is_known() {
+        let sha256 = Sha256::of(b"a mirror");
+        let md5: Md5 = "0b5e1e3c3f8a5b1b0a5d6c7e8f901234".parse().unwrap();
+        assert_eq!(judge(Expected::default(), b"a mirror"), Ok(sha256));
+        let known = Expected { size: Some(8), sha256: Some(sha256), md5: None };
+        assert_eq!(judge(known, b"a mirror"), Ok(sha256));
+        assert!(matches!(judge(known, b"a mirro"), Err(VerifyError::Size { .. })));
+        assert!(matches!(judge(known, b"a Mirror"), Err(VerifyError::Digest { name: "sha256", .. })));
+        let known = Expected { md5: Some(md5), ..Expected::default() };
+        assert!(matches!(judge(known, b"a mirror"), Err(VerifyError::Digest { name: "md5", .. })));
+    }
+
+    #[test]
+    fn a_sha256_outranks_an_md5() {
+        let sha256 = Sha256::of(b"x");
+        let known = Expected { sha256: Some(sha256), md5: Some(Md5([0; 16])), size: None };
+        assert_eq!(judge(known, b"x"), Ok(sha256));
+    }
+
+    #[test]
+    fn digests_are_read_and_refused() {
+        let text = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        assert_eq!(text.parse::<Sha256>().unwrap().to_string(), text);
+        assert_eq!(Sha256::of(b"test").to_string(), text);
+        assert!("9f86".parse::<Sha256>().is_err());
+        assert!("zz".repeat(16).parse::<Md5>().is_err());
+    }
+}

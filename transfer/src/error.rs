@@ -1,0 +1,320 @@
+//! What can go wrong, and what follows from it.
+
+use std::{fmt, io, path::PathBuf, time::Duration};
+
+use taipan_mirrors::{Class, MirrorId, SafeUrl};
+
+use crate::{SinkError, VerifyError, range::ByteRange};
+
+/// Why one request to one mirror did not bring the file. Nothing in here holds a secret: URLs are
+/// [`SafeUrl`]s.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The server answered with a status that is not the file.
+    #[error("{url} answered {status}{}", reason(*status))]
+    Status {
+        /// What was asked for.
+        url: SafeUrl,
+        /// The HTTP status.
+        status: u16,
+        /// How long the server asks us to stay away.
+        retry_after: Option<Duration>,
+    },
+    /// The file is not there.
+    #[error("{url} is not there")]
+    NotFound {
+        /// What was asked for.
+        url: String,
+    },
+    /// No connection came about: refused, name unknown, TLS handshake failed.
+    #[error("cannot connect to {url}")]
+    Connect {
+        /// What was asked for.
+        url: SafeUrl,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The request failed after the connection stood.
+    #[error("the request to {url} failed")]
+    Request {
+        /// What was asked for.
+        url: SafeUrl,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The body broke off.
+    #[error("the body of {url} broke off")]
+    Body {
+        /// What was asked for.
+        url: String,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The body ended before its end.
+    #[error("{url} ended after {got} of {expected} bytes")]
+    Short {
+        /// What was asked for.
+        url: String,
+        /// The last byte that should have come, plus one.
+        expected: u64,
+        /// How far it came.
+        got: u64,
+    },
+    /// The body went on beyond its end.
+    #[error("{url} sent more than the {expected} bytes that the file has")]
+    Long {
+        /// What was asked for.
+        url: String,
+        /// The length of the file.
+        expected: u64,
+    },
+    /// Nothing came for too long.
+    #[error("{url}: {what} for {} s", seconds(*after))]
+    Timeout {
+        /// What was asked for.
+        url: String,
+        /// What did not happen.
+        what: &'static str,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The mirror is much slower than it should be, and another may be faster.
+    #[error("{url} gives only {rate:.0} bytes/s")]
+    Slow {
+        /// What was asked for.
+        url: String,
+        /// What it gave lately, in bytes per second.
+        rate: f64,
+    },
+    /// The server sent other bytes than those asked for.
+    #[error("{url} was asked for the bytes {wanted} and sent {got}")]
+    WrongRange {
+        /// What was asked for.
+        url: SafeUrl,
+        /// The range of the request.
+        wanted: ByteRange,
+        /// What the answer says of itself.
+        got: String,
+    },
+    /// The server encoded the content although it was asked not to.
+    #[error("{url} sent its content encoded as `{encoding}`, which was not asked for")]
+    Encoded {
+        /// What was asked for.
+        url: SafeUrl,
+        /// The value of `Content-Encoding`.
+        encoding: String,
+    },
+    /// The server says that the file has not changed, which nobody had asked.
+    #[error("{url} answered 304 Not Modified to a request without a condition")]
+    Unasked {
+        /// What was asked for.
+        url: String,
+    },
+    /// The credentials are missing or refused.
+    #[error("{place} refused our credentials or wants some")]
+    Denied {
+        /// The registry, bucket or URL.
+        place: String,
+        /// The cause.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The manifest in a registry does not list the file.
+    #[error("the manifest of {image} lists no layer of the type `{media_type}`")]
+    NoLayer {
+        /// Registry, repository and tag.
+        image: String,
+        /// The media type that was looked for.
+        media_type: String,
+    },
+    /// A registry or bucket failed in a way of its own.
+    #[error("{place} failed")]
+    Service {
+        /// The registry or bucket.
+        place: String,
+        /// What kind of failure.
+        class: Class,
+        /// How long the server asks us to stay away.
+        retry_after: Option<Duration>,
+        /// The cause.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A local file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path cannot be written as a URL or name on this mirror.
+    #[error("`{path}` cannot be asked for at {place}")]
+    BadPath {
+        /// The path.
+        path: String,
+        /// The mirror.
+        place: String,
+    },
+    /// The body is complete but is not the file.
+    #[error("{url} served wrong bytes")]
+    Corrupt {
+        /// What was asked for.
+        url: String,
+        /// In what way.
+        source: VerifyError,
+    },
+    /// The body is complete, no digest is known, and its reader makes no sense of it.
+    #[error("{url} served something that cannot be used")]
+    Unusable {
+        /// What was asked for.
+        url: String,
+        /// In what way.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn reason(status: u16) -> String {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
+    reason.map(|reason| format!(" {reason}")).unwrap_or_default()
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64())
+}
+
+impl BackendError {
+    /// What the mirror is to be thought of for it.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Status { status, .. } => class_of_status(*status),
+            Self::NotFound { .. } | Self::NoLayer { .. } | Self::BadPath { .. } => Class::NotHere,
+            Self::Denied { .. } => Class::Denied,
+            Self::Service { class, .. } => *class,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::NotHere,
+            Self::Corrupt { .. } | Self::Unusable { .. } | Self::Long { .. } => Class::Corrupt,
+            _ => Class::Unwell,
+        }
+    }
+
+    /// How long the server asks us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } | Self::Service { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether another connection to the same mirror may do better.
+    pub fn is_transient(&self) -> bool {
+        matches!(self.class(), Class::Unwell | Class::Throttled)
+    }
+}
+
+/// What an HTTP status says of a mirror. 403 is what buckets answer for a missing key when
+/// listing is not allowed, and what many sites answer for a path that they do not carry.
+pub(crate) fn class_of_status(status: u16) -> Class {
+    match status {
+        401 | 407 => Class::Denied,
+        403 | 404 | 410 | 451 => Class::NotHere,
+        429 | 503 => Class::Throttled,
+        _ => Class::Unwell,
+    }
+}
+
+/// One attempt that failed.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Which mirror of the set.
+    pub mirror: MirrorId,
+    /// The mirror, printable.
+    pub name: String,
+    /// What kind of failure.
+    pub class: Class,
+    /// What was wrong.
+    pub error: BackendError,
+    /// How many bytes of the body it had given before.
+    pub bytes: u64,
+}
+
+/// The chain of causes of an error, joined by colons; the error's own text first.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Several libraries repeat the cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.name, self.class, chain(&self.error))
+    }
+}
+
+/// Why a file could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No mirror could give it.
+    #[error("no mirror could give {label}{}", list(attempts, skipped))]
+    Exhausted {
+        /// What to call the file.
+        label: String,
+        /// Every attempt, in order.
+        attempts: Vec<Attempt>,
+        /// The mirrors that were not asked, each with the reason.
+        skipped: Vec<(String, String)>,
+    },
+    /// The bytes came, but could not be stored or used.
+    #[error("{label} was fetched but could not be used")]
+    Sink {
+        /// What to call the file.
+        label: String,
+        /// The cause.
+        source: SinkError,
+    },
+}
+
+impl FetchError {
+    /// Whether every mirror says that it does not have the file (and none was merely unwell).
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => {
+                !attempts.is_empty() && attempts.iter().all(|a| a.class == Class::NotHere)
+            }
+            Self::Sink { .. } => false,
+        }
+    }
+
+    /// Whether mirrors answered, and all that was wrong was what they served.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => {
+                attempts.iter().any(|a| a.class == Class::Corrupt)
+                    && attempts.iter().all(|a| matches!(a.class, Class::Corrupt | Class::NotHere))
+            }
+            Self::Sink { .. } => false,
+        }
+    }
+}
+
+fn list(attempts: &[Attempt], skipped: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for attempt in attempts {
+        text.push_str("\n  ");
+        text.push_str(&attempt.to_string());
+    }
+    for (name, why) in skipped {
+        text.push_str("\n  ");
+        text.push_str(name);
+        text.push_str(": not asked: ");
+        text.push_str(why);
+    }
+    text
+}

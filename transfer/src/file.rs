@@ -1,0 +1,87 @@
+//! Directories on this machine.
+
+use std::{io, path::PathBuf};
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use futures_util::{StreamExt as _, stream};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+};
+
+use crate::{Backend, BackendError, GetRequest, GetResponse, Target, Validators};
+
+/// How much is read at once.
+const PIECE: usize = 256 * 1024;
+
+/// A directory on this machine, or on a file system mounted on it.
+#[derive(Debug, Clone)]
+pub struct FileBackend {
+    root: PathBuf,
+}
+
+impl FileBackend {
+    /// The directory at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn path(&self, target: &Target) -> Result<PathBuf, BackendError> {
+        let mut path = self.root.clone();
+        for segment in target.path.split('/') {
+            if segment.is_empty() || segment == "." || segment == ".." || segment.contains('\\') {
+                return Err(BackendError::BadPath {
+                    path: target.path.clone(),
+                    place: self.root.display().to_string(),
+                });
+            }
+            path.push(segment);
+        }
+        Ok(path)
+    }
+}
+
+#[async_trait]
+impl Backend for FileBackend {
+    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let path = self.path(request.target)?;
+        let error = |source: io::Error| BackendError::Read { path: path.clone(), source };
+        let mut file = File::open(&path).await.map_err(error)?;
+        let metadata = file.metadata().await.map_err(error)?;
+        if metadata.is_dir() {
+            return Err(error(io::Error::from(io::ErrorKind::IsADirectory)));
+        }
+        // Length and time of change stand in for an ETag, as in most web servers.
+        let modified = metadata.modified().ok().and_then(|time| {
+            time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_nanos())
+        });
+        let etag = modified.map(|nanos| format!("\"{:x}-{nanos:x}\"", metadata.len()));
+        let validators = Validators { etag, last_modified: None };
+        if request.validators.is_some_and(|v| v.etag.is_some() && v.etag == validators.etag) {
+            return Ok(GetResponse::NotModified);
+        }
+        let start = request.range.map_or(0, |range| range.start()).min(metadata.len());
+        let end = request.range.and_then(|r| r.end()).unwrap_or(u64::MAX).min(metadata.len());
+        file.seek(io::SeekFrom::Start(start)).await.map_err(error)?;
+        let left = end.saturating_sub(start);
+        let body = stream::try_unfold((file, left, path), |(mut file, left, path)| async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            let room = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let mut piece = BytesMut::with_capacity(room);
+            match (&mut file).take(left).read_buf(&mut piece).await {
+                Ok(0) => Ok(None),
+                Ok(read) => Ok(Some((piece.freeze(), (file, left - read as u64, path)))),
+                Err(source) => Err(BackendError::Read { path, source }),
+            }
+        });
+        let total = Some(metadata.len());
+        Ok(GetResponse::Body { start, total, validators, body: body.boxed() })
+    }
+
+    fn describe(&self, target: &Target) -> String {
+        self.path(target).unwrap_or_else(|_| self.root.clone()).display().to_string()
+    }
+}

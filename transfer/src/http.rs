@@ -1,0 +1,246 @@
+//! Web servers.
+
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use futures_util::StreamExt as _;
+use reqwest::{
+    Response, StatusCode,
+    header::{
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+        IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
+    },
+};
+use taipan_mirrors::SafeUrl;
+use url::Url;
+
+use crate::{
+    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, Target,
+    Validators,
+};
+
+/// How the HTTP client is set up.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// The `User-Agent`.
+    pub user_agent: String,
+    /// How long a connection may take, TLS handshake included.
+    pub connect_timeout: Duration,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("taipan/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A client for [`HttpBackend`]s and [`OciBackend`](crate::OciBackend)s, which share its
+/// connections. Proxies come from the environment, roots from the system.
+pub fn http_client(options: &HttpOptions) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .user_agent(&options.user_agent)
+        .connect_timeout(options.connect_timeout)
+        // Credentials never follow a redirect to another host: reqwest drops them.
+        .redirect(reqwest::redirect::Policy::limited(8))
+        .pool_idle_timeout(Duration::from_secs(30))
+        .tcp_keepalive(Duration::from_secs(30))
+        .build()
+}
+
+/// A directory on a web server.
+#[derive(Debug, Clone)]
+pub struct HttpBackend {
+    client: reqwest::Client,
+    root: Url,
+}
+
+impl HttpBackend {
+    /// The directory at `root`.
+    pub fn new(client: reqwest::Client, mut root: Url) -> Self {
+        if !root.path().ends_with('/') {
+            root.set_path(&format!("{}/", root.path()));
+        }
+        Self { client, root }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, BackendError> {
+        let mut url = self.root.clone();
+        let bad = || BackendError::BadPath {
+            path: path.to_owned(),
+            place: SafeUrl::from(self.root.clone()).to_string(),
+        };
+        // Segments are escaped one by one, so neither `..` nor `?` nor `//host` in a path that a
+        // server made up can lead to another place.
+        {
+            let mut segments = url.path_segments_mut().map_err(|()| bad())?;
+            segments.pop_if_empty();
+            for segment in path.split('/') {
+                if segment.is_empty() || segment == "." || segment == ".." {
+                    return Err(bad());
+                }
+                segments.push(segment);
+            }
+        }
+        Ok(url)
+    }
+}
+
+#[async_trait]
+impl Backend for HttpBackend {
+    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let url = self.url(&request.target.path)?;
+        let mut get = self.client.get(url.clone());
+        if let Some(validators) = request.validators {
+            if let Some(etag) = &validators.etag {
+                get = get.header(IF_NONE_MATCH, etag);
+            }
+            if let Some(date) = &validators.last_modified {
+                get = get.header(IF_MODIFIED_SINCE, date);
+            }
+        }
+        send(get, SafeUrl::from(url), request.range).await
+    }
+
+    fn describe(&self, target: &Target) -> String {
+        match self.url(&target.path) {
+            Ok(url) => SafeUrl::from(url).to_string(),
+            Err(_) => SafeUrl::from(self.root.clone()).to_string(),
+        }
+    }
+}
+
+/// Sends a GET and checks the header of what comes: one function for the first request and for
+/// every later one, so that no answer is looked at less closely than another.
+pub(crate) async fn send(
+    get: reqwest::RequestBuilder,
+    url: SafeUrl,
+    range: Option<ByteRange>,
+) -> Result<GetResponse, BackendError> {
+    // Ranges and digests are of the file, not of some encoding of it.
+    let mut get = get.header(ACCEPT_ENCODING, "identity");
+    if let Some(range) = range {
+        get = get.header(RANGE, range.header());
+    }
+    let response = get.send().await.map_err(|source| request_error(&url, source))?;
+    let headers = response.headers();
+    let start = match response.status() {
+        StatusCode::NOT_MODIFIED => return Ok(GetResponse::NotModified),
+        StatusCode::OK => 0,
+        StatusCode::PARTIAL_CONTENT => {
+            // A 206 that was not asked for, or without a range, cannot be placed in the file.
+            let wanted = range.unwrap_or(ByteRange::from(0));
+            let text = text(headers, &CONTENT_RANGE).unwrap_or_default();
+            match text.parse::<ContentRange>() {
+                Ok(sent) if range.is_some() && sent.answers(wanted) => {
+                    return body(response, url, sent.start, sent.total);
+                }
+                _ => return Err(BackendError::WrongRange { url, wanted, got: text }),
+            }
+        }
+        status => {
+            return Err(BackendError::Status {
+                url,
+                status: status.as_u16(),
+                retry_after: text(headers, &RETRY_AFTER).and_then(|text| retry_after(&text)),
+            });
+        }
+    };
+    let total = response.content_length();
+    body(response, url, start, total)
+}
+
+fn body(
+    response: Response,
+    url: SafeUrl,
+    start: u64,
+    total: Option<u64>,
+) -> Result<GetResponse, BackendError> {
+    let headers = response.headers();
+    if let Some(encoding) = text(headers, &CONTENT_ENCODING)
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        return Err(BackendError::Encoded { url, encoding });
+    }
+    let validators = Validators {
+        etag: text(headers, &ETAG),
+        last_modified: text(headers, &LAST_MODIFIED),
+    };
+    let name = url.to_string();
+    let body: Body = response
+        .bytes_stream()
+        .map(move |piece| {
+            piece.map_err(|source| BackendError::Body {
+                url: name.clone(),
+                // The URL is in our own text, masked.
+                source: Box::new(source.without_url()),
+            })
+        })
+        .boxed();
+    Ok(GetResponse::Body { start, total, validators, body })
+}
+
+pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendError {
+    let (url, connect) = (url.clone(), source.is_connect());
+    let source = Box::new(source.without_url());
+    if connect {
+        BackendError::Connect { url, source }
+    } else {
+        BackendError::Request { url, source }
+    }
+}
+
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
+}
+
+/// The value of a `Retry-After` header (RFC 9110 §10.2.3): seconds, or a date. A date is compared
+/// with our own clock, so it is capped: a wrong clock must not put a mirror away for good.
+pub(crate) fn retry_after(text: &str) -> Option<Duration> {
+    const LIMIT: Duration = Duration::from_secs(3600);
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds).min(LIMIT));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default().min(LIMIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(root: &str) -> HttpBackend {
+        let client = http_client(&HttpOptions::default()).unwrap();
+        HttpBackend::new(client, root.parse().unwrap())
+    }
+
+    #[test]
+    fn paths_stay_below_the_root() {
+        let backend = backend("http://mirror.example/conda?x=1");
+        let url = |path| backend.url(path).map(|url| url.to_string());
+        assert_eq!(
+            url("noarch/a b#c?d%2e.conda").unwrap(),
+            "http://mirror.example/conda/noarch/a%20b%23c%3Fd%252e.conda?x=1"
+        );
+        for bad in ["../secret", "a/../../b", "//host/x", "a/./b", ""] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_bounded() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("99999999"), Some(Duration::from_secs(3600)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon"), None);
+    }
+
+    #[test]
+    fn a_password_in_the_root_is_not_printed() {
+        let backend = backend("https://user:hunter2@mirror.example/c/");
+        assert!(!backend.describe(&Target::path("noarch/x")).contains("hunter2"));
+    }
+}

@@ -1,0 +1,227 @@
+//! A set of mirrors that have the same files: their backends, and what is known of them.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use taipan_mirrors::{
+    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Request, Selector,
+    SelectorConfig, Time,
+};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{Backend, FileBackend, HttpBackend, OciBackend, S3Backend, Target};
+
+/// The time as the mirrors' crate wants it: since the Unix epoch, but never going backwards while
+/// the process runs, and following tokio's clock when a test has paused it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: Instant,
+    epoch: Duration,
+}
+
+impl Clock {
+    /// A clock that starts at the system's time.
+    pub fn new() -> Self {
+        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), epoch }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Time {
+        Time::from_unix(self.epoch + self.start.elapsed())
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    selector: Mutex<Selector>,
+    backends: Vec<Arc<dyn Backend>>,
+    changed: Notify,
+    clock: Clock,
+}
+
+/// Mirrors that have the same files. Cheap to clone; clones share what they learn.
+#[derive(Debug, Clone)]
+pub struct MirrorSet(Arc<Inner>);
+
+impl MirrorSet {
+    /// The mirrors of a list, each with the backend of its kind. `client` serves those that speak
+    /// HTTP, so that they share connections.
+    pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &reqwest::Client) -> Self {
+        const CONNECT: Duration = Duration::from_secs(10);
+        let backends = mirrors
+            .iter()
+            .map(|mirror| -> Arc<dyn Backend> {
+                match mirror.location.clone() {
+                    Location::Http(url) => Arc::new(HttpBackend::new(client.clone(), url)),
+                    Location::S3(bucket) => Arc::new(S3Backend::new(bucket, CONNECT)),
+                    Location::Oci(registry) => {
+                        Arc::new(OciBackend::new(registry, client.clone(), CONNECT))
+                    }
+                    Location::File(root) => Arc::new(FileBackend::new(root)),
+                }
+            })
+            .collect();
+        Self::with_backends(mirrors, backends, config)
+    }
+
+    /// Mirrors with backends of the caller's choice, one each, in the same order.
+    pub fn with_backends(
+        mirrors: Vec<Mirror>,
+        backends: Vec<Arc<dyn Backend>>,
+        config: SelectorConfig,
+    ) -> Self {
+        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
+        Self(Arc::new(Inner {
+            selector: Mutex::new(Selector::new(mirrors, config)),
+            backends,
+            changed: Notify::new(),
+            clock: Clock::new(),
+        }))
+    }
+
+    /// The time by the clock that this set goes by.
+    pub fn now(&self) -> Time {
+        self.0.clock.now()
+    }
+
+    /// What is known of every mirror, in the order of the list.
+    pub fn reports(&self) -> Vec<MirrorReport> {
+        let selector = self.selector();
+        selector.ids().map(|id| selector.report(id, self.now())).collect()
+    }
+
+    /// The state that a later run begins with.
+    pub fn save(&self) -> String {
+        self.selector().save(self.now())
+    }
+
+    /// Takes over the state of an earlier run; what was wrong with it, when it is of no use.
+    pub fn load(&self, state: &str) -> Option<String> {
+        self.selector().load(state, self.now()).map(|warning| warning.to_string())
+    }
+
+    fn selector(&self) -> MutexGuard<'_, Selector> {
+        // The selector is left whole between any two of its calls, even if one panics.
+        self.0.selector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn choose(&self, request: &Request<'_>) -> (Choice, String) {
+        let now = self.now();
+        let choice = self.selector().choose(request, now);
+        let why = match &choice {
+            Choice::Use(pick) => pick.why.to_string(),
+            _ => String::new(),
+        };
+        (choice, why)
+    }
+
+    pub(crate) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {
+        &*self.0.backends[mirror.index()]
+    }
+
+    pub(crate) fn describe(&self, mirror: MirrorId, target: &Target) -> String {
+        self.backend(mirror).describe(target)
+    }
+
+    pub(crate) fn start(&self, mirror: MirrorId, path: &str) -> InFlight {
+        self.selector().started(mirror, self.now());
+        InFlight {
+            set: self.clone(),
+            mirror,
+            path: path.to_owned(),
+            started: Instant::now(),
+            first_byte: None,
+            ended: None,
+            excused: Duration::ZERO,
+            bytes: 0,
+            reported: false,
+        }
+    }
+}
+
+/// One request under way. However it ends, the selector is told once.
+pub(crate) struct InFlight {
+    set: MirrorSet,
+    mirror: MirrorId,
+    path: String,
+    started: Instant,
+    first_byte: Option<Duration>,
+    ended: Option<Instant>,
+    excused: Duration,
+    bytes: u64,
+    reported: bool,
+}
+
+impl InFlight {
+    pub(crate) fn mirror(&self) -> MirrorId {
+        self.mirror
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn answered(&mut self) {
+        self.first_byte = Some(self.started.elapsed());
+    }
+
+    pub(crate) fn received(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+
+    /// Time in which the mirror was not the one waited for.
+    pub(crate) fn excuse(&mut self, pause: Duration) {
+        self.excused += pause;
+    }
+
+    pub(crate) fn body_ended(&mut self) {
+        self.ended = Some(Instant::now());
+    }
+
+    pub(crate) fn finish(&mut self, outcome: Class, retry_after: Option<Duration>) {
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let duration = (ended - self.started).saturating_sub(self.excused);
+        let observation = Observation {
+            at: self.set.now(),
+            path: &self.path,
+            outcome,
+            bytes: self.bytes,
+            first_byte: self.first_byte,
+            duration,
+            retry_after,
+        };
+        self.set.selector().finished(self.mirror, &observation);
+        self.set.0.changed.notify_waiters();
+    }
+
+    /// It ended for a reason that says nothing of the mirror.
+    pub(crate) fn cancel(&mut self) {
+        if std::mem::replace(&mut self.reported, true) {
+            return;
+        }
+        self.set.selector().cancelled(self.mirror, self.set.now());
+        self.set.0.changed.notify_waiters();
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}

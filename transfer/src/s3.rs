@@ -1,0 +1,183 @@
+//! Buckets.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_s3::{
+    Client,
+    config::StalledStreamProtectionConfig,
+    error::{ProvideErrorMetadata as _, SdkError},
+    operation::get_object::GetObjectError,
+};
+use futures_util::{StreamExt as _, stream};
+use taipan_mirrors::{Class, S3Location};
+use tokio::sync::OnceCell;
+
+use crate::{
+    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, Target,
+    Validators, error::class_of_status,
+};
+
+/// A bucket, or a prefix in one.
+#[derive(Debug)]
+pub struct S3Backend {
+    location: S3Location,
+    connect_timeout: Duration,
+    // The credential chain reads files and may ask the network, so it is walked at the first
+    // request and not when a list of mirrors is read.
+    client: OnceCell<Client>,
+}
+
+impl S3Backend {
+    /// The bucket at `location`, with the SDK's chain of credentials unless it is anonymous.
+    pub fn new(location: S3Location, connect_timeout: Duration) -> Self {
+        Self { location, connect_timeout, client: OnceCell::new() }
+    }
+
+    async fn client(&self) -> &Client {
+        self.client.get_or_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Client {
+        // Retries and stalls are the engine's: it may go to another mirror instead.
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .timeout_config(TimeoutConfig::builder().connect_timeout(self.connect_timeout).build());
+        if let Some(region) = &self.location.region {
+            loader = loader.region(Region::new(region.clone()));
+        } else if self.location.endpoint.is_some() || self.location.anonymous {
+            // Servers other than AWS mostly do not care; asking the instance metadata service
+            // for a region would only cost time.
+            let region = std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
+            loader = loader.region(Region::new(region.unwrap_or_else(|_| "us-east-1".to_owned())));
+        }
+        if self.location.anonymous {
+            loader = loader.no_credentials();
+        }
+        let shared = loader.load().await;
+        let mut config = aws_sdk_s3::config::Builder::from(&shared)
+            .force_path_style(self.location.path_style);
+        if shared.region().is_none() {
+            config = config.region(Region::new("us-east-1"));
+        }
+        if let Some(endpoint) = &self.location.endpoint {
+            config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+        }
+        Client::from_conf(config.build())
+    }
+
+    fn key(&self, path: &str) -> String {
+        match self.location.prefix.trim_matches('/') {
+            "" => path.to_owned(),
+            prefix => format!("{prefix}/{path}"),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for S3Backend {
+    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let place = self.describe(request.target);
+        let answer = self
+            .client()
+            .await
+            .get_object()
+            .bucket(&self.location.bucket)
+            .key(self.key(&request.target.path))
+            .set_range(request.range.map(|range| range.header()))
+            .set_if_none_match(request.validators.and_then(|v| v.etag.clone()))
+            .send()
+            .await;
+        let object = match answer {
+            Ok(object) => object,
+            Err(error) => {
+                return match status(&error) {
+                    Some(304) => Ok(GetResponse::NotModified),
+                    status => Err(translate(place, status, error)),
+                };
+            }
+        };
+        let length = object.content_length.and_then(|length| u64::try_from(length).ok());
+        let (start, total) = match (request.range, &object.content_range) {
+            (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
+                Ok(sent) if sent.answers(wanted) => (sent.start, sent.total),
+                _ => return Err(wrong_range(place, wanted, text.clone())),
+            },
+            (None, Some(text)) => {
+                return Err(wrong_range(place, ByteRange::from(0), text.clone()));
+            }
+            (_, None) => (0, length),
+        };
+        let validators =
+            Validators { etag: object.e_tag, last_modified: None };
+        let body = stream::try_unfold((object.body, place), |(mut body, place)| async move {
+            match body.next().await {
+                None => Ok(None),
+                Some(Ok(piece)) => Ok(Some((piece, (body, place)))),
+                Some(Err(source)) => {
+                    Err(BackendError::Body { url: place, source: Box::new(source) })
+                }
+            }
+        });
+        let body: Body = body.boxed();
+        Ok(GetResponse::Body { start, total, validators, body })
+    }
+
+    fn describe(&self, target: &Target) -> String {
+        format!("s3://{}/{}", self.location.bucket, self.key(&target.path))
+    }
+}
+
+fn wrong_range(place: String, wanted: ByteRange, got: String) -> BackendError {
+    BackendError::Service {
+        place,
+        class: Class::Unwell,
+        retry_after: None,
+        source: format!("it was asked for the bytes {wanted} and sent `{got}`").into(),
+    }
+}
+
+fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+fn translate(
+    place: String,
+    status: Option<u16>,
+    error: SdkError<GetObjectError>,
+) -> BackendError {
+    let retry_after = error
+        .raw_response()
+        .and_then(|response| response.headers().get("retry-after"))
+        .and_then(crate::http::retry_after);
+    let code = error.code().unwrap_or_default().to_owned();
+    let class = match code.as_str() {
+        "NoSuchKey" | "NotFound" => return BackendError::NotFound { url: place },
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
+        | "TokenRefreshRequired" | "RequestTimeTooSkewed" => Class::Denied,
+        "SlowDown" | "TooManyRequests" => Class::Throttled,
+        _ => match (&error, status) {
+            // No credentials anywhere in the chain: the request was never sent.
+            (SdkError::ConstructionFailure(_), _) => Class::Denied,
+            (_, Some(status)) => class_of_status(status),
+            (_, None) => Class::Unwell,
+        },
+    };
+    let source: Box<dyn std::error::Error + Send + Sync> = match (status, code.as_str()) {
+        (Some(status), "") => format!("it answered {status}").into(),
+        (Some(status), code) => match error.message() {
+            Some(message) => format!("it answered {status} {code}: {message}").into(),
+            None => format!("it answered {status} {code}").into(),
+        },
+        (None, _) => match error.into_source() {
+            Ok(source) => source,
+            Err(error) => Box::new(error),
+        },
+    };
+    match class {
+        Class::Denied => BackendError::Denied { place, source: Some(source) },
+        class => BackendError::Service { place, class, retry_after, source },
+    }
+}

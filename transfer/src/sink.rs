@@ -1,0 +1,150 @@
+//! Where bytes go.
+
+use std::{io, path::PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+
+/// Why a sink takes no more.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The content is not what the sink understands: an archive that is none, an index that is
+    /// HTML. Another mirror may have better bytes.
+    #[error("the content was refused")]
+    Rejected(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The sink itself cannot go on, whichever mirror the bytes come from.
+    #[error("the bytes could not be stored")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A file could not be written: a full disk, a missing permission.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Where the bytes of a file go, in order, while they arrive.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes the next bytes. It may wait; that is how a slow sink slows the download.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError>;
+
+    /// Forgets all that was written: the next byte will be the first of the file again.
+    async fn restart(&mut self) -> Result<(), SinkError>;
+
+    /// All bytes have been written and their digest, if one is known, is right. What the sink
+    /// can say against the content it says here; nothing is final before.
+    async fn finish(&mut self) -> Result<(), SinkError>;
+}
+
+/// Keeps a small file in memory.
+#[derive(Debug)]
+pub struct MemorySink {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl MemorySink {
+    /// A sink that refuses files longer than `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { bytes: Vec::new(), limit }
+    }
+
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+#[async_trait]
+impl Sink for MemorySink {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        if self.bytes.len() + bytes.len() > self.limit {
+            let limit = self.limit;
+            return Err(SinkError::Rejected(
+                format!("it is longer than the limit of {limit} bytes").into(),
+            ));
+        }
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        self.bytes.clear();
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// Writes a file beside its final name, and renames it when it is complete.
+#[derive(Debug)]
+pub struct FileSink {
+    target: PathBuf,
+    partial: PathBuf,
+    file: Option<tokio::fs::File>,
+}
+
+impl FileSink {
+    /// A sink that will make `target`; its directory must exist.
+    pub fn new(target: impl Into<PathBuf>) -> Self {
+        let target = target.into();
+        let mut name = target.file_name().unwrap_or_default().to_os_string();
+        // Two processes may want the same file at the same time.
+        name.push(format!(".{}.part", std::process::id()));
+        let partial = target.with_file_name(name);
+        Self { target, partial, file: None }
+    }
+
+    fn failed(&self, source: io::Error) -> SinkError {
+        SinkError::Write { path: self.partial.clone(), source }
+    }
+
+    async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
+        if self.file.is_none() {
+            let file = tokio::fs::File::create(&self.partial).await.map_err(|e| self.failed(e))?;
+            self.file = Some(file);
+        }
+        Ok(self.file.as_mut().expect("it was just put there"))
+    }
+}
+
+#[async_trait]
+impl Sink for FileSink {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        match self.file().await?.write_all(&bytes).await {
+            Ok(()) => Ok(()),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    async fn restart(&mut self) -> Result<(), SinkError> {
+        // Creating the file anew at the next write truncates it.
+        self.file = None;
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), SinkError> {
+        let result = match self.file().await?.flush().await {
+            Ok(()) => tokio::fs::rename(&self.partial, &self.target).await,
+            Err(source) => Err(source),
+        };
+        result.map_err(|source| self.failed(source))?;
+        self.file = None;
+        Ok(())
+    }
+}
+
+impl Drop for FileSink {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Nobody is left to tell, and a leftover is overwritten by the next try.
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}

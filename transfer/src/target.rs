@@ -1,0 +1,36 @@
+//! Where a file lies, on every kind of mirror.
+
+/// Where a file lies below the root of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its path on web servers, in buckets and in directories, with forward slashes, not
+    /// percent-encoded, without a leading slash.
+    pub path: String,
+    /// Where it lies in a registry; `None` when registries do not have it.
+    pub oci: Option<OciTarget>,
+}
+
+impl Target {
+    /// A file with a path only.
+    pub fn path(path: impl Into<String>) -> Self {
+        Self { path: path.into(), oci: None }
+    }
+
+    /// The same file, which registries have too.
+    #[must_use]
+    pub fn with_oci(self, oci: OciTarget) -> Self {
+        Self { oci: Some(oci), ..self }
+    }
+}
+
+/// Where a file lies in a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OciTarget {
+    /// The repository, below the mirror's namespace.
+    pub repository: String,
+    /// The tag of the manifest that lists the blob.
+    pub tag: String,
+    /// The media type of the layer that is the file. With a known digest the blob is asked for
+    /// at once; the manifest is read only without one, or when the blob is not found that way.
+    pub media_type: String,
+}
