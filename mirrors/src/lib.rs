@@ -1,1 +1,76 @@
-//! Which mirror, when, how much: mirror lists, health, ranking. Pure.
+//! Which mirror, when, how much.
+//!
+//! This crate reads lists of mirrors, keeps the health of each one, and answers one question: which
+//! of them should serve the next request. It is pure. It opens no socket, reads no clock and draws
+//! no random number: the caller says what time it is, gives a seed with each request, and reports
+//! what it saw. So every decision can be replayed, simulated and tested to exhaustion.
+//!
+//! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
+//! [`Location`], no package manager's vocabulary.
+//!
+//! # Course of a request
+//!
+//! ```
+//! use std::time::Duration;
+//! use taipan_mirrors::{
+//!     Choice, Class, Location, Mirror, Observation, Origin, Request, Selector, SelectorConfig, Time,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mirrors = ["https://one.example/pub", "https://two.example/pub"]
+//!     .into_iter()
+//!     .map(|url| Ok(Mirror::new(Location::parse(url)?, Origin::CommandLine)))
+//!     .collect::<Result<Vec<_>, taipan_mirrors::LocationError>>()?;
+//! let mut selector = Selector::new(mirrors, SelectorConfig::default());
+//!
+//! let now = Time::from_unix(Duration::from_secs(1_800_000_000));
+//! let request = Request::content("dir/file.bin").with_bytes(40_000).with_seed(7);
+//! let Choice::Use(pick) = selector.choose(&request, now) else { unreachable!() };
+//! selector.started(pick.mirror, now);
+//! // … the caller fetches, hashes and verifies the body …
+//! let took = Duration::from_millis(80);
+//! selector.finished(
+//!     pick.mirror,
+//!     &Observation::new(now + took, "dir/file.bin", Class::Ok)
+//!         .with_bytes(40_000)
+//!         .with_first_byte(Duration::from_millis(30))
+//!         .with_duration(took),
+//! );
+//! # Ok(())
+//! # }
+//! ```
+
+mod breaker;
+mod choose;
+mod config;
+mod estimate;
+mod health;
+mod hold;
+mod location;
+mod mirror;
+mod mirrors_file;
+mod mirrors_file_error;
+mod observation;
+mod path_memory;
+mod report;
+mod request;
+mod safe_url;
+mod selector;
+mod state;
+mod time;
+mod why;
+mod window;
+
+pub use config::SelectorConfig;
+pub use location::{Location, LocationError, OciLocation, S3Location};
+pub use mirror::{Mirror, MirrorId, Origin, merge};
+pub use mirrors_file::{ChannelMirrors, MirrorsFile};
+pub use mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
+pub use observation::{Class, Observation, Progress};
+pub use report::{Circuit, ClassCounts, LastOutcome, MirrorReport};
+pub use request::{Choice, Kind, Pick, Request};
+pub use safe_url::SafeUrl;
+pub use selector::Selector;
+pub use state::{SavedState, StateWarning};
+pub use time::Time;
+pub use why::{Standing, Why};

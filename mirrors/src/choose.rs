@@ -1,0 +1,617 @@
+use std::time::Duration;
+
+use crate::breaker::BreakerState;
+use crate::estimate::{Expected, RateLine};
+use crate::health::Health;
+use crate::path_memory::{PathFault, PathHash};
+use crate::selector::Selector;
+use crate::why::Standing;
+use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
+
+/// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
+/// twice as long gets 2⁻⁸ of its requests; one that takes a tenth longer gets half of them. Less
+/// would waste time, more would send a thousand clients with the same knowledge to one place.
+const PREFERENCE: i32 = 8;
+
+/// What is expected of a mirror; kept, because it changes with observations and slowly with time,
+/// while choices are frequent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) first_byte: Expected,
+    pub(crate) line: RateLine,
+    /// Seconds that its failures cost per success.
+    pub(crate) mishaps: f64,
+    /// Whether it was measured.
+    pub(crate) known: bool,
+    /// Whether the last measurement is so old that another is wanted.
+    pub(crate) stale: bool,
+}
+
+impl View {
+    /// Seconds until one of `n` requests in flight, with so many bytes, is done.
+    pub(crate) fn cost(&self, bytes: f64, n: f64) -> f64 {
+        self.first_byte.mean + bytes * self.line.seconds_per_byte(n) + self.mishaps
+    }
+}
+
+/// A request, prepared for looking at many mirrors.
+struct Query<'a> {
+    request: &'a Request<'a>,
+    path: PathHash,
+    bytes: f64,
+    now: Time,
+}
+
+impl Query<'_> {
+    fn attempts(&self, id: MirrorId) -> u32 {
+        let count = self
+            .request
+            .exclude
+            .iter()
+            .filter(|&&tried| tried == id)
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// How a mirror stands to a request.
+enum Stance {
+    /// It may be used. On trial it has yet to show that it is well again.
+    Fit { on_trial: bool },
+    /// It may be used when one of its requests has ended, in so many seconds.
+    Busy { queue: f64 },
+    /// It should be used only when all others cannot, in so many seconds at the earliest. The
+    /// penalty is how many seconds of waiting for a better one it is worth not to use it.
+    Back { wait: f64, penalty: f64, why: Why },
+    /// It must not be used for this job.
+    Out(Why),
+}
+
+/// A mirror that could be chosen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    index: usize,
+    cost: f64,
+    explorable: bool,
+    on_trial: bool,
+}
+
+/// The two cheapest mirrors that are fit, so that each has an alternative.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cheapest {
+    best: Option<(f64, usize)>,
+    second: Option<(f64, usize)>,
+}
+
+impl Cheapest {
+    fn offer(&mut self, cost: f64, index: usize) {
+        if self.best.is_none_or(|(best, _)| cost < best) {
+            self.second = self.best;
+            self.best = Some((cost, index));
+        } else if self.second.is_none_or(|(second, _)| cost < second) {
+            self.second = Some((cost, index));
+        }
+    }
+
+    fn other_than(&self, index: usize) -> Option<usize> {
+        self.best
+            .filter(|best| best.1 != index)
+            .or(self.second)
+            .map(|(_, other)| other)
+            .filter(|&other| other != index)
+    }
+}
+
+/// What looking at all mirrors gave, apart from the candidates.
+#[derive(Default)]
+struct Overview {
+    cheapest: Cheapest,
+    /// The tier from which the candidates come.
+    tier: Option<i32>,
+    /// Whether a measured mirror of good health is there, free or not.
+    settled: bool,
+    /// The shortest time in which one of the busy mirrors would be done, and its queue.
+    busy: Option<(f64, f64)>,
+    /// The least bad of those that stand back: total, wait, index, reason.
+    back: Option<(f64, f64, usize, Why)>,
+}
+
+impl Selector {
+    /// Which mirror should serve this request now. Costs well under a microsecond per ten mirrors.
+    pub fn choose(&mut self, request: &Request<'_>, now: Time) -> Choice {
+        self.refresh(now);
+        let query = self.query(request, now);
+        let mut candidates = std::mem::take(&mut self.scratch);
+        candidates.clear();
+        let overview = self.look(&query, &mut candidates);
+        let choice = self.decide(&query, &overview, &candidates);
+        self.scratch = candidates;
+        if matches!(choice, Choice::Use(_)) {
+            self.earn_exploration();
+        }
+        choice
+    }
+
+    /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
+    /// second mirror as well; nothing when it should not be: it is too large, there is no other
+    /// mirror, or enough was fetched in vain. The second mirror is asked for with
+    /// [`choose`](Self::choose), with `id` among the excluded.
+    pub fn hedge_after(
+        &mut self,
+        request: &Request<'_>,
+        id: MirrorId,
+        now: Time,
+    ) -> Option<Duration> {
+        /// Below this the race is decided by chance, and above that a timeout is due.
+        const RANGE: (f64, f64) = (0.02, 10.0);
+        let small = match (request.bytes, request.kind) {
+            (Some(bytes), _) => bytes <= self.config.hedge_bytes,
+            (None, Kind::Metadata) => true,
+            (None, Kind::Content) => false,
+        };
+        if !small || !self.may_waste() || id.index() >= self.mirrors.len() {
+            return None;
+        }
+        self.refresh(now);
+        let query = self.query(request, now);
+        let another = (0..self.mirrors.len()).any(|index| {
+            index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
+        });
+        if !another {
+            return None;
+        }
+        let view = &self.views[id.index()];
+        let n = f64::from(self.health[id.index()].in_flight.count().max(1));
+        // Until measured, a mirror may well be far away; a second request at once would double the
+        // load for nothing.
+        let tail = if view.known {
+            view.first_byte.p95
+        } else {
+            view.first_byte.p95.max(0.5)
+        };
+        let seconds = tail + 2.0 * query.bytes * view.line.seconds_per_byte(n);
+        Some(Duration::from_secs_f64(seconds.clamp(RANGE.0, RANGE.1)))
+    }
+
+    /// The rate in bytes per second below which this request, running on the mirror `id`, should go
+    /// on elsewhere; zero when there is no better place. The same as in the [`Pick`], at present.
+    pub fn min_rate(&mut self, request: &Request<'_>, id: MirrorId, now: Time) -> f64 {
+        if id.index() >= self.mirrors.len() {
+            return 0.0;
+        }
+        self.refresh(now);
+        let query = self.query(request, now);
+        let mut cheapest = Cheapest::default();
+        for index in (0..self.mirrors.len()).filter(|&index| index != id.index()) {
+            if matches!(self.stance(index, &query), Stance::Fit { .. }) {
+                cheapest.offer(self.cost(index, &query), index);
+            }
+        }
+        self.rate_to_beat(id.index(), cheapest.other_than(id.index()))
+    }
+
+    fn query<'a>(&self, request: &'a Request<'a>, now: Time) -> Query<'a> {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "an estimate needs no more precision"
+        )]
+        let bytes = request.bytes.map_or(self.usual_bytes, |bytes| bytes as f64);
+        Query {
+            request,
+            path: PathHash::of(request.path),
+            bytes,
+            now,
+        }
+    }
+
+    /// Seconds until the request would be done if it were sent to this mirror now.
+    fn cost(&self, index: usize, query: &Query<'_>) -> f64 {
+        let n = f64::from(self.health[index].in_flight.count()) + 1.0;
+        self.views[index].cost(query.bytes, n)
+    }
+
+    /// Seconds until one of the requests of a mirror has ended.
+    fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
+        let health = &self.health[index];
+        let usual = self.views[index].cost(query.bytes, 1.0).clamp(1e-3, 60.0);
+        let service = health.service.expected(usual, query.now).mean;
+        (service / f64::from(health.window.limit().max(1))).clamp(0.005, 5.0)
+    }
+
+    fn stance(&self, index: usize, query: &Query<'_>) -> Stance {
+        let health = &self.health[index];
+        let now = query.now;
+        let attempts = query.attempts(self.id(index));
+        let fault = health.paths.get(query.path, now);
+        let denied = health.denied.is_some_and(|hold| hold.active(now));
+        let behind = query.request.kind == Kind::Metadata
+            && health.behind.is_some_and(|hold| hold.active(now));
+        let standing = if fault == Some(PathFault::Corrupt) {
+            Some((0.9, Standing::PathCorrupt))
+        } else if health.distrust.quarantined(now, self.config.quarantine) {
+            Some((0.8, Standing::Quarantined))
+        } else if denied {
+            Some((0.6, Standing::Denied))
+        } else if behind {
+            Some((0.4, Standing::Behind))
+        } else if fault == Some(PathFault::NotHere) {
+            Some((0.2, Standing::PathNotHere))
+        } else {
+            None
+        };
+        if attempts > 0 {
+            if let Some((_, standing)) = standing.filter(|_| fault.is_some() || denied || behind) {
+                return Stance::Out(Why::StandsBack(standing));
+            }
+            if attempts >= self.config.attempts_per_mirror {
+                let last = health.last.map(|last| last.class);
+                return Stance::Out(Why::Tried { attempts, last });
+            }
+        }
+        let circuit = health.breaker.state(now);
+        let in_flight = health.in_flight.count();
+        let busy = in_flight >= health.window.limit();
+        let throttled = health.throttled.and_then(|hold| hold.until(now));
+        if standing.is_none() && attempts == 0 && throttled.is_none() {
+            match circuit {
+                BreakerState::Closed if busy => {
+                    return Stance::Busy {
+                        queue: self.queue(index, query),
+                    };
+                }
+                BreakerState::Closed => return Stance::Fit { on_trial: false },
+                BreakerState::HalfOpen if in_flight == 0 => return Stance::Fit { on_trial: true },
+                BreakerState::HalfOpen | BreakerState::Open(_) => {}
+            }
+        }
+        self.stands_back(index, query, attempts, standing, circuit, throttled)
+    }
+
+    /// The stance of a mirror that is not simply fit.
+    fn stands_back(
+        &self,
+        index: usize,
+        query: &Query<'_>,
+        attempts: u32,
+        standing: Option<(f64, Standing)>,
+        circuit: BreakerState,
+        throttled: Option<Time>,
+    ) -> Stance {
+        let health = &self.health[index];
+        let now = query.now;
+        let patience = self.config.patience.as_secs_f64();
+        let mut wait: f64 = 0.0;
+        let mut penalty = standing.map_or(0.0, |(share, _)| share * patience);
+        let mut why = standing.map(|(_, standing)| Why::StandsBack(standing));
+        match circuit {
+            BreakerState::Closed => {
+                if health.in_flight.count() >= health.window.limit() {
+                    wait = wait.max(self.queue(index, query));
+                }
+            }
+            BreakerState::HalfOpen | BreakerState::Open(_) if health.in_flight.count() > 0 => {
+                wait = wait.max(self.queue(index, query));
+                penalty += 0.1 * patience;
+                why = why.or(Some(Why::StandsBack(Standing::OnTrial)));
+            }
+            BreakerState::HalfOpen => penalty += 0.1 * patience,
+            BreakerState::Open(hold) => {
+                // When nothing else is left, the pause is cut to what a caller can bear.
+                let end = (hold.since + hold.length).min(hold.since + self.config.patience);
+                let left = end.since(now);
+                wait = wait.max(left.as_secs_f64());
+                penalty += 0.1 * patience;
+                let failures = health.breaker.failures();
+                why = why.or(Some(Why::StandsBack(Standing::CircuitOpen {
+                    failures,
+                    left,
+                })));
+            }
+        }
+        if let Some(until) = throttled {
+            let left = until.since(now);
+            wait = wait.max(left.as_secs_f64());
+            why = why.or(Some(Why::StandsBack(Standing::Throttled { until, left })));
+        }
+        if attempts > 0 {
+            wait = wait.max(self.retry_wait(health, attempts, now));
+            penalty += 0.02 * patience * f64::from(attempts);
+        }
+        let why = why.unwrap_or(Why::Retry { attempts });
+        Stance::Back { wait, penalty, why }
+    }
+
+    /// Seconds before a mirror that failed for this job is asked again for it.
+    fn retry_wait(&self, health: &Health, attempts: u32, now: Time) -> f64 {
+        let Some(last) = health.last.filter(|last| last.class.is_transient()) else {
+            return 0.0;
+        };
+        let doublings = (attempts - 1).min(10);
+        let pause = self
+            .config
+            .backoff
+            .mul_f64(0.5)
+            .saturating_mul(1 << doublings);
+        let hold = crate::hold::Hold::new(last.at, pause.min(self.config.patience));
+        hold.until(now)
+            .map_or(0.0, |until| until.since(now).as_secs_f64())
+    }
+
+    /// Looks at every mirror, in the order of the tiers.
+    fn look(&self, query: &Query<'_>, candidates: &mut Vec<Candidate>) -> Overview {
+        let mut seen = Overview::default();
+        for &index in &self.order {
+            let index = index as usize;
+            let stance = self.stance(index, query);
+            let priority = self.mirrors[index].priority;
+            let in_tier = seen.tier.is_none_or(|tier| tier == priority);
+            let view = &self.views[index];
+            match stance {
+                Stance::Fit { on_trial } => {
+                    let cost = self.cost(index, query);
+                    if !on_trial {
+                        seen.cheapest.offer(cost, index);
+                    }
+                    if in_tier {
+                        let idle = self.health[index].in_flight.count() == 0;
+                        let explorable = idle && (on_trial || !view.known || view.stale);
+                        candidates.push(Candidate {
+                            index,
+                            cost,
+                            explorable,
+                            on_trial,
+                        });
+                        seen.settled |= !on_trial && view.known;
+                        // A mirror on trial does not keep its tier closed to the next one.
+                        if !on_trial {
+                            seen.tier = Some(priority);
+                        }
+                    }
+                }
+                Stance::Busy { queue } if in_tier => {
+                    let total = self.cost(index, query) + queue;
+                    if seen.busy.is_none_or(|(best, _)| total < best) {
+                        seen.busy = Some((total, queue));
+                    }
+                    seen.settled |= view.known;
+                    seen.tier = Some(priority);
+                }
+                Stance::Back { wait, penalty, why } => {
+                    let total = wait + penalty + self.cost(index, query);
+                    if seen.back.is_none_or(|(best, ..)| total < best) {
+                        seen.back = Some((total, wait, index, why));
+                    }
+                }
+                Stance::Busy { .. } | Stance::Out(_) => {}
+            }
+        }
+        seen
+    }
+
+    fn decide(&mut self, query: &Query<'_>, seen: &Overview, candidates: &[Candidate]) -> Choice {
+        if let Some(index) = self.explore(query, seen, candidates) {
+            let on_trial = candidates.iter().any(|c| c.index == index && c.on_trial);
+            let why = if on_trial {
+                self.trial(index)
+            } else {
+                Why::Exploring
+            };
+            return Choice::Use(self.pick(index, why, query, seen));
+        }
+        let settled = candidates.iter().any(|candidate| !candidate.on_trial);
+        if settled || seen.busy.is_some() {
+            let sound = || candidates.iter().filter(|candidate| !candidate.on_trial);
+            let soonest = sound()
+                .map(|candidate| candidate.cost)
+                .fold(f64::INFINITY, f64::min);
+            if let Some((total, queue)) = seen.busy {
+                // The expected queue is a guess, so the gain must be worth it.
+                if total < 0.8 * soonest {
+                    let queue = Duration::from_secs_f64(queue);
+                    let why = Why::WaitingForBetter { queue };
+                    return Choice::Wait {
+                        until: query.now + queue,
+                        why,
+                    };
+                }
+            }
+            // `soonest` is finite here: without a free mirror any busy one is better.
+            if let Some(index) = self.race(query, sound(), soonest) {
+                let why = self.soonest(index, query);
+                return Choice::Use(self.pick(index, why, query, seen));
+            }
+        }
+        let trial = candidates
+            .iter()
+            .min_by(|a, b| {
+                let tier = |c: &Candidate| self.mirrors[c.index].priority;
+                tier(a).cmp(&tier(b)).then(a.cost.total_cmp(&b.cost))
+            })
+            .map(|candidate| candidate.index);
+        if let Some(index) = trial {
+            return Choice::Use(self.pick(index, self.trial(index), query, seen));
+        }
+        match seen.back {
+            Some((_, wait, _, why)) if wait > 0.0 => {
+                let wait = Duration::from_secs_f64(wait.clamp(0.001, 86_400.0));
+                Choice::Wait {
+                    until: query.now + wait,
+                    why,
+                }
+            }
+            Some((_, _, index, why)) => {
+                let why = match why {
+                    Why::StandsBack(standing) => Why::LastResort(standing),
+                    other => other,
+                };
+                Choice::Use(self.pick(index, why, query, seen))
+            }
+            None => Choice::Exhausted(self.reasons(query)),
+        }
+    }
+
+    /// Every mirror, and why it cannot be used.
+    fn reasons(&self, query: &Query<'_>) -> Vec<(MirrorId, Why)> {
+        let reason = |index| match self.stance(index, query) {
+            Stance::Out(why) | Stance::Back { why, .. } => why,
+            Stance::Fit { .. } | Stance::Busy { .. } => self.soonest(index, query),
+        };
+        (0..self.mirrors.len())
+            .map(|index| (self.id(index), reason(index)))
+            .collect()
+    }
+
+    /// A mirror of which more should be known, when this request can afford it.
+    fn explore(
+        &mut self,
+        query: &Query<'_>,
+        seen: &Overview,
+        candidates: &[Candidate],
+    ) -> Option<usize> {
+        // As long as nothing is known every choice explores anyway.
+        if !seen.settled {
+            return None;
+        }
+        let small = match query.request.bytes {
+            Some(bytes) => bytes <= self.config.exploration_bytes,
+            None => query.request.kind == Kind::Metadata,
+        };
+        // A large request costs more when the mirror is bad, so it takes saving up for.
+        let price = if small { 1.0 } else { 2.0 };
+        if self.exploration_credit < price {
+            return None;
+        }
+        let chance = |candidate: &Candidate| {
+            let mirror = &self.mirrors[candidate.index];
+            let near = self.config.country.is_some() && mirror.country == self.config.country;
+            let new = self.health[candidate.index].last_tried.is_none();
+            mirror.weight * if near { 4.0 } else { 1.0 } * if new { 4.0 } else { 1.0 }
+        };
+        let index = candidates
+            .iter()
+            .filter(|candidate| candidate.explorable)
+            .map(|candidate| {
+                (
+                    exponential(query.request.seed, candidate.index) / chance(candidate),
+                    candidate,
+                )
+            })
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, candidate)| candidate.index)?;
+        self.exploration_credit -= price;
+        Some(index)
+    }
+
+    /// Draws among the candidates: each has a chance that falls steeply with its cost. The smallest
+    /// of exponential variables with such rates is drawn, which needs no sum over all of them.
+    fn race<'c>(
+        &self,
+        query: &Query<'_>,
+        candidates: impl Iterator<Item = &'c Candidate>,
+        soonest: f64,
+    ) -> Option<usize> {
+        /// A mirror this many times slower is out of the question.
+        const HOPELESS: f64 = 3.0;
+        candidates
+            .filter(|candidate| candidate.cost <= soonest * HOPELESS)
+            .map(|candidate| {
+                let chance = self.mirrors[candidate.index].weight
+                    * (soonest / candidate.cost).powi(PREFERENCE);
+                (
+                    exponential(query.request.seed, candidate.index) / chance,
+                    candidate.index,
+                )
+            })
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, index)| index)
+    }
+
+    fn soonest(&self, index: usize, query: &Query<'_>) -> Why {
+        let view = &self.views[index];
+        let in_flight = self.health[index].in_flight.count();
+        Why::Soonest {
+            expected: Duration::from_secs_f64(self.cost(index, query).clamp(0.0, 1e9)),
+            first_byte: Duration::from_secs_f64(view.first_byte.mean.clamp(0.0, 1e9)),
+            rate: view.line.rate(f64::from(in_flight) + 1.0),
+            in_flight,
+            measured: view.known,
+        }
+    }
+
+    fn trial(&self, index: usize) -> Why {
+        Why::Trial {
+            failures: self.health[index].breaker.failures(),
+        }
+    }
+
+    fn pick(&self, index: usize, why: Why, query: &Query<'_>, seen: &Overview) -> Pick {
+        let view = &self.views[index];
+        let alternative = seen.cheapest.other_than(index);
+        let (connect, first_byte, stall) = if alternative.is_some() {
+            // With others at hand a mirror gets a few times its usual time, an unknown one less
+            // than a user would notice as a hang.
+            let tail = if view.known { view.first_byte.p95 } else { 1.5 };
+            (
+                (tail * 3.0).clamp(1.0, 4.0),
+                (tail * 4.0).clamp(3.0, 15.0),
+                8.0,
+            )
+        } else {
+            let idle = self.config.idle_timeout.as_secs_f64();
+            (self.config.connect_timeout.as_secs_f64(), idle, idle)
+        };
+        // What failed for want of patience gets more of it each time.
+        let stretch = 1.0 + 0.5 * f64::from(query.request.attempt.min(4));
+        let timeout = |seconds: f64, most: Duration| {
+            Duration::from_secs_f64((seconds * stretch).min(most.as_secs_f64() * 2.0))
+        };
+        Pick {
+            mirror: self.id(index),
+            why,
+            connect_timeout: timeout(connect, self.config.connect_timeout),
+            first_byte_timeout: timeout(first_byte, self.config.idle_timeout),
+            stall_timeout: timeout(stall, self.config.idle_timeout),
+            min_rate: self.rate_to_beat(index, alternative),
+        }
+    }
+
+    /// The rate below which a request on `index` had better go on at `alternative`.
+    fn rate_to_beat(&self, index: usize, alternative: Option<usize>) -> f64 {
+        /// The other place must be this much faster to be worth another first byte.
+        const CLEARLY: f64 = 0.3;
+        let Some(alternative) = alternative else {
+            return 0.0;
+        };
+        let rate = |index: usize| {
+            let n = f64::from(self.health[index].in_flight.count()) + 1.0;
+            self.views[index].line.rate(n)
+        };
+        let theirs = if self.views[alternative].known {
+            CLEARLY * rate(alternative)
+        } else {
+            0.5 * CLEARLY * rate(alternative)
+        };
+        // A mirror that does what it usually does was chosen knowingly.
+        let own = if self.views[index].known {
+            0.5 * rate(index)
+        } else {
+            f64::INFINITY
+        };
+        theirs.min(own).min(CLEARLY * self.fair_share())
+    }
+}
+
+/// An exponential variable of mean one, drawn from a seed for one mirror.
+fn exponential(seed: u64, index: usize) -> f64 {
+    -uniform(seed, index as u64).ln()
+}
+
+/// A number in `0..1`, never zero, from two numbers (the finaliser of SplitMix64).
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+pub(crate) fn uniform(seed: u64, stream: u64) -> f64 {
+    let mut z = seed.wrapping_add(stream.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    ((z >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+}

@@ -1,0 +1,329 @@
+//! Estimates that fade: the older an observation, the less it weighs.
+
+use std::time::Duration;
+
+use crate::Time;
+
+/// An estimate loses half of its weight in this time while it has much, so that the state of an
+/// hour ago does not outvote the last minute.
+const HALF_LIFE: Duration = Duration::from_secs(600);
+/// What is left of it, the weight of one observation at most, loses half of that in this time: a
+/// mirror that was fast yesterday is a better guess than one never seen.
+const LONG_HALF_LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// The most weight that the past has against one new observation.
+const MEMORY: f64 = 12.0;
+/// The weight of the assumption that stands in for measurements.
+const PRIOR_WEIGHT: f64 = 0.3;
+
+/// The weight that is left of `weight` after `age`.
+pub(crate) fn faded(weight: f64, age: Duration) -> f64 {
+    if age.is_zero() {
+        return weight;
+    }
+    quickly_faded(weight, age).max(weight.min(1.0) * halvings(age, LONG_HALF_LIFE))
+}
+
+/// The same without the long memory, for what should be forgiven.
+pub(crate) fn quickly_faded(weight: f64, age: Duration) -> f64 {
+    weight * halvings(age, HALF_LIFE)
+}
+
+/// What is left of a whole after `age`.
+pub(crate) fn halvings(age: Duration, half_life: Duration) -> f64 {
+    (-age.as_secs_f64() / half_life.as_secs_f64().max(1e-3)).exp2()
+}
+
+/// A duration that is log-normally distributed, as latencies nearly are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Latency {
+    /// The weight of the observations at `at`.
+    pub(crate) weight: f64,
+    /// Mean of the natural logarithm of the seconds.
+    pub(crate) mean: f64,
+    /// Variance of the same.
+    pub(crate) variance: f64,
+    /// The moment of the last observation.
+    pub(crate) at: Time,
+}
+
+/// What is expected of a duration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Expected {
+    /// Seconds.
+    pub(crate) mean: f64,
+    /// Seconds that 95 of 100 stay below.
+    pub(crate) p95: f64,
+}
+
+impl Latency {
+    pub(crate) fn observe(&mut self, seconds: f64, at: Time) {
+        let x = seconds.clamp(1e-5, 3600.0).ln();
+        let weight = faded(self.weight, at.since(self.at)).min(MEMORY);
+        let total = weight + 1.0;
+        let delta = x - self.mean;
+        self.mean += delta / total;
+        self.variance = weight * (self.variance + delta * delta / total) / total;
+        self.weight = total;
+        self.at = at;
+    }
+
+    pub(crate) fn weight(&self, now: Time) -> f64 {
+        faded(self.weight, now.since(self.at))
+    }
+
+    /// The expectation, where `prior` seconds are assumed as long as little is known.
+    pub(crate) fn expected(&self, prior: f64, now: Time) -> Expected {
+        /// A factor of about 1.6 either way is usual between two answers of one server.
+        const PRIOR_VARIANCE: f64 = 0.25;
+        let weight = self.weight(now);
+        let total = weight + PRIOR_WEIGHT;
+        let mean = (weight * self.mean + PRIOR_WEIGHT * prior.ln()) / total;
+        let variance = (weight * self.variance + PRIOR_WEIGHT * PRIOR_VARIANCE) / total;
+        Expected {
+            // The variance is bounded here because a mean is not helped by a tail that was seen
+            // once: an hour's stall among milliseconds would make it astronomic.
+            mean: (mean + variance.min(2.0) / 2.0).exp(),
+            p95: (mean + 1.645 * variance.sqrt()).exp(),
+        }
+    }
+}
+
+/// The time that a byte takes on one connection, as a straight line over the number of
+/// connections: what each connection can do by itself, plus its share of what they contend for.
+///
+/// The rate of one of `n` connections is `1 / (alone + shared × n)`, so all together approach
+/// `1 / shared`. The line is fitted by weighted least squares, held towards an assumed slope while
+/// the number of connections has not varied enough to tell. Times per byte, unlike rates, average
+/// to the right expectation of a duration.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RateModel {
+    pub(crate) weight: f64,
+    pub(crate) n: f64,
+    pub(crate) nn: f64,
+    pub(crate) y: f64,
+    pub(crate) ny: f64,
+    pub(crate) at: Time,
+}
+
+/// A fitted [`RateModel`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct RateLine {
+    /// Seconds per byte.
+    pub(crate) alone: f64,
+    /// Seconds per byte and connection.
+    pub(crate) shared: f64,
+}
+
+impl RateLine {
+    /// Seconds that a byte takes on one of `n` connections.
+    pub(crate) fn seconds_per_byte(&self, n: f64) -> f64 {
+        self.alone + self.shared * n
+    }
+
+    /// Bytes per second on one of `n` connections.
+    pub(crate) fn rate(&self, n: f64) -> f64 {
+        self.seconds_per_byte(n).recip()
+    }
+
+    /// What one connection more than `n` adds to the sum, as a share of what one of `n` carries.
+    pub(crate) fn marginal_gain(&self, n: f64) -> f64 {
+        let sum = |n: f64| n / self.seconds_per_byte(n);
+        (sum(n + 1.0) - sum(n)) * self.seconds_per_byte(n)
+    }
+}
+
+impl RateModel {
+    /// Bodies shorter than this say more about the first byte than about the rate.
+    pub(crate) const LEAST_BYTES: u64 = 16 << 10;
+    /// The number of connections at which, without better knowledge, half of the capacity is used.
+    const HALF_CAPACITY: f64 = 8.0;
+
+    /// `connections` were open on average while `bytes` of body took `seconds`.
+    pub(crate) fn observe(&mut self, connections: f64, bytes: u64, seconds: f64, at: Time) {
+        /// A body of this size has half of the weight of an endless one.
+        const HALF_WEIGHT: f64 = 131_072.0;
+        if bytes < Self::LEAST_BYTES {
+            return;
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "an estimate needs no more precision"
+        )]
+        let bytes = bytes as f64;
+        let mut y = (seconds / bytes).clamp(1e-11, 1.0);
+        let keep = faded(self.weight, at.since(self.at)).min(MEMORY) / self.weight.max(1e-9);
+        if self.weight * keep > 1.0 {
+            // One body that crawled must not rule the mirror out for a dozen good ones.
+            y = y.min(self.y / self.weight * 20.0);
+        }
+        let n = connections.clamp(1.0, 4096.0);
+        let w = bytes / (bytes + HALF_WEIGHT);
+        self.weight = self.weight * keep + w;
+        self.n = self.n * keep + w * n;
+        self.nn = self.nn * keep + w * n * n;
+        self.y = self.y * keep + w * y;
+        self.ny = self.ny * keep + w * n * y;
+        self.at = at;
+    }
+
+    pub(crate) fn weight(&self, now: Time) -> f64 {
+        faded(self.weight, now.since(self.at))
+    }
+
+    /// The line, where `prior` bytes per second of a lone connection are assumed as long as little
+    /// is known.
+    pub(crate) fn fit(&self, prior: f64, now: Time) -> RateLine {
+        /// The pull towards the assumed slope, as so much variance of the number of connections.
+        const PULL: f64 = 2.0;
+        let keep = self.weight(now) / self.weight.max(1e-9);
+        let weight = self.weight * keep + PRIOR_WEIGHT;
+        let n = (self.n * keep + PRIOR_WEIGHT) / weight;
+        let y = (self.y * keep + PRIOR_WEIGHT / prior) / weight;
+        let assumed = y / (n + Self::HALF_CAPACITY);
+        let (variance, covariance) = if self.weight > 0.0 {
+            (
+                (self.nn - self.n * self.n / self.weight).max(0.0) * keep,
+                (self.ny - self.n * self.y / self.weight) * keep,
+            )
+        } else {
+            (0.0, 0.0)
+        };
+        let slope = (covariance + PULL * assumed) / (variance + PULL);
+        let shared = slope.clamp(y / n * 0.01, y / n);
+        RateLine {
+            alone: (y - shared * n).max(0.0),
+            shared,
+        }
+    }
+}
+
+/// How attempts end: shares that fade. Failures are forgiven faster than successes are forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Outcomes {
+    pub(crate) good: f64,
+    pub(crate) bad: f64,
+    pub(crate) missing: f64,
+    pub(crate) at: Time,
+}
+
+impl Outcomes {
+    fn fade_to(&mut self, at: Time) {
+        let age = at.since(self.at);
+        self.good = faded(self.good, age);
+        self.bad = quickly_faded(self.bad, age);
+        self.missing = quickly_faded(self.missing, age);
+        let sum = self.good + self.bad + self.missing;
+        if sum > 2.0 * MEMORY {
+            let keep = 2.0 * MEMORY / sum;
+            self.good *= keep;
+            self.bad *= keep;
+            self.missing *= keep;
+        }
+        self.at = at;
+    }
+
+    pub(crate) fn good(&mut self, at: Time) {
+        self.fade_to(at);
+        self.good += 1.0;
+    }
+
+    pub(crate) fn bad(&mut self, at: Time) {
+        self.fade_to(at);
+        self.bad += 1.0;
+    }
+
+    pub(crate) fn missing(&mut self, at: Time) {
+        self.fade_to(at);
+        self.missing += 1.0;
+    }
+
+    /// The expected share of attempts that fail by the mirror's fault, and of those that find the
+    /// path missing; both below one.
+    pub(crate) fn shares(&self, now: Time) -> (f64, f64) {
+        let mut at_now = *self;
+        at_now.fade_to(now);
+        let sum = at_now.good + at_now.bad + at_now.missing + 0.5;
+        ((at_now.bad + 0.01) / sum, at_now.missing / sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_unix(Duration::from_secs(1_000_000 + seconds))
+    }
+
+    #[test]
+    fn the_line_recovers_a_shared_capacity() {
+        // 10 MB/s alone, 20 MB/s together.
+        let mut model = RateModel::default();
+        for i in 0..200_u32 {
+            let n = f64::from(i % 8 + 1);
+            let rate = f64::min(10e6, 20e6 / n);
+            model.observe(n, 10_000_000, 10e6 / rate, at(u64::from(i)));
+        }
+        let line = model.fit(1e6, at(200));
+        let sum_at_8 = line.rate(8.0) * 8.0;
+        assert!((15e6..25e6).contains(&sum_at_8), "{sum_at_8}");
+        assert!((6e6..16e6).contains(&line.rate(1.0)), "{}", line.rate(1.0));
+        assert!(line.marginal_gain(8.0) < 0.3, "{}", line.marginal_gain(8.0));
+    }
+
+    #[test]
+    fn independent_connections_keep_their_rate() {
+        let mut model = RateModel::default();
+        for i in 0..100_u32 {
+            model.observe(f64::from(i % 8 + 1), 10_000_000, 10.0, at(u64::from(i)));
+        }
+        let line = model.fit(1e6, at(100));
+        assert!(line.rate(8.0) > 0.8e6, "{}", line.rate(8.0));
+        assert!(line.marginal_gain(8.0) > 0.7, "{}", line.marginal_gain(8.0));
+    }
+
+    #[test]
+    fn the_last_minute_outvotes_the_last_hour_but_not_at_once() {
+        let mut latency = Latency::default();
+        for i in 0..50 {
+            latency.observe(0.1, at(i));
+        }
+        latency.observe(10.0, at(51));
+        assert!(latency.expected(0.2, at(51)).mean < 0.5);
+        for i in 0..10 {
+            latency.observe(10.0, at(3600 + i));
+        }
+        assert!(latency.expected(0.2, at(3610)).mean > 5.0);
+    }
+
+    #[test]
+    fn without_observations_the_assumption_stands() {
+        let expected = Latency::default().expected(0.2, at(0));
+        assert!((0.2..0.25).contains(&expected.mean));
+        let rate = RateModel::default().fit(3e6, at(0)).rate(1.0);
+        assert!((2.9e6..3.1e6).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn failures_are_forgiven_within_hours() {
+        let mut outcomes = Outcomes::default();
+        for i in 0..10 {
+            outcomes.bad(at(i));
+        }
+        assert!(outcomes.shares(at(10)).0 > 0.9);
+        assert!(outcomes.shares(at(10 + 4 * 3600)).0 < 0.05);
+    }
+
+    #[test]
+    fn estimates_survive_absurd_input() {
+        let mut model = RateModel::default();
+        let mut latency = Latency::default();
+        for (seconds, bytes) in [(0.0, u64::MAX), (f64::MAX, 1 << 20), (1e-300, 1 << 14)] {
+            model.observe(0.0, bytes, seconds, Time::from_unix(Duration::MAX));
+            latency.observe(seconds, Time::ZERO);
+        }
+        let line = model.fit(1e6, at(0));
+        assert!(line.rate(1.0).is_finite() && line.rate(1.0) > 0.0);
+        assert!(latency.expected(0.1, at(0)).mean.is_finite());
+    }
+}

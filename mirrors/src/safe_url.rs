@@ -1,0 +1,240 @@
+use std::fmt;
+use std::str::FromStr;
+
+use url::Url;
+
+/// What is written in place of a secret.
+const MASK: &str = "***";
+
+/// Query keys whose value grants access. Compared without regard to case.
+const SECRET_KEYS: &[&str] = &[
+    "access_token",
+    "api_key",
+    "apikey",
+    "auth",
+    "authorization",
+    "awsaccesskeyid",
+    "client_secret",
+    "key-pair-id",
+    "password",
+    "policy",
+    "private_token",
+    "secret",
+    "sig",
+    "signature",
+    "token",
+    "x-amz-credential",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-goog-credential",
+    "x-goog-signature",
+    "x-oss-security-token",
+    "x-oss-signature",
+];
+
+/// A URL that may be shown: its `Display` and `Debug` mask what grants access.
+///
+/// Masked are user name and password, the values of query keys that sign or authorise
+/// (`X-Amz-Signature`, `token`, `sig` and the like), and the segment after `/t/` in the path, where
+/// some servers expect a token.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SafeUrl(Url);
+
+impl SafeUrl {
+    /// The URL with its secrets, for the one who makes the request.
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
+    /// The URL with its secrets, for the one who makes the request.
+    pub fn into_url(self) -> Url {
+        self.0
+    }
+}
+
+impl From<Url> for SafeUrl {
+    fn from(url: Url) -> Self {
+        Self(url)
+    }
+}
+
+impl FromStr for SafeUrl {
+    type Err = url::ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Url::parse(text).map(Self)
+    }
+}
+
+impl fmt::Display for SafeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_masked(&self.0, f)
+    }
+}
+
+impl fmt::Debug for SafeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SafeUrl({self})")
+    }
+}
+
+/// Whether the value of this query key must not be shown.
+fn is_secret_key(key: &str) -> bool {
+    SECRET_KEYS
+        .iter()
+        .any(|secret| secret.eq_ignore_ascii_case(key))
+}
+
+/// Writes a URL without its secrets.
+pub(crate) fn write_masked(url: &Url, f: &mut impl fmt::Write) -> fmt::Result {
+    write!(f, "{}:", url.scheme())?;
+    if url.has_authority() {
+        f.write_str("//")?;
+        if !url.username().is_empty() || url.password().is_some() {
+            write!(f, "{MASK}@")?;
+        }
+        if let Some(host) = url.host_str() {
+            f.write_str(host)?;
+        }
+        if let Some(port) = url.port() {
+            write!(f, ":{port}")?;
+        }
+    }
+    let mut after_token_marker = false;
+    for (index, segment) in url.path().split('/').enumerate() {
+        if index > 0 {
+            f.write_str("/")?;
+        }
+        let masked = after_token_marker && !segment.is_empty();
+        f.write_str(if masked { MASK } else { segment })?;
+        after_token_marker = segment == "t";
+    }
+    if let Some(query) = url.query() {
+        for (index, pair) in query.split('&').enumerate() {
+            f.write_str(if index == 0 { "?" } else { "&" })?;
+            match pair.split_once('=') {
+                // The key may itself be percent-encoded to slip past the list.
+                Some((key, _)) if is_secret_key(&decoded_key(pair)) => write!(f, "{key}={MASK}")?,
+                _ => f.write_str(pair)?,
+            }
+        }
+    }
+    if let Some(fragment) = url.fragment() {
+        write!(f, "#{fragment}")?;
+    }
+    Ok(())
+}
+
+fn decoded_key(pair: &str) -> String {
+    url::form_urlencoded::parse(pair.as_bytes())
+        .next()
+        .map(|(key, _)| key.into_owned())
+        .unwrap_or_default()
+}
+
+/// Masks the user information of a text that may not be a URL at all, and cuts it to a length that
+/// an error message can bear.
+pub(crate) fn mask_text(text: &str) -> String {
+    const LONGEST: usize = 200;
+    // `me:password@host` parses as a URL of the scheme `me`, hence the look at the authority.
+    if let Some(url) = Url::parse(text).ok().filter(Url::has_authority) {
+        let mut masked = String::new();
+        if write_masked(&url, &mut masked).is_ok() {
+            return shorten(&masked, LONGEST);
+        }
+    }
+    // Nothing is known about the structure, so everything that could be a secret goes: what stands
+    // before the last `@`, and what follows the first `?`.
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(s, r)| (s, r));
+    let (rest, queried) = rest
+        .split_once('?')
+        .map_or((rest, false), |(r, _)| (r, true));
+    let rest = rest
+        .rsplit_once('@')
+        .map_or(rest.to_owned(), |(_, host)| format!("{MASK}@{host}"));
+    let scheme = if scheme.is_empty() {
+        String::new()
+    } else {
+        format!("{scheme}://")
+    };
+    let query = if queried { "?***" } else { "" };
+    shorten(&format!("{scheme}{rest}{query}"), LONGEST)
+}
+
+/// Cuts a text to so many characters and drops control characters, which have no business on a
+/// terminal.
+pub(crate) fn shorten(text: &str, longest: usize) -> String {
+    let mut out: String = text
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(longest)
+        .collect();
+    if text.chars().nth(longest).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        text.parse::<SafeUrl>().unwrap().to_string()
+    }
+
+    #[test]
+    fn user_information_is_masked() {
+        assert_eq!(
+            shown("https://user:pw@h.example/a"),
+            "https://***@h.example/a"
+        );
+        assert_eq!(
+            shown("https://user@h.example:8443/a"),
+            "https://***@h.example:8443/a"
+        );
+        let debug = format!(
+            "{:?}",
+            "https://user:pw@h.example/".parse::<SafeUrl>().unwrap()
+        );
+        assert!(!debug.contains("pw") && !debug.contains("user"));
+    }
+
+    #[test]
+    fn signed_query_keys_are_masked_and_others_are_not() {
+        assert_eq!(
+            shown("https://h.example/a?X-Amz-Signature=abc&part=2&TOKEN=t&si%67=x"),
+            "https://h.example/a?X-Amz-Signature=***&part=2&TOKEN=***&si%67=***"
+        );
+    }
+
+    #[test]
+    fn a_token_in_the_path_is_masked() {
+        assert_eq!(
+            shown("https://h.example/t/tk-123/pub"),
+            "https://h.example/t/***/pub"
+        );
+    }
+
+    #[test]
+    fn a_plain_url_is_shown_as_it_is() {
+        for url in [
+            "https://h.example/a/b?x=1#f",
+            "file:///a/b",
+            "s3://bucket/p",
+            "http://[::1]:80/",
+        ] {
+            assert_eq!(shown(url), Url::parse(url).unwrap().as_str());
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_url_is_masked_and_cut() {
+        assert_eq!(mask_text("htp//me:secret@host/x"), "***@host/x");
+        assert_eq!(
+            mask_text("https://me:secret@:x/?token=1"),
+            "https://***@:x/?***"
+        );
+        assert_eq!(mask_text(&"a".repeat(1000)).chars().count(), 201);
+    }
+}

@@ -1,0 +1,328 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::estimate::{Latency, Outcomes, RateModel};
+use crate::health::Health;
+use crate::report::LastOutcome;
+use crate::{Class, Time};
+
+/// The version of the format. Another one is not read.
+const VERSION: u32 = 1;
+/// The longest state that is read, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+/// The most networks of which speeds are kept.
+const MOST_NETWORKS: usize = 16;
+/// The most mirrors per network.
+const MOST_MIRRORS: usize = 4096;
+/// What is older than this is dropped.
+const OLDEST: Duration = Duration::from_secs(60 * 86_400);
+
+/// What is kept about mirrors from run to run. The caller stores its text.
+///
+/// Speeds are kept per network, since they say nothing about another one; distrust is not, since a
+/// mirror lies everywhere alike. Mirrors are filed under their [key](crate::Location::key), which
+/// holds no secret.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedState {
+    version: u32,
+    #[serde(default)]
+    networks: BTreeMap<String, BTreeMap<String, Record>>,
+    #[serde(default)]
+    distrust: BTreeMap<String, SavedDistrust>,
+}
+
+/// Why a saved state was not used. It is no error: one starts afresh.
+#[derive(Debug, Error)]
+pub enum StateWarning {
+    /// Too long to be read.
+    #[error("the saved state of mirrors is {bytes} bytes long and was dropped")]
+    TooLong {
+        /// Length in bytes.
+        bytes: usize,
+    },
+    /// From another version of this program.
+    #[error("the saved state of mirrors has version {found}, not {VERSION}, and was dropped")]
+    UnknownVersion {
+        /// The version it has.
+        found: u64,
+    },
+    /// Not what was written.
+    #[error("the saved state of mirrors is damaged and was dropped")]
+    Damaged {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What is kept of one mirror in one network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    /// Seconds since the epoch at which anything was last observed.
+    seen: u64,
+    first_byte: SavedLatency,
+    service: SavedLatency,
+    rate: SavedRate,
+    outcomes: SavedOutcomes,
+    has_worked: bool,
+    last: Class,
+    last_at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedLatency {
+    weight: f64,
+    mean: f64,
+    variance: f64,
+    at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedRate {
+    weight: f64,
+    n: f64,
+    nn: f64,
+    y: f64,
+    ny: f64,
+    at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedOutcomes {
+    good: f64,
+    bad: f64,
+    missing: f64,
+    at: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedDistrust {
+    amount: f64,
+    at: u64,
+}
+
+impl SavedState {
+    /// A state of which nothing is known.
+    pub fn new() -> Self {
+        Self {
+            version: VERSION,
+            ..Self::default()
+        }
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote. Damage or another version give an empty state
+    /// and one warning.
+    pub fn parse(text: &str) -> (Self, Option<StateWarning>) {
+        match Self::try_parse(text) {
+            Ok(state) => (state, None),
+            Err(warning) => (Self::new(), Some(warning)),
+        }
+    }
+
+    fn try_parse(text: &str) -> Result<Self, StateWarning> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u64,
+        }
+        if text.len() > MOST_BYTES {
+            return Err(StateWarning::TooLong { bytes: text.len() });
+        }
+        let damaged = |source| StateWarning::Damaged { source };
+        // The version is looked at first: the rest may have another shape.
+        let Version { version } = serde_json::from_str(text).map_err(damaged)?;
+        if version != u64::from(VERSION) {
+            return Err(StateWarning::UnknownVersion { found: version });
+        }
+        serde_json::from_str(text).map_err(damaged)
+    }
+
+    /// The text to store.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("numbers are finite and keys are text")
+    }
+
+    pub(crate) fn put(&mut self, network: &str, key: String, record: Record) {
+        self.networks
+            .entry(network.to_owned())
+            .or_default()
+            .insert(key, record);
+    }
+
+    pub(crate) fn get(&self, network: &str, key: &str) -> Option<&Record> {
+        self.networks.get(network)?.get(key)
+    }
+
+    pub(crate) fn set_distrust(&mut self, key: String, amount: f64, at: Time) {
+        /// Less than this will not bring about a quarantine ever again.
+        const NEGLIGIBLE: f64 = 0.05;
+        if amount > NEGLIGIBLE {
+            self.distrust.insert(
+                key,
+                SavedDistrust {
+                    amount,
+                    at: seconds(at),
+                },
+            );
+        } else {
+            self.distrust.remove(&key);
+        }
+    }
+
+    pub(crate) fn distrust(&self, key: &str) -> Option<(f64, Time)> {
+        let saved = self.distrust.get(key)?;
+        Some((sane(saved.amount, 0.0, 100.0), time(saved.at)))
+    }
+
+    /// Drops what is old, and the oldest of what is too much.
+    pub(crate) fn prune(&mut self, now: Time) {
+        let oldest = seconds(now.before(OLDEST));
+        for records in self.networks.values_mut() {
+            records.retain(|_, record| record.seen >= oldest);
+            drop_oldest(records, MOST_MIRRORS, |record| record.seen);
+        }
+        self.networks.retain(|_, records| !records.is_empty());
+        drop_oldest(&mut self.networks, MOST_NETWORKS, |records| {
+            records
+                .values()
+                .map(|record| record.seen)
+                .max()
+                .unwrap_or(0)
+        });
+        self.distrust.retain(|_, distrust| distrust.at >= oldest);
+        drop_oldest(&mut self.distrust, MOST_MIRRORS, |distrust| distrust.at);
+    }
+}
+
+fn drop_oldest<V>(map: &mut BTreeMap<String, V>, most: usize, age: impl Fn(&V) -> u64) {
+    if map.len() <= most {
+        return;
+    }
+    let mut ages: Vec<u64> = map.values().map(&age).collect();
+    ages.sort_unstable_by(|a, b| b.cmp(a));
+    let limit = ages[most];
+    map.retain(|_, value| age(value) > limit);
+}
+
+impl Record {
+    /// What is worth keeping, when anything was observed.
+    pub(crate) fn of(health: &Health) -> Option<Self> {
+        let last = health.last?;
+        Some(Self {
+            seen: seconds(last.at),
+            first_byte: SavedLatency::of(&health.first_byte),
+            service: SavedLatency::of(&health.service),
+            rate: SavedRate {
+                weight: health.rates.weight,
+                n: health.rates.n,
+                nn: health.rates.nn,
+                y: health.rates.y,
+                ny: health.rates.ny,
+                at: seconds(health.rates.at),
+            },
+            outcomes: SavedOutcomes {
+                good: health.outcomes.good,
+                bad: health.outcomes.bad,
+                missing: health.outcomes.missing,
+                at: seconds(health.outcomes.at),
+            },
+            has_worked: health.has_worked,
+            last: last.class,
+            last_at: seconds(last.at),
+        })
+    }
+
+    /// Puts it back. Whatever stands in the file, the numbers end up in their range and the times in
+    /// the past.
+    pub(crate) fn apply(&self, health: &mut Health, now: Time) {
+        health.first_byte = self.first_byte.restored(now);
+        health.service = self.service.restored(now);
+        health.rates = self.rate.restored(now);
+        health.outcomes = Outcomes {
+            good: sane(self.outcomes.good, 0.0, 1e3),
+            bad: sane(self.outcomes.bad, 0.0, 1e3),
+            missing: sane(self.outcomes.missing, 0.0, 1e3),
+            at: time(self.outcomes.at).min(now),
+        };
+        health.has_worked = self.has_worked;
+        let at = time(self.last_at).min(now);
+        health.last = Some(LastOutcome {
+            class: self.last,
+            at,
+        });
+        health.last_tried = Some(at);
+    }
+}
+
+impl SavedLatency {
+    fn of(latency: &Latency) -> Self {
+        let Latency {
+            weight,
+            mean,
+            variance,
+            at,
+        } = *latency;
+        Self {
+            weight,
+            mean,
+            variance,
+            at: seconds(at),
+        }
+    }
+
+    fn restored(&self, now: Time) -> Latency {
+        Latency {
+            weight: sane(self.weight, 0.0, 1e3),
+            mean: sane(self.mean, -12.0, 9.0),
+            variance: sane(self.variance, 0.0, 100.0),
+            at: time(self.at).min(now),
+        }
+    }
+}
+
+impl SavedRate {
+    fn restored(&self, now: Time) -> RateModel {
+        let weight = sane(self.weight, 0.0, 1e3);
+        if weight <= 0.0 {
+            return RateModel::default();
+        }
+        // The sums must be those of some set of observations, or the line through them would be
+        // nonsense: means in their range, and moments that Cauchy and Schwarz would allow.
+        let n = sane(self.n, weight, 4096.0 * weight);
+        let nn = sane(self.nn, n * n / weight, 4096.0 * n);
+        let y = sane(self.y, 1e-11 * weight, weight);
+        let ny = sane(self.ny, y, 4096.0 * y);
+        RateModel {
+            weight,
+            n,
+            nn,
+            y,
+            ny,
+            at: time(self.at).min(now),
+        }
+    }
+}
+
+fn sane(value: f64, least: f64, most: f64) -> f64 {
+    if value.is_nan() {
+        least
+    } else {
+        value.clamp(least, most)
+    }
+}
+
+fn seconds(at: Time) -> u64 {
+    at.unix().as_secs()
+}
+
+fn time(seconds: u64) -> Time {
+    Time::from_unix(Duration::from_secs(seconds))
+}
