@@ -4,15 +4,27 @@
 //! names. So the JSON is walked once, noting only where each record's text lies, and a name's
 //! records are parsed when somebody asks for that name. The text is shared, not copied.
 
+mod error;
+mod walk;
+
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use rattler_conda_types::{PackageName, RepoDataRecord};
+use rattler_conda_types::{
+    PackageName, PackageRecord, RepoDataRecord, package::DistArchiveIdentifier,
+};
 use url::Url;
 
+pub use error::{IndexError, RecordError};
+
 /// Bounds on what is read from a server's `repodata.json`.
+///
+/// The length of the whole text is bounded by whoever downloads it; an index refuses only what its
+/// 32-bit offsets cannot address.
 #[derive(Debug, Clone, Copy)]
 pub struct IndexLimits {
     /// The most records that one index may list.
@@ -21,32 +33,405 @@ pub struct IndexLimits {
     pub record_bytes: usize,
 }
 
-/// What is wrong with an index.
-#[derive(Debug, thiserror::Error)]
-pub enum IndexError {
-    /// placeholder
-    #[error("placeholder")]
-    Placeholder,
+impl Default for IndexLimits {
+    /// Five million records of at most one mebibyte: several times what the biggest channels have.
+    fn default() -> Self {
+        Self {
+            records: 5_000_000,
+            record_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A record that an index lists and that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SkippedRecord {
+    /// The file name under which the index lists it.
+    pub file_name: String,
+    /// Why it cannot be used, in words.
+    pub reason: String,
 }
 
 /// The records of one subdir of one channel.
-#[derive(Debug, Clone)]
+///
+/// Cloning is cheap: all clones share the text and the places of its records.
+#[derive(Clone)]
 pub struct Index {
-    _names: Arc<HashMap<String, Vec<u32>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the clones of one index share.
+struct Shared {
+    text: String,
+    channel: String,
+    subdir: String,
+    /// Where the package files are: the subdir's URL, or `info.base_url` (CEP 15) resolved
+    /// against it. Ends with a slash.
+    base_url: Url,
+    repodata_version: u64,
+    /// Normalised name → the records whose file name says that they are of this name.
+    names: HashMap<Box<str>, Vec<Place>>,
+    len: usize,
+    /// File name → reason. A record that turns out unusable when its name is asked for is added
+    /// then; a map, so that asking twice does not count it twice.
+    skipped: Mutex<BTreeMap<String, String>>,
+}
+
+/// Where a record lies in the text: its key (without quotes) and its value.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: u32,
+    key_len: u32,
+    value: u32,
+    value_len: u32,
+}
+
+impl Place {
+    fn key(self) -> Range<usize> {
+        self.key as usize..(self.key + self.key_len) as usize
+    }
+
+    fn value(self) -> Range<usize> {
+        self.value as usize..(self.value + self.value_len) as usize
+    }
 }
 
 impl Index {
-    /// Walks the text of a `repodata.json`. `subdir_url` is where the file was found, e.g.
+    /// Walks the text of a `repodata.json`. `channel` is the channel's canonical URL, which every
+    /// record carries; `subdir_url` is where the file was found, e.g.
     /// `https://conda.anaconda.org/conda-forge/linux-64/` (the canonical URL, not a mirror's).
-    pub fn from_json(_text: Vec<u8>, _channel: &str, _subdir_url: &Url, _limits: IndexLimits) -> Result<Self, IndexError> { unimplemented!() }
+    ///
+    /// The whole text is checked to be JSON. What a record says is looked at when its name is
+    /// asked for: one that is malformed (a digest of the wrong length, say) is left out and listed
+    /// by [`Index::skipped`], because one bad record must not cost a channel all the others.
+    /// Records listed under `removed` are dropped; `v3` and unknown keys are passed over.
+    ///
+    /// # Errors
+    ///
+    /// When the text is no JSON object of the right shape, exceeds a limit, or names a base URL
+    /// or a format version that cannot be used.
+    pub fn from_json(
+        text: Vec<u8>,
+        channel: &str,
+        subdir_url: &Url,
+        limits: IndexLimits,
+    ) -> Result<Self, IndexError> {
+        let text = String::from_utf8(text).map_err(|error| {
+            IndexError::not_text(error.as_bytes(), error.utf8_error().valid_up_to())
+        })?;
+        let walked = walk::walk(&text, limits)?;
+        let base_url = base_url(subdir_url, walked.base_url.as_deref())?;
+        let subdir = walked.subdir.unwrap_or_else(|| last_segment(subdir_url));
+
+        let mut names: HashMap<Box<str>, Vec<Place>> = HashMap::new();
+        let mut skipped = BTreeMap::new();
+        let removed: HashSet<&str> = walked.removed.iter().map(AsRef::as_ref).collect();
+        let mut len = 0;
+        // The file names are nearly always sorted, so that a record's name is mostly that of the
+        // record before it.
+        let mut last: Option<(&str, &mut Vec<Place>)> = None;
+        for place in walked.places {
+            let file_name = &text[place.key()];
+            if removed.contains(file_name) {
+                continue;
+            }
+            let name = match name_of(file_name) {
+                Ok(name) => name,
+                Err(reason) => {
+                    skipped.insert(file_name.to_owned(), reason.to_string());
+                    continue;
+                }
+            };
+            len += 1;
+            match &mut last {
+                Some((last_name, places)) if *last_name == name => places.push(place),
+                _ => {
+                    let places = names.entry(normalised(name)).or_default();
+                    places.push(place);
+                    last = Some((name, places));
+                }
+            }
+        }
+        skipped.extend(walked.unnamed.into_iter().map(|key| {
+            (
+                key,
+                RecordError::FileName {
+                    reason: "it is written with escapes",
+                }
+                .to_string(),
+            )
+        }));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                channel: channel.to_owned(),
+                subdir,
+                base_url,
+                repodata_version: walked.repodata_version,
+                names,
+                len,
+                skipped: Mutex::new(skipped),
+                text,
+            }),
+        })
+    }
+
     /// An index without records.
-    pub fn empty(_channel: &str, _subdir_url: &Url) -> Self { unimplemented!() }
+    pub fn empty(channel: &str, subdir_url: &Url) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                text: String::new(),
+                channel: channel.to_owned(),
+                subdir: last_segment(subdir_url),
+                base_url: subdir_url.clone(),
+                repodata_version: 1,
+                names: HashMap::new(),
+                len: 0,
+                skipped: Mutex::default(),
+            }),
+        }
+    }
+
+    /// The canonical URL of the channel.
+    pub fn channel(&self) -> &str {
+        &self.shared.channel
+    }
+
+    /// The subdir: what `info.subdir` says, else the last segment of the subdir's URL.
+    pub fn subdir(&self) -> &str {
+        &self.shared.subdir
+    }
+
+    /// Where the package files are: the subdir's URL, or `info.base_url` (CEP 15) resolved
+    /// against it. Ends with a slash.
+    pub fn base_url(&self) -> &Url {
+        &self.shared.base_url
+    }
+
+    /// The `repodata_version` of the file; 1 where it says none.
+    pub fn repodata_version(&self) -> u64 {
+        self.shared.repodata_version
+    }
+
     /// Every name that has a record, in no particular order.
-    pub fn names(&self) -> impl Iterator<Item = &str> { std::iter::empty() }
-    /// The number of records.
-    pub fn len(&self) -> usize { 0 }
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.shared.names.keys().map(AsRef::as_ref)
+    }
+
+    /// Whether a record is listed under this name. Nothing is parsed.
+    pub fn contains(&self, name: &PackageName) -> bool {
+        self.shared.names.contains_key(name.as_normalized())
+    }
+
+    /// The number of records listed. A package that is there in both archive formats counts
+    /// twice.
+    pub fn len(&self) -> usize {
+        self.shared.len
+    }
+
     /// Whether there are none.
-    pub fn is_empty(&self) -> bool { self.len() == 0 }
-    /// The records of one name; empty when there are none.
-    pub fn records(&self, _name: &PackageName) -> Result<Vec<RepoDataRecord>, IndexError> { unimplemented!() }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The records that were found unusable until now, by file name. A record is parsed when its
+    /// name is asked for, so the list can grow with [`Index::records`].
+    pub fn skipped(&self) -> Vec<SkippedRecord> {
+        self.lock_skipped()
+            .iter()
+            .map(|(file_name, reason)| SkippedRecord {
+                file_name: file_name.clone(),
+                reason: reason.clone(),
+            })
+            .collect()
+    }
+
+    /// The records of one name, in the order of the file; empty when there are none. Where a
+    /// package is there as `.conda` and as `.tar.bz2`, only the `.conda` is given.
+    ///
+    /// # Errors
+    ///
+    /// When records are listed under the name and not one of them can be read. As long as one
+    /// can, the others are only [`Index::skipped`].
+    pub fn records(&self, name: &PackageName) -> Result<Vec<RepoDataRecord>, IndexError> {
+        let Some(places) = self.shared.names.get(name.as_normalized()) else {
+            return Ok(Vec::new());
+        };
+        let mut records: Vec<(&str, RepoDataRecord)> = Vec::with_capacity(places.len());
+        let mut preferred = HashSet::new();
+        let mut first_error = None;
+        for &place in places {
+            let file_name = &self.shared.text[place.key()];
+            match self.parse(place, name) {
+                Ok(record) => {
+                    if let Some(stem) = file_name.strip_suffix(".conda") {
+                        preferred.insert(stem);
+                    }
+                    records.push((file_name, record));
+                }
+                Err(error) => {
+                    tracing::debug!(file_name, %error, "skipping a record");
+                    self.lock_skipped()
+                        .insert(file_name.to_owned(), reason(&error));
+                    first_error.get_or_insert((file_name, error));
+                }
+            }
+        }
+        match first_error {
+            Some((file_name, source)) if records.is_empty() => Err(IndexError::NoUsableRecord {
+                name: name.as_normalized().to_owned(),
+                file_name: file_name.to_owned(),
+                source,
+            }),
+            _ => Ok(records
+                .into_iter()
+                .filter(|(file_name, _)| {
+                    file_name
+                        .strip_suffix(".tar.bz2")
+                        .is_none_or(|stem| !preferred.contains(stem))
+                })
+                .map(|(_, record)| record)
+                .collect()),
+        }
+    }
+
+    fn parse(&self, place: Place, name: &PackageName) -> Result<RepoDataRecord, RecordError> {
+        let file_name = &self.shared.text[place.key()];
+        let mut package_record: PackageRecord =
+            serde_json::from_str(&self.shared.text[place.value()])?;
+        if package_record.name.as_normalized() != name.as_normalized() {
+            return Err(RecordError::OtherName {
+                name: package_record.name.as_source().to_owned(),
+            });
+        }
+        // Indexes from before 2017 give the subdir once for all.
+        if package_record.subdir.is_empty() {
+            package_record.subdir.clone_from(&self.shared.subdir);
+        }
+        let identifier =
+            DistArchiveIdentifier::try_from_filename(file_name).ok_or(RecordError::FileName {
+                reason: "it is not NAME-VERSION-BUILD.EXTENSION",
+            })?;
+        let url = self
+            .shared
+            .base_url
+            .join(file_name)
+            .map_err(|_| RecordError::FileName {
+                reason: "it does not fit into a URL",
+            })?;
+        Ok(RepoDataRecord {
+            package_record,
+            identifier,
+            url,
+            channel: Some(self.shared.channel.clone()),
+        })
+    }
+
+    fn lock_skipped(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        // A panic between two inserts leaves the map usable.
+        self.shared
+            .skipped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+impl fmt::Debug for Index {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Index")
+            .field("channel", &self.shared.channel)
+            .field("subdir", &self.shared.subdir)
+            .field("names", &self.shared.names.len())
+            .field("len", &self.shared.len)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error and its causes in one line, for a list that is shown long after.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The name that a file name starts with, e.g. `r-base` of `r-base-4.3.1-h0_0.conda`.
+///
+/// The file name becomes the end of a URL and the name of a file, so nothing is let through that
+/// could lead elsewhere.
+fn name_of(file_name: &str) -> Result<&str, RecordError> {
+    let stem = file_name
+        .strip_suffix(".conda")
+        .or_else(|| file_name.strip_suffix(".tar.bz2"))
+        .ok_or(RecordError::FileName {
+            reason: "it ends with neither .conda nor .tar.bz2",
+        })?;
+    if !file_name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.!+=~,".contains(&byte))
+    {
+        return Err(RecordError::FileName {
+            reason: "it has a character that has no place there",
+        });
+    }
+    let mut parts = stem.rsplitn(3, '-');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(_), Some(name)) if !name.is_empty() && !name.starts_with('.') => Ok(name),
+        _ => Err(RecordError::FileName {
+            reason: "it is not NAME-VERSION-BUILD.EXTENSION",
+        }),
+    }
+}
+
+/// Names are compared in lower case; hardly any is written otherwise.
+fn normalised(name: &str) -> Box<str> {
+    name.to_ascii_lowercase().into_boxed_str()
+}
+
+fn last_segment(url: &Url) -> String {
+    url.path()
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// CEP 15: `info.base_url` is an absolute URL, or one relative to where the repodata lies.
+fn base_url(subdir_url: &Url, base_url: Option<&str>) -> Result<Url, IndexError> {
+    let mut subdir_url = subdir_url.clone();
+    close_directory(&mut subdir_url);
+    let Some(text) = base_url else {
+        return Ok(subdir_url);
+    };
+    let refuse = |reason| IndexError::BaseUrl {
+        base_url: text.to_owned(),
+        reason,
+    };
+    let mut url = subdir_url
+        .join(text)
+        .map_err(|_| refuse("it is not a URL"))?;
+    // A server must not be able to point a client at the client's own files.
+    if !["http", "https", subdir_url.scheme()].contains(&url.scheme()) {
+        return Err(refuse(
+            "its scheme is neither http nor https nor that of the channel",
+        ));
+    }
+    close_directory(&mut url);
+    Ok(url)
+}
+
+/// Without a slash at the end, joining a file name would replace the last segment.
+fn close_directory(url: &mut Url) {
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,4 +6,4 @@
 
 mod index;
 
-pub use index::{Index, IndexError, IndexLimits};
+pub use index::{Index, IndexError, IndexLimits, RecordError, SkippedRecord};
