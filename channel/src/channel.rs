@@ -53,10 +53,19 @@ impl Channel {
     pub fn parse(text: &str, alias: &Url, directory: &Path) -> Result<Self, ChannelError> {
         let name = || text.to_owned();
         let mut base = if text.contains("://") {
-            let url = Url::parse(text).map_err(|source| ChannelError::Url { name: name(), source })?;
-            if !matches!(url.scheme(), "https" | "http" | "file" | "s3" | "oci" | "oci+http") {
+            let url = Url::parse(text).map_err(|source| ChannelError::Url {
+                name: name(),
+                source,
+            })?;
+            if !matches!(
+                url.scheme(),
+                "https" | "http" | "file" | "s3" | "oci" | "oci+http"
+            ) {
                 let scheme = url.scheme().to_owned();
-                return Err(ChannelError::Scheme { name: name(), scheme });
+                return Err(ChannelError::Scheme {
+                    name: name(),
+                    scheme,
+                });
             }
             url
         } else if text.starts_with(['.', '/', '~']) {
@@ -64,7 +73,8 @@ impl Channel {
                 Some(rest) => std::env::home_dir().unwrap_or_default().join(rest),
                 None => directory.join(text),
             };
-            let path = std::path::absolute(&path).map_err(|_| ChannelError::Name { name: name() })?;
+            let path =
+                std::path::absolute(&path).map_err(|_| ChannelError::Name { name: name() })?;
             // `absolute` keeps `..`, which has no place in a canonical URL.
             let path = path.canonicalize().unwrap_or(path);
             Url::from_directory_path(&path).map_err(|()| ChannelError::Name { name: name() })?
@@ -85,7 +95,10 @@ impl Channel {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let short = match base.as_str().strip_prefix(alias.as_str().trim_end_matches('/')) {
+        let short = match base
+            .as_str()
+            .strip_prefix(alias.as_str().trim_end_matches('/'))
+        {
             Some(rest) if rest.starts_with('/') => rest.trim_matches('/').to_owned(),
             _ => Self::canonical_of(&base),
         };
@@ -119,12 +132,16 @@ impl Channel {
     /// The URL of a subdir, as records have it, with a slash at the end.
     pub fn subdir_url(&self, subdir: &str) -> Url {
         let text = format!("{}/{subdir}/", self.canonical());
-        text.parse().expect("the URL of a channel and a subdir's name make a URL")
+        text.parse()
+            .expect("the URL of a channel and a subdir's name make a URL")
     }
 
     /// The path of `url` below this channel, when it lies there.
     pub fn path_of(&self, url: &Url) -> Option<String> {
-        let path = url.as_str().strip_prefix(&self.canonical())?.strip_prefix('/')?;
+        let path = url
+            .as_str()
+            .strip_prefix(&self.canonical())?
+            .strip_prefix('/')?;
         let path = percent_decode(path)?;
         (!path.is_empty()).then_some(path)
     }
@@ -165,7 +182,9 @@ pub fn package_target(record: &RepoDataRecord, path: &str) -> (Target, Expected)
     }
     let expected = Expected {
         size: package.size,
-        sha256: package.sha256.map(|digest| Sha256::from_bytes(digest.into())),
+        sha256: package
+            .sha256
+            .map(|digest| Sha256::from_bytes(digest.into())),
         md5: package.md5.map(|digest| Md5::from_bytes(digest.into())),
     };
     (target, expected)
@@ -183,9 +202,17 @@ mod tests {
     #[test]
     fn names_lie_below_the_alias() {
         let channel = parse("conda-forge/label/dev").unwrap();
-        assert_eq!(channel.canonical(), "https://conda.anaconda.org/conda-forge/label/dev");
+        assert_eq!(
+            channel.canonical(),
+            "https://conda.anaconda.org/conda-forge/label/dev"
+        );
         assert_eq!(channel.name(), "conda-forge/label/dev");
-        assert_eq!(parse("https://conda.anaconda.org/bioconda/").unwrap().name(), "bioconda");
+        assert_eq!(
+            parse("https://conda.anaconda.org/bioconda/")
+                .unwrap()
+                .name(),
+            "bioconda"
+        );
         assert_eq!(
             channel.subdir_url("noarch").as_str(),
             "https://conda.anaconda.org/conda-forge/label/dev/noarch/"
@@ -194,9 +221,18 @@ mod tests {
 
     #[test]
     fn urls_and_paths_are_themselves() {
-        assert_eq!(parse("http://127.0.0.1:80/c").unwrap().canonical(), "http://127.0.0.1/c");
-        assert_eq!(parse("./no/such channel").unwrap().base().as_str(), "file:///home/me/no/such%20channel/");
-        assert_eq!(parse("oci://ghcr.io/mirrors/x").unwrap().canonical(), "oci://ghcr.io/mirrors/x");
+        assert_eq!(
+            parse("http://127.0.0.1:80/c").unwrap().canonical(),
+            "http://127.0.0.1/c"
+        );
+        assert_eq!(
+            parse("./no/such channel").unwrap().base().as_str(),
+            "file:///home/me/no/such%20channel/"
+        );
+        assert_eq!(
+            parse("oci://ghcr.io/mirrors/x").unwrap().canonical(),
+            "oci://ghcr.io/mirrors/x"
+        );
     }
 
     #[test]
@@ -209,7 +245,15 @@ mod tests {
 
     #[test]
     fn what_is_no_channel_is_refused() {
-        for bad in ["", "a b", "a//b", "conda-forge::numpy", "ftp://host/c", "http://", "numpy>=1"] {
+        for bad in [
+            "",
+            "a b",
+            "a//b",
+            "conda-forge::numpy",
+            "ftp://host/c",
+            "http://",
+            "numpy>=1",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -218,7 +262,10 @@ mod tests {
     fn a_file_is_found_by_its_url() {
         let channel = parse("https://host.example/c").unwrap();
         let path = |url: &str| channel.path_of(&url.parse().unwrap());
-        assert_eq!(path("https://host.example/c/noarch/a%20b.conda").unwrap(), "noarch/a b.conda");
+        assert_eq!(
+            path("https://host.example/c/noarch/a%20b.conda").unwrap(),
+            "noarch/a b.conda"
+        );
         assert_eq!(path("https://host.example/cc/noarch/a.conda"), None);
         assert_eq!(path("https://other.example/c/noarch/a.conda"), None);
     }

@@ -48,7 +48,10 @@ pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayout
         return Err(OciLayoutError::Name(name));
     }
     let tag = format!("{}-{}", package.version.as_str(), package.build);
-    let tag = tag.replace('+', "__p__").replace('!', "__e__").replace('=', "__eq__");
+    let tag = tag
+        .replace('+', "__p__")
+        .replace('!', "__e__")
+        .replace('=', "__eq__");
     if !is_tag(&tag) {
         return Err(OciLayoutError::Tag(tag));
     }
@@ -113,7 +116,9 @@ mod tests {
         let file = format!("{name}-{version}-{build}{extension}");
         RepoDataRecord {
             package_record: package,
-            url: format!("https://host.example/c/linux-64/{file}").parse().unwrap(),
+            url: format!("https://host.example/c/linux-64/{file}")
+                .parse()
+                .unwrap(),
             identifier: file.parse().unwrap(),
             channel: None,
         }
@@ -125,7 +130,8 @@ mod tests {
         assert_eq!(target.repository, "linux-64/numpy");
         assert_eq!(target.tag, "1.26.4-py311_0");
         assert_eq!(target.media_type, CONDA);
-        let target = package_reference(&record("_libgcc_mutex", "0.1", "main", ".tar.bz2")).unwrap();
+        let target =
+            package_reference(&record("_libgcc_mutex", "0.1", "main", ".tar.bz2")).unwrap();
         assert_eq!(target.repository, "linux-64/zzz_libgcc_mutex");
         assert_eq!(target.media_type, TAR_BZ2);
         let target = package_reference(&record("x", "1!2.0+cpu", "0", ".conda")).unwrap();

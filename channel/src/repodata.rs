@@ -7,12 +7,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use taipan_transfer::{
-    Attempt, Engine, FetchError, Job, MirrorSet, Sha256, Target, Validators,
-};
+use taipan_transfer::{Attempt, Engine, FetchError, Job, MirrorSet, Sha256, Target, Validators};
 
 use crate::{
-    Channel, Index, IndexLimits, oci_layout::metadata_target,
+    Channel, Index, IndexLimits,
+    oci_layout::metadata_target,
     repodata_sink::{Encoding, RepodataSink},
 };
 
@@ -28,7 +27,10 @@ pub struct RepodataOptions {
 impl Default for RepodataOptions {
     fn default() -> Self {
         // conda-forge's largest subdir is below half a gigabyte.
-        Self { text_limit: 2 << 30, index: IndexLimits::default() }
+        Self {
+            text_limit: 2 << 30,
+            index: IndexLimits::default(),
+        }
     }
 }
 
@@ -150,10 +152,15 @@ impl RepodataCache {
                 file.persist(&path)?;
                 Ok(())
             };
-            write().map_err(|source| RepodataError::Cache { path: path.clone(), source })
+            write().map_err(|source| RepodataError::Cache {
+                path: path.clone(),
+                source,
+            })
         };
-        std::fs::create_dir_all(place)
-            .map_err(|source| RepodataError::Cache { path: place.to_owned(), source })?;
+        std::fs::create_dir_all(place).map_err(|source| RepodataError::Cache {
+            path: place.to_owned(),
+            source,
+        })?;
         // The text first: a state without its text is noticed by the digest.
         put(place.join("repodata.json"), text)?;
         let state = serde_json::to_vec_pretty(state).expect("strings and numbers are JSON");
@@ -240,7 +247,13 @@ pub async fn fetch_index(
             },
         };
         let subdir = subdir.to_owned();
-        return Ok(SubdirIndex { subdir, index, freshness, url: fetched.url, attempts });
+        return Ok(SubdirIndex {
+            subdir,
+            index,
+            freshness,
+            url: fetched.url,
+            attempts,
+        });
     }
 
     let error = failure.expect("both forms were tried and neither came");
@@ -248,19 +261,37 @@ pub async fn fetch_index(
     if error.is_absent() {
         let index = Index::empty(&canonical, &url);
         let freshness = Freshness::Absent;
-        return Ok(SubdirIndex { subdir, index, freshness, url: String::new(), attempts });
+        return Ok(SubdirIndex {
+            subdir,
+            index,
+            freshness,
+            url: String::new(),
+            attempts,
+        });
     }
     match cached.map(|cached| (parse(cached.text), cached.state.url)) {
         Some((Ok(index), from)) => {
             let freshness = Freshness::Stale(error);
-            Ok(SubdirIndex { subdir, index, freshness, url: from, attempts })
+            Ok(SubdirIndex {
+                subdir,
+                index,
+                freshness,
+                url: from,
+                attempts,
+            })
         }
-        _ => Err(RepodataError::Fetch { channel, subdir, source: error }),
+        _ => Err(RepodataError::Fetch {
+            channel,
+            subdir,
+            source: error,
+        }),
     }
 }
 
 fn validators(cached: Option<&Cached>, encoding: Encoding) -> BTreeMap<String, Validators> {
-    let Some(Cached { state, .. }) = cached else { return BTreeMap::new() };
+    let Some(Cached { state, .. }) = cached else {
+        return BTreeMap::new();
+    };
     if state.encoding != encoding {
         return BTreeMap::new();
     }

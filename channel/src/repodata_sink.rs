@@ -79,7 +79,15 @@ impl RepodataSink {
         limits: IndexLimits,
     ) -> Self {
         let (decoder, index) = (None, None);
-        Self { encoding, channel, subdir_url, limit, limits, decoder, index }
+        Self {
+            encoding,
+            channel,
+            subdir_url,
+            limit,
+            limits,
+            decoder,
+            index,
+        }
     }
 
     /// The index; `None` before the sink has finished.
@@ -89,7 +97,10 @@ impl RepodataSink {
 
     fn decoder(&mut self) -> Result<&mut Decoder, SinkError> {
         if self.decoder.is_none() {
-            let bounded = Bounded { bytes: Vec::new(), limit: self.limit };
+            let bounded = Bounded {
+                bytes: Vec::new(),
+                limit: self.limit,
+            };
             self.decoder = Some(match self.encoding {
                 Encoding::Json => Decoder::Json(bounded),
                 Encoding::Zst => {
@@ -97,7 +108,9 @@ impl RepodataSink {
                     let mut decoder = decoder.map_err(|e| SinkError::Failed(Box::new(e)))?;
                     // Channels are compressed with long windows; 2^31 is the format's limit,
                     // 128 MiB is what `zstd --long` writes.
-                    decoder.window_log_max(27).map_err(|e| SinkError::Failed(Box::new(e)))?;
+                    decoder
+                        .window_log_max(27)
+                        .map_err(|e| SinkError::Failed(Box::new(e)))?;
                     Decoder::Zst(Box::new(decoder))
                 }
             });

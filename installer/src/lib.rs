@@ -3,3 +3,11 @@
 //! This crate turns specs into a [`Solution`], package archives into immutable entries of a
 //! [`Store`], and both into a prefix that conda itself can read and change. It knows nothing of
 //! argument parsing or terminals: what happens is told to a caller-supplied observer.
+
+mod solve;
+
+pub use solve::{
+    ChannelIndexes, ChannelPriority, ConflictingSpec, Explanation, Orphans, Reason, Solution,
+    SolveError, SolveRequest, SpecError, SpecOrigin, UnknownPackage, UpdatePolicy,
+    VirtualPackageError, detect_virtual_packages, parse_spec, solve,
+};

@@ -61,7 +61,12 @@ impl std::fmt::Debug for GetResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotModified => f.write_str("NotModified"),
-            Self::Body { start, total, validators, .. } => f
+            Self::Body {
+                start,
+                total,
+                validators,
+                ..
+            } => f
                 .debug_struct("Body")
                 .field("start", start)
                 .field("total", total)

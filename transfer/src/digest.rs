@@ -125,7 +125,12 @@ impl Verifier {
     /// file afterwards; the MD5 only when nothing better can be checked.
     pub fn new(expected: Expected) -> Self {
         let md5 = (expected.sha256.is_none() && expected.md5.is_some()).then(md5::Md5::default);
-        Self { expected, length: 0, sha256: sha2::Sha256::default(), md5 }
+        Self {
+            expected,
+            length: 0,
+            sha256: sha2::Sha256::default(),
+            md5,
+        }
     }
 
     /// Takes the next bytes of the body.
@@ -147,7 +152,10 @@ impl Verifier {
         if let Some(expected) = self.expected.size
             && expected != self.length
         {
-            return Err(VerifyError::Size { expected, got: self.length });
+            return Err(VerifyError::Size {
+                expected,
+                got: self.length,
+            });
         }
         let sha256 = Sha256(self.sha256.finalize().into());
         if let Some(expected) = self.expected.sha256
@@ -188,18 +196,38 @@ mod tests {
         let sha256 = Sha256::of(b"a mirror");
         let md5: Md5 = "0b5e1e3c3f8a5b1b0a5d6c7e8f901234".parse().unwrap();
         assert_eq!(judge(Expected::default(), b"a mirror"), Ok(sha256));
-        let known = Expected { size: Some(8), sha256: Some(sha256), md5: None };
+        let known = Expected {
+            size: Some(8),
+            sha256: Some(sha256),
+            md5: None,
+        };
         assert_eq!(judge(known, b"a mirror"), Ok(sha256));
-        assert!(matches!(judge(known, b"a mirro"), Err(VerifyError::Size { .. })));
-        assert!(matches!(judge(known, b"a Mirror"), Err(VerifyError::Digest { name: "sha256", .. })));
-        let known = Expected { md5: Some(md5), ..Expected::default() };
-        assert!(matches!(judge(known, b"a mirror"), Err(VerifyError::Digest { name: "md5", .. })));
+        assert!(matches!(
+            judge(known, b"a mirro"),
+            Err(VerifyError::Size { .. })
+        ));
+        assert!(matches!(
+            judge(known, b"a Mirror"),
+            Err(VerifyError::Digest { name: "sha256", .. })
+        ));
+        let known = Expected {
+            md5: Some(md5),
+            ..Expected::default()
+        };
+        assert!(matches!(
+            judge(known, b"a mirror"),
+            Err(VerifyError::Digest { name: "md5", .. })
+        ));
     }
 
     #[test]
     fn a_sha256_outranks_an_md5() {
         let sha256 = Sha256::of(b"x");
-        let known = Expected { sha256: Some(sha256), md5: Some(Md5([0; 16])), size: None };
+        let known = Expected {
+            sha256: Some(sha256),
+            md5: Some(Md5([0; 16])),
+            size: None,
+        };
         assert_eq!(judge(known, b"x"), Ok(sha256));
     }
 

@@ -38,7 +38,11 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { slots: 16, tries_per_mirror: 3, seed: 0 }
+        Self {
+            slots: 16,
+            tries_per_mirror: 3,
+            seed: 0,
+        }
     }
 }
 
@@ -105,7 +109,9 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,7 +119,12 @@ impl Engine {
     /// An engine that tells `observer` what it does.
     pub fn new(options: EngineOptions, observer: Arc<dyn Observer>) -> Self {
         let slots = Arc::new(Semaphore::new(options.slots.max(1)));
-        Self { options, slots, observer, next: Arc::default() }
+        Self {
+            options,
+            slots,
+            observer,
+            next: Arc::default(),
+        }
     }
 
     /// Fetches one file into `sink`. It waits for a slot first. When it returns `Ok`, the sink
@@ -124,10 +135,18 @@ impl Engine {
         job: &Job,
         sink: &mut dyn Sink,
     ) -> Result<Fetched, FetchError> {
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let id = JobId(self.next.fetch_add(1, Ordering::Relaxed));
         let started = Instant::now();
-        self.observer.event(&Event::Started { job: id, label: &job.label, size: job.expected.size });
+        self.observer.event(&Event::Started {
+            job: id,
+            label: &job.label,
+            size: job.expected.size,
+        });
         let mut run = Run {
             engine: self,
             id,
@@ -146,7 +165,11 @@ impl Engine {
             Ok(fetched) => {
                 let bytes = fetched.file.map_or(0, |(_, length)| length);
                 let duration = started.elapsed();
-                self.observer.event(&Event::Done { job: id, bytes, duration });
+                self.observer.event(&Event::Done {
+                    job: id,
+                    bytes,
+                    duration,
+                });
             }
             Err(_) => self.observer.event(&Event::Failed { job: id }),
         }
@@ -238,7 +261,10 @@ impl Run<'_> {
             match stop {
                 Stop::Sink(source) => {
                     flight.cancel();
-                    return Err(FetchError::Sink { label: self.job.label.clone(), source });
+                    return Err(FetchError::Sink {
+                        label: self.job.label.clone(),
+                        source,
+                    });
                 }
                 Stop::Mirror(error) => self.note(flight, name, error, sink).await?,
             }
@@ -261,11 +287,18 @@ impl Run<'_> {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
             let mut exclude: Vec<MirrorId> = Vec::new();
-            exclude.extend(self.tally.iter().filter(|(_, t)| t.out || t.tried).map(|(id, _)| *id));
+            exclude.extend(
+                self.tally
+                    .iter()
+                    .filter(|(_, t)| t.out || t.tried)
+                    .map(|(id, _)| *id),
+            );
             let mut choice = self.ask(&exclude);
             if matches!(choice, (Choice::Exhausted(_), _)) && self.tally.values().any(|t| !t.out) {
                 // Everybody has had a turn: another round for those whose trouble may pass.
-                self.tally.values_mut().for_each(|tally| tally.tried = false);
+                self.tally
+                    .values_mut()
+                    .for_each(|tally| tally.tried = false);
                 exclude.retain(|id| self.tally.get(id).is_some_and(|tally| tally.out));
                 choice = self.ask(&exclude);
             }
@@ -282,7 +315,10 @@ impl Run<'_> {
                         .iter()
                         .filter(|(id, _)| !asked(id))
                         .map(|(id, why)| {
-                            (self.mirrors.describe(*id, &self.job.target), why.to_string())
+                            (
+                                self.mirrors.describe(*id, &self.job.target),
+                                why.to_string(),
+                            )
                         })
                         .collect();
                     return Err(FetchError::Exhausted {
@@ -296,7 +332,11 @@ impl Run<'_> {
     }
 
     fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {
-        let left = self.job.expected.size.map(|size| size.saturating_sub(self.verifier.length()));
+        let left = self
+            .job
+            .expected
+            .size
+            .map(|size| size.saturating_sub(self.verifier.length()));
         self.mirrors.choose(&Request {
             path: &self.job.target.path,
             bytes: left,
@@ -323,9 +363,15 @@ impl Run<'_> {
         self.verifier = Verifier::new(self.job.expected);
         self.contributors.clear();
         self.refused = None;
-        self.engine.observer.event(&Event::Restarted { job: self.id, bytes });
+        self.engine.observer.event(&Event::Restarted {
+            job: self.id,
+            bytes,
+        });
         let label = || self.job.label.clone();
-        sink.restart().await.map_err(|source| FetchError::Sink { label: label(), source })
+        sink.restart().await.map_err(|source| FetchError::Sink {
+            label: label(),
+            source,
+        })
     }
 
     /// One request and its body.
@@ -338,7 +384,11 @@ impl Run<'_> {
         let mirror = pick.mirror;
         let url = self.mirrors.describe(mirror, &self.job.target);
         let offset = self.verifier.length();
-        let validators = self.job.validators.get(&url).filter(|v| offset == 0 && !v.is_empty());
+        let validators = self
+            .job
+            .validators
+            .get(&url)
+            .filter(|v| offset == 0 && !v.is_empty());
         let request = GetRequest {
             target: &self.job.target,
             expected: self.job.expected,
@@ -357,11 +407,20 @@ impl Run<'_> {
             GetResponse::NotModified => match validators {
                 Some(validators) => {
                     let validators = validators.clone();
-                    return Ok(Got { url, validators, not_modified: true });
+                    return Ok(Got {
+                        url,
+                        validators,
+                        not_modified: true,
+                    });
                 }
                 None => return Err(BackendError::Unasked { url }.into()),
             },
-            GetResponse::Body { start, total, validators, body } => (start, total, validators, body),
+            GetResponse::Body {
+                start,
+                total,
+                validators,
+                body,
+            } => (start, total, validators, body),
         };
         if let (Some(expected), Some(got)) = (self.job.expected.size, total)
             && expected != got
@@ -415,7 +474,10 @@ impl Run<'_> {
             // A slow sink is not the mirror's fault.
             pace.excuse(waiting.elapsed());
             flight.excuse(waiting.elapsed());
-            self.engine.observer.event(&Event::Progress { job: self.id, bytes });
+            self.engine.observer.event(&Event::Progress {
+                job: self.id,
+                bytes,
+            });
             let left = length.map_or(0, |length| length.saturating_sub(self.verifier.length()));
             if let Some(rate) = pace.too_slow(bytes, left) {
                 self.tally.entry(mirror).or_default().was_slow = true;
@@ -428,7 +490,11 @@ impl Run<'_> {
             let got = self.verifier.length();
             return Err(BackendError::Short { url, expected, got }.into());
         }
-        Ok(Got { url, validators: said, not_modified: false })
+        Ok(Got {
+            url,
+            validators: said,
+            not_modified: false,
+        })
     }
 
     async fn write(
@@ -448,9 +514,11 @@ impl Run<'_> {
                 self.refused = Some(error);
                 Ok(())
             }
-            Err(SinkError::Rejected(source)) => {
-                Err(BackendError::Unusable { url: url.to_owned(), source }.into())
+            Err(SinkError::Rejected(source)) => Err(BackendError::Unusable {
+                url: url.to_owned(),
+                source,
             }
+            .into()),
             Err(error) => Err(Stop::Sink(error)),
         }
     }
@@ -507,7 +575,12 @@ impl Run<'_> {
             let gave_up = tally.tries >= self.engine.options.tries_per_mirror;
             // One that keeps delivering parts of the file may go on; there is only so much file.
             tally.out = !error.is_transient() || (gave_up && bytes == 0) || tally.tries > 20;
-            flight.finish(class, error.retry_after());
+            if matches!(error, BackendError::Slow { .. }) {
+                // Our choice and not its failure; what it gave tells how fast it is.
+                flight.cancel();
+            } else {
+                flight.finish(class, error.retry_after());
+            }
         }
         let cause = chain(&error);
         tracing::debug!(job = %self.job.label, mirror = %name, %class, %cause, "failed");
@@ -520,7 +593,13 @@ impl Run<'_> {
             bytes,
         });
         let corrupt = class == Class::Corrupt;
-        self.attempts.push(Attempt { mirror, name, class, error, bytes });
+        self.attempts.push(Attempt {
+            mirror,
+            name,
+            class,
+            error,
+            bytes,
+        });
         if corrupt && self.verifier.length() > 0 {
             self.restart(sink).await?;
         }
@@ -537,7 +616,11 @@ struct Pace {
 
 impl Pace {
     fn new(min_rate: f64) -> Self {
-        Self { min_rate, excused: Duration::ZERO, recent: VecDeque::from([(Instant::now(), 0)]) }
+        Self {
+            min_rate,
+            excused: Duration::ZERO,
+            recent: VecDeque::from([(Instant::now(), 0)]),
+        }
     }
 
     fn excuse(&mut self, pause: Duration) {
@@ -559,7 +642,11 @@ impl Pace {
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let (sum, left) = (
-            self.recent.iter().skip(1).map(|(_, bytes)| bytes).sum::<u64>() as f64,
+            self.recent
+                .iter()
+                .skip(1)
+                .map(|(_, bytes)| bytes)
+                .sum::<u64>() as f64,
             left as f64,
         );
         let rate = sum / span.as_secs_f64();

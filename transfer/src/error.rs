@@ -174,8 +174,12 @@ pub enum BackendError {
 }
 
 fn reason(status: u16) -> String {
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason());
-    reason.map(|reason| format!(" {reason}")).unwrap_or_default()
+    let reason = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|s| s.canonical_reason());
+    reason
+        .map(|reason| format!(" {reason}"))
+        .unwrap_or_default()
 }
 
 fn seconds(duration: Duration) -> String {
@@ -297,7 +301,9 @@ impl FetchError {
         match self {
             Self::Exhausted { attempts, .. } => {
                 attempts.iter().any(|a| a.class == Class::Corrupt)
-                    && attempts.iter().all(|a| matches!(a.class, Class::Corrupt | Class::NotHere))
+                    && attempts
+                        .iter()
+                        .all(|a| matches!(a.class, Class::Corrupt | Class::NotHere))
             }
             Self::Sink { .. } => false,
         }

@@ -46,7 +46,10 @@ impl FileBackend {
 impl Backend for FileBackend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let path = self.path(request.target)?;
-        let error = |source: io::Error| BackendError::Read { path: path.clone(), source };
+        let error = |source: io::Error| BackendError::Read {
+            path: path.clone(),
+            source,
+        };
         let mut file = File::open(&path).await.map_err(error)?;
         let metadata = file.metadata().await.map_err(error)?;
         if metadata.is_dir() {
@@ -54,15 +57,30 @@ impl Backend for FileBackend {
         }
         // Length and time of change stand in for an ETag, as in most web servers.
         let modified = metadata.modified().ok().and_then(|time| {
-            time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_nanos())
+            time.duration_since(std::time::UNIX_EPOCH)
+                .ok()
+                .map(|since| since.as_nanos())
         });
         let etag = modified.map(|nanos| format!("\"{:x}-{nanos:x}\"", metadata.len()));
-        let validators = Validators { etag, last_modified: None };
-        if request.validators.is_some_and(|v| v.etag.is_some() && v.etag == validators.etag) {
+        let validators = Validators {
+            etag,
+            last_modified: None,
+        };
+        if request
+            .validators
+            .is_some_and(|v| v.etag.is_some() && v.etag == validators.etag)
+        {
             return Ok(GetResponse::NotModified);
         }
-        let start = request.range.map_or(0, |range| range.start()).min(metadata.len());
-        let end = request.range.and_then(|r| r.end()).unwrap_or(u64::MAX).min(metadata.len());
+        let start = request
+            .range
+            .map_or(0, |range| range.start())
+            .min(metadata.len());
+        let end = request
+            .range
+            .and_then(|r| r.end())
+            .unwrap_or(u64::MAX)
+            .min(metadata.len());
         file.seek(io::SeekFrom::Start(start)).await.map_err(error)?;
         let left = end.saturating_sub(start);
         let body = stream::try_unfold((file, left, path), |(mut file, left, path)| async move {
@@ -78,10 +96,18 @@ impl Backend for FileBackend {
             }
         });
         let total = Some(metadata.len());
-        Ok(GetResponse::Body { start, total, validators, body: body.boxed() })
+        Ok(GetResponse::Body {
+            start,
+            total,
+            validators,
+            body: body.boxed(),
+        })
     }
 
     fn describe(&self, target: &Target) -> String {
-        self.path(target).unwrap_or_else(|_| self.root.clone()).display().to_string()
+        self.path(target)
+            .unwrap_or_else(|_| self.root.clone())
+            .display()
+            .to_string()
     }
 }

@@ -124,7 +124,10 @@ pub(crate) async fn send(
     if let Some(range) = range {
         get = get.header(RANGE, range.header());
     }
-    let response = get.send().await.map_err(|source| request_error(&url, source))?;
+    let response = get
+        .send()
+        .await
+        .map_err(|source| request_error(&url, source))?;
     let headers = response.headers();
     let start = match response.status() {
         StatusCode::NOT_MODIFIED => return Ok(GetResponse::NotModified),
@@ -137,7 +140,13 @@ pub(crate) async fn send(
                 Ok(sent) if range.is_some() && sent.answers(wanted) => {
                     return body(response, url, sent.start, sent.total);
                 }
-                _ => return Err(BackendError::WrongRange { url, wanted, got: text }),
+                _ => {
+                    return Err(BackendError::WrongRange {
+                        url,
+                        wanted,
+                        got: text,
+                    });
+                }
             }
         }
         status => {
@@ -179,7 +188,12 @@ fn body(
             })
         })
         .boxed();
-    Ok(GetResponse::Body { start, total, validators, body })
+    Ok(GetResponse::Body {
+        start,
+        total,
+        validators,
+        body,
+    })
 }
 
 pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendError {
@@ -205,7 +219,11 @@ pub(crate) fn retry_after(text: &str) -> Option<Duration> {
         return Some(Duration::from_secs(seconds).min(LIMIT));
     }
     let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(SystemTime::now()).unwrap_or_default().min(LIMIT))
+    Some(
+        date.duration_since(SystemTime::now())
+            .unwrap_or_default()
+            .min(LIMIT),
+    )
 }
 
 #[cfg(test)]
@@ -234,13 +252,20 @@ mod tests {
     fn retry_after_is_seconds_or_a_date_and_bounded() {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
         assert_eq!(retry_after("99999999"), Some(Duration::from_secs(3600)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(
+            retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
+            Some(Duration::ZERO)
+        );
         assert_eq!(retry_after("soon"), None);
     }
 
     #[test]
     fn a_password_in_the_root_is_not_printed() {
         let backend = backend("https://user:hunter2@mirror.example/c/");
-        assert!(!backend.describe(&Target::path("noarch/x")).contains("hunter2"));
+        assert!(
+            !backend
+                .describe(&Target::path("noarch/x"))
+                .contains("hunter2")
+        );
     }
 }

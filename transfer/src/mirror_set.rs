@@ -6,8 +6,8 @@ use std::{
 };
 
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Request, Selector,
-    SelectorConfig, Time,
+    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
+    Request, SavedState, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -24,8 +24,13 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts at the system's time.
     pub fn new() -> Self {
-        let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), epoch }
+        let epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            start: Instant::now(),
+            epoch,
+        }
     }
 
     /// The time now.
@@ -73,6 +78,12 @@ impl MirrorSet {
         Self::with_backends(mirrors, backends, config)
     }
 
+    /// One place that is its own only mirror.
+    pub fn single(location: Location, client: &reqwest::Client) -> Self {
+        let mirror = Mirror::new(location, Origin::Channel);
+        Self::new(vec![mirror], SelectorConfig::default(), client)
+    }
+
     /// Mirrors with backends of the caller's choice, one each, in the same order.
     pub fn with_backends(
         mirrors: Vec<Mirror>,
@@ -96,22 +107,29 @@ impl MirrorSet {
     /// What is known of every mirror, in the order of the list.
     pub fn reports(&self) -> Vec<MirrorReport> {
         let selector = self.selector();
-        selector.ids().map(|id| selector.report(id, self.now())).collect()
+        selector
+            .ids()
+            .filter_map(|id| selector.report(id, self.now()))
+            .collect()
     }
 
-    /// The state that a later run begins with.
-    pub fn save(&self) -> String {
-        self.selector().save(self.now())
+    /// Writes what has been learnt of these mirrors into a state that may hold that of others,
+    /// too, and that a later run begins with.
+    pub fn save(&self, state: &mut SavedState) {
+        self.selector().save(state, self.now());
     }
 
-    /// Takes over the state of an earlier run; what was wrong with it, when it is of no use.
-    pub fn load(&self, state: &str) -> Option<String> {
-        self.selector().load(state, self.now()).map(|warning| warning.to_string())
+    /// Takes over what an earlier run has learnt.
+    pub fn load(&self, state: &SavedState) {
+        self.selector().load(state, self.now());
     }
 
     fn selector(&self) -> MutexGuard<'_, Selector> {
         // The selector is left whole between any two of its calls, even if one panics.
-        self.0.selector.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .selector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn choose(&self, request: &Request<'_>) -> (Choice, String) {
@@ -215,7 +233,14 @@ impl InFlight {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
-        self.set.selector().cancelled(self.mirror, self.set.now());
+        let seen = Progress {
+            at: self.set.now(),
+            bytes: self.bytes,
+            wasted: 0,
+            first_byte: self.first_byte,
+            duration: self.started.elapsed().saturating_sub(self.excused),
+        };
+        self.set.selector().cancelled(self.mirror, &seen);
         self.set.0.changed.notify_waiters();
     }
 }

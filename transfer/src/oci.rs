@@ -26,8 +26,7 @@ use url::Url;
 
 use crate::{
     Backend, BackendError, Expected, GetRequest, GetResponse, OciTarget, Target,
-    error::class_of_status,
-    http::send,
+    error::class_of_status, http::send,
 };
 
 /// How long a token is used. The distribution specification's default lifetime is 60 s, and
@@ -57,7 +56,9 @@ struct Token {
 
 impl std::fmt::Debug for OciBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OciBackend").field("location", &self.location).finish_non_exhaustive()
+        f.debug_struct("OciBackend")
+            .field("location", &self.location)
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,8 +66,11 @@ impl OciBackend {
     /// The namespace at `location`. Credentials come from the docker configuration and its
     /// helpers; without any the registry is read anonymously.
     pub fn new(location: OciLocation, http: reqwest::Client, connect_timeout: Duration) -> Self {
-        let protocol =
-            if location.plain_http { ClientProtocol::Http } else { ClientProtocol::Https };
+        let protocol = if location.plain_http {
+            ClientProtocol::Http
+        } else {
+            ClientProtocol::Https
+        };
         let registry = oci_client::Client::new(ClientConfig {
             protocol,
             connect_timeout: Some(connect_timeout),
@@ -100,7 +104,11 @@ impl OciBackend {
 
     fn place(&self, target: &OciTarget) -> String {
         let registry = &self.location.registry;
-        format!("oci://{registry}/{}:{}", self.repository(target), target.tag)
+        format!(
+            "oci://{registry}/{}:{}",
+            self.repository(target),
+            target.tag
+        )
     }
 
     async fn credentials(&self) -> &RegistryAuth {
@@ -140,7 +148,10 @@ impl OciBackend {
             return Ok((token.header.clone(), false));
         }
         let credentials = self.credentials().await;
-        let answer = self.registry.auth(reference, credentials, RegistryOperation::Pull).await;
+        let answer = self
+            .registry
+            .auth(reference, credentials, RegistryOperation::Pull)
+            .await;
         let header = match answer {
             Ok(Some(token)) => Some(format!("Bearer {token}")),
             Ok(None) => match credentials {
@@ -150,7 +161,10 @@ impl OciBackend {
             },
             Err(error) => return Err(translate(place, error)),
         };
-        *cell = Some(Token { header: header.clone(), made: Instant::now() });
+        *cell = Some(Token {
+            header: header.clone(),
+            made: Instant::now(),
+        });
         Ok((header, true))
     }
 
@@ -174,7 +188,10 @@ impl OciBackend {
                 media_type: target.media_type.clone(),
             });
         };
-        let layer = manifest.layers.into_iter().find(|l| l.media_type == target.media_type);
+        let layer = manifest
+            .layers
+            .into_iter()
+            .find(|l| l.media_type == target.media_type);
         match layer {
             Some(layer) => Ok(layer.digest),
             None => Err(BackendError::NoLayer {
@@ -192,10 +209,20 @@ impl OciBackend {
     ) -> Result<GetResponse, BackendError> {
         let reference = self.reference(target);
         let place = self.place(target);
-        let scheme = if self.location.plain_http { "http" } else { "https" };
+        let scheme = if self.location.plain_http {
+            "http"
+        } else {
+            "https"
+        };
         let repository = self.repository(target);
-        let url = format!("{scheme}://{}/v2/{repository}/blobs/{digest}", self.location.registry);
-        let bad = |_| BackendError::BadPath { path: repository.clone(), place: place.clone() };
+        let url = format!(
+            "{scheme}://{}/v2/{repository}/blobs/{digest}",
+            self.location.registry
+        );
+        let bad = |_| BackendError::BadPath {
+            path: repository.clone(),
+            place: place.clone(),
+        };
         let url: Url = url.parse().map_err(bad)?;
         loop {
             let mut get = self.http.get(url.clone());
@@ -207,7 +234,10 @@ impl OciBackend {
                 Err(BackendError::Status { status: 401, .. }) => {
                     self.forget_token(&reference).await;
                     if fresh {
-                        return Err(BackendError::Denied { place, source: None });
+                        return Err(BackendError::Denied {
+                            place,
+                            source: None,
+                        });
                     }
                     // The token ran out early: once more with a new one.
                 }
@@ -225,16 +255,26 @@ impl Backend for OciBackend {
                 url: format!("oci://{}: {}", self.location.registry, request.target.path),
             });
         };
-        if let Expected { sha256: Some(sha256), .. } = request.expected {
+        if let Expected {
+            sha256: Some(sha256),
+            ..
+        } = request.expected
+        {
             // The blob of a file is the file, so its digest is its name.
-            match self.blob(&request, target, &format!("sha256:{sha256}")).await {
+            match self
+                .blob(&request, target, &format!("sha256:{sha256}"))
+                .await
+            {
                 Err(error) if error.class() == Class::NotHere => {}
                 answer => return answer,
             }
         }
         let digest = self.layer(target).await?;
         // A tag moves, its blobs do not: the digest of the blob is the validator.
-        if request.validators.is_some_and(|v| v.etag.as_deref() == Some(&digest)) {
+        if request
+            .validators
+            .is_some_and(|v| v.etag.as_deref() == Some(&digest))
+        {
             return Ok(GetResponse::NotModified);
         }
         let mut answer = self.blob(&request, target, &digest).await?;
@@ -248,7 +288,10 @@ impl Backend for OciBackend {
     fn describe(&self, target: &Target) -> String {
         match &target.oci {
             Some(oci) => self.place(oci),
-            None => format!("oci://{}/{}", self.location.registry, self.location.namespace),
+            None => format!(
+                "oci://{}/{}",
+                self.location.registry, self.location.namespace
+            ),
         }
     }
 }
@@ -270,25 +313,45 @@ fn translate(place: &str, error: OciDistributionError) -> BackendError {
         // crate reports every refused token the same way. With credentials of ours the refusal
         // is about them; without, it says that there is nothing to read here for us.
         OciDistributionError::UnauthorizedError { .. }
-        | OciDistributionError::AuthenticationFailure(_) => {
-            BackendError::Denied { place, source: Some(Box::new(error)) }
-        }
+        | OciDistributionError::AuthenticationFailure(_) => BackendError::Denied {
+            place,
+            source: Some(Box::new(error)),
+        },
         OciDistributionError::RegistryError { ref envelope, .. } => {
             let is = |code: &Code| envelope.errors.iter().any(|e| e.code == *code);
-            if is(&Code::NameUnknown) || is(&Code::ManifestUnknown) || is(&Code::BlobUnknown)
+            if is(&Code::NameUnknown)
+                || is(&Code::ManifestUnknown)
+                || is(&Code::BlobUnknown)
                 || is(&Code::NotFound)
             {
                 return BackendError::NotFound { url: place };
             }
             if is(&Code::Unauthorized) || is(&Code::Denied) {
-                return BackendError::Denied { place, source: Some(Box::new(error)) };
+                return BackendError::Denied {
+                    place,
+                    source: Some(Box::new(error)),
+                };
             }
-            let class = if is(&Code::Toomanyrequests) { Class::Throttled } else { Class::Unwell };
-            BackendError::Service { place, class, retry_after: None, source: Box::new(error) }
+            let class = if is(&Code::Toomanyrequests) {
+                Class::Throttled
+            } else {
+                Class::Unwell
+            };
+            BackendError::Service {
+                place,
+                class,
+                retry_after: None,
+                source: Box::new(error),
+            }
         }
         OciDistributionError::ServerError { code, .. } => {
             let class = class_of_status(code);
-            BackendError::Service { place, class, retry_after: None, source: Box::new(error) }
+            BackendError::Service {
+                place,
+                class,
+                retry_after: None,
+                source: Box::new(error),
+            }
         }
         error => BackendError::Service {
             place,

@@ -17,7 +17,10 @@ impl ByteRange {
 
     /// The bytes `start..end`; `None` when that is empty.
     pub fn new(start: u64, end: u64) -> Option<Self> {
-        (start < end).then_some(Self { start, end: Some(end) })
+        (start < end).then_some(Self {
+            start,
+            end: Some(end),
+        })
     }
 
     /// The first byte.
@@ -69,7 +72,11 @@ impl FromStr for ContentRange {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseContentRangeError(text.chars().take(80).collect());
-        let rest = text.trim().strip_prefix("bytes").ok_or_else(error)?.trim_start();
+        let rest = text
+            .trim()
+            .strip_prefix("bytes")
+            .ok_or_else(error)?
+            .trim_start();
         let (range, total) = rest.split_once('/').ok_or_else(error)?;
         let (first, last) = range.split_once('-').ok_or_else(error)?;
         // `u64::from_str` would accept a leading `+`, which the grammar does not.
@@ -117,11 +124,33 @@ mod tests {
     #[test]
     fn content_ranges_of_the_right_form_are_read() {
         let read = |text: &str| text.parse::<ContentRange>();
-        assert_eq!(read("bytes 2-9/10"), Ok(ContentRange { start: 2, end: 10, total: Some(10) }));
-        assert_eq!(read("bytes 2-9/*"), Ok(ContentRange { start: 2, end: 10, total: None }));
+        assert_eq!(
+            read("bytes 2-9/10"),
+            Ok(ContentRange {
+                start: 2,
+                end: 10,
+                total: Some(10)
+            })
+        );
+        assert_eq!(
+            read("bytes 2-9/*"),
+            Ok(ContentRange {
+                start: 2,
+                end: 10,
+                total: None
+            })
+        );
         for bad in [
-            "", "bytes", "bytes */10", "bytes 9-2/10", "bytes 2-10/10", "bytes +2-9/10",
-            "2-9/10", "bytes 0-18446744073709551615/*", "bytes -9/10", "items 1-2/3",
+            "",
+            "bytes",
+            "bytes */10",
+            "bytes 9-2/10",
+            "bytes 2-10/10",
+            "bytes +2-9/10",
+            "2-9/10",
+            "bytes 0-18446744073709551615/*",
+            "bytes -9/10",
+            "items 1-2/3",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -32,7 +32,11 @@ pub struct S3Backend {
 impl S3Backend {
     /// The bucket at `location`, with the SDK's chain of credentials unless it is anonymous.
     pub fn new(location: S3Location, connect_timeout: Duration) -> Self {
-        Self { location, connect_timeout, client: OnceCell::new() }
+        Self {
+            location,
+            connect_timeout,
+            client: OnceCell::new(),
+        }
     }
 
     async fn client(&self) -> &Client {
@@ -44,21 +48,28 @@ impl S3Backend {
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .timeout_config(TimeoutConfig::builder().connect_timeout(self.connect_timeout).build());
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(self.connect_timeout)
+                    .build(),
+            );
         if let Some(region) = &self.location.region {
             loader = loader.region(Region::new(region.clone()));
         } else if self.location.endpoint.is_some() || self.location.anonymous {
             // Servers other than AWS mostly do not care; asking the instance metadata service
             // for a region would only cost time.
-            let region = std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
-            loader = loader.region(Region::new(region.unwrap_or_else(|_| "us-east-1".to_owned())));
+            let region =
+                std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
+            loader = loader.region(Region::new(
+                region.unwrap_or_else(|_| "us-east-1".to_owned()),
+            ));
         }
         if self.location.anonymous {
             loader = loader.no_credentials();
         }
         let shared = loader.load().await;
-        let mut config = aws_sdk_s3::config::Builder::from(&shared)
-            .force_path_style(self.location.path_style);
+        let mut config =
+            aws_sdk_s3::config::Builder::from(&shared).force_path_style(self.location.path_style);
         if shared.region().is_none() {
             config = config.region(Region::new("us-east-1"));
         }
@@ -99,7 +110,9 @@ impl Backend for S3Backend {
                 };
             }
         };
-        let length = object.content_length.and_then(|length| u64::try_from(length).ok());
+        let length = object
+            .content_length
+            .and_then(|length| u64::try_from(length).ok());
         let (start, total) = match (request.range, &object.content_range) {
             (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
                 Ok(sent) if sent.answers(wanted) => (sent.start, sent.total),
@@ -110,19 +123,27 @@ impl Backend for S3Backend {
             }
             (_, None) => (0, length),
         };
-        let validators =
-            Validators { etag: object.e_tag, last_modified: None };
+        let validators = Validators {
+            etag: object.e_tag,
+            last_modified: None,
+        };
         let body = stream::try_unfold((object.body, place), |(mut body, place)| async move {
             match body.next().await {
                 None => Ok(None),
                 Some(Ok(piece)) => Ok(Some((piece, (body, place)))),
-                Some(Err(source)) => {
-                    Err(BackendError::Body { url: place, source: Box::new(source) })
-                }
+                Some(Err(source)) => Err(BackendError::Body {
+                    url: place,
+                    source: Box::new(source),
+                }),
             }
         });
         let body: Body = body.boxed();
-        Ok(GetResponse::Body { start, total, validators, body })
+        Ok(GetResponse::Body {
+            start,
+            total,
+            validators,
+            body,
+        })
     }
 
     fn describe(&self, target: &Target) -> String {
@@ -140,14 +161,12 @@ fn wrong_range(place: String, wanted: ByteRange, got: String) -> BackendError {
 }
 
 fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
 }
 
-fn translate(
-    place: String,
-    status: Option<u16>,
-    error: SdkError<GetObjectError>,
-) -> BackendError {
+fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>) -> BackendError {
     let retry_after = error
         .raw_response()
         .and_then(|response| response.headers().get("retry-after"))
@@ -155,8 +174,12 @@ fn translate(
     let code = error.code().unwrap_or_default().to_owned();
     let class = match code.as_str() {
         "NoSuchKey" | "NotFound" => return BackendError::NotFound { url: place },
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
-        | "TokenRefreshRequired" | "RequestTimeTooSkewed" => Class::Denied,
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired"
+        | "RequestTimeTooSkewed" => Class::Denied,
         "SlowDown" | "TooManyRequests" => Class::Throttled,
         _ => match (&error, status) {
             // No credentials anywhere in the chain: the request was never sent.
@@ -177,7 +200,15 @@ fn translate(
         },
     };
     match class {
-        Class::Denied => BackendError::Denied { place, source: Some(source) },
-        class => BackendError::Service { place, class, retry_after, source },
+        Class::Denied => BackendError::Denied {
+            place,
+            source: Some(source),
+        },
+        class => BackendError::Service {
+            place,
+            class,
+            retry_after,
+            source,
+        },
     }
 }

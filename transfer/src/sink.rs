@@ -50,7 +50,10 @@ pub struct MemorySink {
 impl MemorySink {
     /// A sink that refuses files longer than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit }
+        Self {
+            bytes: Vec::new(),
+            limit,
+        }
     }
 
     /// What was written.
@@ -98,16 +101,25 @@ impl FileSink {
         // Two processes may want the same file at the same time.
         name.push(format!(".{}.part", std::process::id()));
         let partial = target.with_file_name(name);
-        Self { target, partial, file: None }
+        Self {
+            target,
+            partial,
+            file: None,
+        }
     }
 
     fn failed(&self, source: io::Error) -> SinkError {
-        SinkError::Write { path: self.partial.clone(), source }
+        SinkError::Write {
+            path: self.partial.clone(),
+            source,
+        }
     }
 
     async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
         if self.file.is_none() {
-            let file = tokio::fs::File::create(&self.partial).await.map_err(|e| self.failed(e))?;
+            let file = tokio::fs::File::create(&self.partial)
+                .await
+                .map_err(|e| self.failed(e))?;
             self.file = Some(file);
         }
         Ok(self.file.as_mut().expect("it was just put there"))

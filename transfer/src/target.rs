@@ -13,13 +13,19 @@ pub struct Target {
 impl Target {
     /// A file with a path only.
     pub fn path(path: impl Into<String>) -> Self {
-        Self { path: path.into(), oci: None }
+        Self {
+            path: path.into(),
+            oci: None,
+        }
     }
 
     /// The same file, which registries have too.
     #[must_use]
     pub fn with_oci(self, oci: OciTarget) -> Self {
-        Self { oci: Some(oci), ..self }
+        Self {
+            oci: Some(oci),
+            ..self
+        }
     }
 }
 

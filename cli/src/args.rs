@@ -1,0 +1,138 @@
+//! The command line, as clap sees it. Nothing beyond this file and `settings.rs` knows clap.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A mirror-aware installer for conda packages.
+///
+/// taipan fetches packages from whichever mirror gives them (HTTP servers, S3 buckets, OCI
+/// registries, directories), carries on elsewhere when one fails in the middle, and links them
+/// into an environment that conda itself can read.
+#[derive(Debug, Parser)]
+#[command(name = "taipan", version, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArgs {
+    /// Print one JSON object per line to stdout instead of text
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print nothing but errors and what was asked for
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more; twice: log every request
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// The configuration file [default: taipan/config.toml in the user's configuration directory]
+    #[arg(long, global = true, env = "TAIPAN_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where packages and repodata are kept [default: taipan in the user's cache directory]
+    #[arg(long, global = true, env = "TAIPAN_CACHE_DIR", value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create an environment
+    Create(InstallArgs),
+    /// Install packages into an existing environment
+    Install(InstallArgs),
+    /// List the packages of an environment
+    List(ListArgs),
+    /// Show what taipan sees: platform, virtual packages, settings and where each comes from
+    Info(InfoArgs),
+    /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
+    /// is dead and one serves wrong bytes
+    Demo(DemoArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What `create` and `install` take.
+#[derive(Debug, Args)]
+pub(crate) struct InstallArgs {
+    /// The environment's directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) prefix: PathBuf,
+    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
+    #[arg(short, long = "channel", value_name = "CHANNEL")]
+    pub(crate) channels: Vec<String>,
+    /// A file that lists the mirrors of channels
+    #[arg(short, long = "mirrors", value_name = "FILE", env = "TAIPAN_MIRRORS", value_delimiter = ':')]
+    pub(crate) mirrors: Vec<PathBuf>,
+    /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
+    #[arg(value_name = "SPEC")]
+    pub(crate) specs: Vec<String>,
+    /// A file with one spec per line
+    #[arg(short, long = "file", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Solve and show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Whether a package may come from a channel other than the first that has its name
+    /// [default: strict]
+    #[arg(long, env = "TAIPAN_CHANNEL_PRIORITY", value_name = "HOW")]
+    pub(crate) channel_priority: Option<Priority>,
+    /// The platform to install for [default: this machine's]
+    #[arg(long, env = "TAIPAN_PLATFORM", value_name = "SUBDIR")]
+    pub(crate) platform: Option<String>,
+    /// Where channels without a URL lie [default: https://conda.anaconda.org]
+    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
+    pub(crate) channel_alias: Option<String>,
+    /// How many packages are fetched at a time [default: 16]
+    #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Copy files into the environment instead of linking them
+    #[arg(long)]
+    pub(crate) always_copy: bool,
+    /// Do not compile Python sources to bytecode
+    #[arg(long)]
+    pub(crate) no_compile: bool,
+    /// Do not run the link scripts of packages
+    #[arg(long)]
+    pub(crate) no_scripts: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Priority {
+    /// The first channel that has a name is the only one for it
+    Strict,
+    /// Later channels serve what earlier ones cannot
+    Flexible,
+    /// All channels are as one
+    Disabled,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// The environment's directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) prefix: PathBuf,
+    /// Only packages whose name contains this
+    #[arg(value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// Also show this environment
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) prefix: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Keep the environment and make it here [default: a temporary directory that is removed]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}

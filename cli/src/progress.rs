@@ -1,0 +1,185 @@
+//! Turns what the engine and the installer report into bars, lines and JSON objects.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use taipan_transfer::{Event, JobId, Observer};
+
+use crate::printer::{Printer, bytes};
+
+/// Shows downloads.
+pub(crate) struct Downloads {
+    printer: Arc<Printer>,
+    total: Option<ProgressBar>,
+    jobs: Mutex<HashMap<JobId, Row>>,
+    received: AtomicU64,
+}
+
+struct Row {
+    label: String,
+    got: u64,
+    bar: Option<ProgressBar>,
+}
+
+/// Only files that take a while get a bar of their own, in bytes.
+const WORTH_A_BAR: u64 = 4_000_000;
+
+impl Downloads {
+    /// Shows the download of `count` files of `size` bytes in sum; `None` when that is not known,
+    /// as for repodata.
+    pub(crate) fn new(printer: &Arc<Printer>, sum: Option<(usize, u64)>) -> Arc<Self> {
+        let total = match (printer.bars(), sum) {
+            (Some(bars), Some((_, size))) => {
+                let bar = bars.add(ProgressBar::new(size));
+                bar.set_style(style(
+                    "  {msg:28!} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} \
+                     {decimal_bytes_per_sec} {eta}",
+                ));
+                bar.set_message("download and extract");
+                Some(bar)
+            }
+            (Some(bars), None) => {
+                let bar = bars.add(ProgressBar::new_spinner());
+                bar.set_style(style("  {msg:28!} {decimal_bytes} {decimal_bytes_per_sec}"));
+                bar.set_message("repodata");
+                Some(bar)
+            }
+            (None, _) => None,
+        };
+        Arc::new(Self {
+            printer: Arc::clone(printer),
+            total,
+            jobs: Mutex::default(),
+            received: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn finish(&self) {
+        if let Some(total) = &self.total {
+            total.finish_and_clear();
+        }
+        for row in self.jobs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            if let Some(bar) = &row.bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    /// How many bytes have come, those that were of no use included.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    fn row<T>(&self, job: JobId, look: impl FnOnce(&mut Row) -> T) -> Option<T> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&job).map(look)
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
+
+#[derive(Serialize)]
+struct AttemptFailed<'a> {
+    file: &'a str,
+    mirror: &'a str,
+    class: String,
+    cause: &'a str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Fetched<'a> {
+    file: &'a str,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Observer for Downloads {
+    fn event(&self, event: &Event<'_>) {
+        match *event {
+            Event::Started { job, label, size } => {
+                let bar = match (self.printer.bars(), size) {
+                    (Some(bars), Some(size)) if size >= WORTH_A_BAR => {
+                        let bar = bars.add(ProgressBar::new(size));
+                        bar.set_style(style(
+                            "    {msg:26!} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} \
+                             {decimal_bytes_per_sec}",
+                        ));
+                        bar.set_message(crate::printer::clean(label));
+                        Some(bar)
+                    }
+                    _ => None,
+                };
+                let row = Row { label: label.to_owned(), got: 0, bar };
+                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, row);
+            }
+            Event::Progress { job, bytes } => {
+                self.received.fetch_add(bytes, Ordering::Relaxed);
+                if let Some(total) = &self.total {
+                    total.inc(bytes);
+                }
+                self.row(job, |row| {
+                    row.got += bytes;
+                    if let Some(bar) = &row.bar {
+                        bar.inc(bytes);
+                    }
+                });
+            }
+            Event::Restarted { job, bytes } => {
+                if let Some(total) = &self.total {
+                    total.set_position(total.position().saturating_sub(bytes));
+                }
+                self.row(job, |row| {
+                    row.got = 0;
+                    if let Some(bar) = &row.bar {
+                        bar.set_position(0);
+                    }
+                });
+            }
+            Event::Attempt { job, name, offset, why, .. } => {
+                if self.printer.is_verbose() {
+                    let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
+                    let from = if offset > 0 { format!(" from byte {offset}") } else { String::new() };
+                    self.printer.detail(&format!("  {label}: asking {name}{from} ({why})"));
+                }
+            }
+            Event::AttemptFailed { job, name, class, cause, bytes: got, .. } => {
+                let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
+                self.printer.detail(&format!("  {label}: {name}: {class}: {cause}"));
+                let class = class.to_string();
+                let failed =
+                    AttemptFailed { file: &label, mirror: name, class, cause, bytes: got };
+                self.printer.object("attempt-failed", &failed);
+            }
+            Event::Done { job, bytes: size, duration } => {
+                let row = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+                let Some(row) = row else { return };
+                if let Some(bar) = row.bar {
+                    bar.finish_and_clear();
+                }
+                let seconds = duration.as_secs_f64();
+                self.printer.detail(&format!("  {}: {} in {seconds:.2} s", row.label, bytes(size)));
+                let fetched = Fetched { file: &row.label, bytes: size, seconds };
+                self.printer.object("fetched", &fetched);
+            }
+            Event::Failed { job } => {
+                let row = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+                if let Some(bar) = row.and_then(|row| row.bar) {
+                    bar.finish_and_clear();
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,641 @@
+//! What resolvo asks: candidates, what a spec matches, dependencies.
+
+use std::{
+    any::Any,
+    cell::{Cell, OnceCell, RefCell},
+    collections::HashMap,
+    fmt::{self, Display},
+    rc::Rc,
+    sync::atomic::Ordering as AtomicOrdering,
+    time::Instant,
+};
+
+use rattler_conda_types::{
+    Channel, GenericVirtualPackage, MatchSpec, Matches, NamelessMatchSpec, PackageName,
+    ParseMatchSpecOptions, RepoDataRecord, Version,
+};
+use resolvo::{
+    Candidates, Condition, ConditionId, ConditionalRequirement, Dependencies, DependencyProvider,
+    HintDependenciesAvailable, Interner, KnownDependencies, NameId, SolvableId, SolverCache,
+    StringId, VersionSetId, VersionSetUnionId,
+    utils::{Pool, VersionSet},
+};
+
+use super::{
+    ChannelIndexes, ChannelPriority, SolveError, SolveRequest, SpecOrigin, UpdatePolicy,
+    exact_name, is_virtual,
+};
+
+/// A spec without its name, which the pool keeps beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Spec(pub(super) NamelessMatchSpec);
+
+impl VersionSet for Spec {
+    type V = Candidate;
+}
+
+/// One thing that can be chosen for a name.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) what: What,
+    /// Its place among the candidates of its name.
+    pub(super) index: usize,
+    /// The place of its channel in the request; installed records that no channel has come last.
+    pub(super) channel: usize,
+    /// Compares as the version does within the name: the higher the newer. Equal versions share
+    /// a rank.
+    pub(super) version_rank: u32,
+    /// Why it must not be chosen.
+    pub(super) excluded: Option<StringId>,
+    dependencies: OnceCell<Result<Needs, StringId>>,
+}
+
+/// What a candidate is.
+#[derive(Debug)]
+pub(super) enum What {
+    Record(Box<RepoDataRecord>),
+    Virtual(GenericVirtualPackage),
+}
+
+/// The dependencies of a candidate, parsed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Needs {
+    pub(super) requires: Vec<VersionSetId>,
+    pub(super) constrains: Vec<VersionSetId>,
+}
+
+impl Candidate {
+    pub(super) fn version(&self) -> &Version {
+        match &self.what {
+            What::Record(record) => record.package_record.version.version(),
+            What::Virtual(package) => &package.version,
+        }
+    }
+
+    pub(super) fn record(&self) -> Option<&RepoDataRecord> {
+        match &self.what {
+            What::Record(record) => Some(record),
+            What::Virtual(_) => None,
+        }
+    }
+}
+
+impl Display for Candidate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.what {
+            What::Record(record) => Display::fmt(&record.package_record, formatter),
+            What::Virtual(package) => Display::fmt(package, formatter),
+        }
+    }
+}
+
+/// What is known of a name once its records were read.
+#[derive(Debug, Default)]
+pub(super) struct Package {
+    pub(super) candidates: Vec<SolvableId>,
+    favored: Option<SolvableId>,
+    installed: Option<SolvableId>,
+    /// The channels that have the name and are not looked at, by strict priority.
+    pub(super) hidden_in: Vec<usize>,
+    /// What is wrong with the records of an index, when none could be read.
+    pub(super) unreadable: Vec<String>,
+}
+
+/// Why a search was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    Cancelled,
+    Timeout,
+}
+
+/// A thing that the user wants, as the solver knows it.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) origin: SpecOrigin,
+    pub(super) text: String,
+    pub(super) version_set: VersionSetId,
+}
+
+/// Everything at the root of a problem. Leaving wishes out makes an easier problem, which is how
+/// the guilty ones are found.
+#[derive(Debug, Clone)]
+pub(super) struct Question {
+    /// What the machine has. It is always part of a solution, so that `constrains` of a virtual
+    /// package is enforced.
+    machine: Vec<VersionSetId>,
+    pub(super) wishes: Vec<Wish>,
+}
+
+impl Question {
+    pub(super) fn requirements(&self) -> Vec<ConditionalRequirement> {
+        let requested = self
+            .wishes
+            .iter()
+            .filter(|wish| wish.origin == SpecOrigin::Requested);
+        self.machine
+            .iter()
+            .copied()
+            .chain(requested.map(|wish| wish.version_set))
+            .map(ConditionalRequirement::from)
+            .collect()
+    }
+
+    pub(super) fn constraints(&self) -> Vec<VersionSetId> {
+        let pins = self
+            .wishes
+            .iter()
+            .filter(|wish| wish.origin == SpecOrigin::Pin);
+        pins.map(|wish| wish.version_set).collect()
+    }
+
+    /// The same with some of the wishes.
+    pub(super) fn with(&self, wishes: Vec<Wish>) -> Self {
+        Self {
+            machine: self.machine.clone(),
+            wishes,
+        }
+    }
+}
+
+/// Supplies the search with candidates. Several searches can share one: what is read and parsed
+/// for the first is there for the next.
+pub(super) struct Provider<'request> {
+    pub(super) request: &'request SolveRequest,
+    pub(super) pool: Pool<Spec, String>,
+    packages: RefCell<HashMap<NameId, Rc<Package>>>,
+    /// The text of a dependency → the spec, or why there is none.
+    parsed: RefCell<HashMap<String, Result<VersionSetId, StringId>>>,
+    /// For each spec, which of its name's candidates it matches, by [`Candidate::index`].
+    matching: RefCell<HashMap<VersionSetId, Rc<[bool]>>>,
+    pub(super) best: RefCell<HashMap<VersionSetId, Option<super::order::Best>>>,
+    /// Name → the channel that the user's spec for it is limited to.
+    channel_of: HashMap<String, Vec<std::sync::Arc<Channel>>>,
+    pub(super) deadline: Cell<Option<Instant>>,
+}
+
+impl<'request> Provider<'request> {
+    pub(super) fn new(
+        request: &'request SolveRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Self, SolveError> {
+        let mut channel_of: HashMap<String, Vec<_>> = HashMap::new();
+        for spec in &request.specs {
+            if let (Some(name), Some(channel)) = (exact_name(spec), &spec.channel) {
+                if !request
+                    .channels
+                    .iter()
+                    .any(|known| is_channel(channel, known))
+                {
+                    return Err(SolveError::UnknownChannel {
+                        spec: spec.to_string(),
+                        channel: channel.name().to_owned(),
+                    });
+                }
+                let name = name.as_normalized().to_owned();
+                channel_of.entry(name).or_default().push(channel.clone());
+            }
+        }
+        Ok(Self {
+            request,
+            pool: Pool::new(),
+            packages: RefCell::default(),
+            parsed: RefCell::default(),
+            matching: RefCell::default(),
+            best: RefCell::default(),
+            channel_of,
+            deadline: Cell::new(deadline),
+        })
+    }
+
+    /// The root of the problem that the request describes.
+    pub(super) fn question(&self, request: &SolveRequest) -> Question {
+        let wish = |origin, spec: &MatchSpec| {
+            Some(Wish {
+                origin,
+                text: spec.to_string(),
+                version_set: self.intern(spec)?,
+            })
+        };
+        let requested = request
+            .specs
+            .iter()
+            .filter_map(|spec| wish(SpecOrigin::Requested, spec));
+        let pins = request
+            .pins
+            .iter()
+            .filter_map(|spec| wish(SpecOrigin::Pin, spec));
+        let machine = request.virtual_packages.iter().map(|package| {
+            let name = self.pool.intern_package_name(package.name.as_normalized());
+            self.pool
+                .intern_version_set(name, Spec(NamelessMatchSpec::default()))
+        });
+        Question {
+            machine: machine.collect(),
+            wishes: requested.chain(pins).collect(),
+        }
+    }
+
+    fn intern(&self, spec: &MatchSpec) -> Option<VersionSetId> {
+        let name = self
+            .pool
+            .intern_package_name(exact_name(spec)?.as_normalized());
+        let (_, spec) = spec.clone().into_nameless();
+        Some(self.pool.intern_version_set(name, Spec(spec)))
+    }
+
+    /// The installed records as candidates.
+    pub(super) fn installed_solvables(&self) -> Vec<SolvableId> {
+        let mut solvables = Vec::new();
+        for record in &self.request.installed {
+            let name = record.package_record.name.as_normalized();
+            let package = self.package(self.pool.intern_package_name(name));
+            solvables.extend(package.installed);
+        }
+        solvables
+    }
+
+    pub(super) fn record(&self, solvable: SolvableId) -> Option<RepoDataRecord> {
+        self.candidate(solvable).record().cloned()
+    }
+
+    pub(super) fn candidate(&self, solvable: SolvableId) -> &Candidate {
+        &self.pool.resolve_solvable(solvable).record
+    }
+
+    pub(super) fn name(&self, name: NameId) -> &str {
+        self.pool.resolve_package_name(name)
+    }
+
+    /// What is known of a name; read when first asked for.
+    pub(super) fn package(&self, name: NameId) -> Rc<Package> {
+        if let Some(package) = self.packages.borrow().get(&name) {
+            return package.clone();
+        }
+        let package = Rc::new(if is_virtual(self.name(name)) {
+            self.read_virtual(name)
+        } else {
+            self.read(name)
+        });
+        self.packages.borrow_mut().insert(name, package.clone());
+        package
+    }
+
+    fn read_virtual(&self, name: NameId) -> Package {
+        let found: Vec<_> = self
+            .request
+            .virtual_packages
+            .iter()
+            .filter(|package| package.name.as_normalized() == self.name(name))
+            .map(|package| (What::Virtual(package.clone()), 0, None))
+            .collect();
+        Package {
+            candidates: self.add(name, found),
+            ..Package::default()
+        }
+    }
+
+    fn read(&self, name: NameId) -> Package {
+        let package_name = PackageName::new_unchecked(self.name(name));
+        let limited_to = self.channel_of.get(self.name(name));
+        let mut package = Package::default();
+        let mut found = Vec::new();
+        let mut is_found = false;
+        for (place, channel) in self.request.channels.iter().enumerate() {
+            let wanted = limited_to
+                .is_none_or(|channels| channels.iter().any(|wanted| is_channel(wanted, channel)));
+            if !wanted
+                || !channel
+                    .indexes
+                    .iter()
+                    .any(|index| index.contains(&package_name))
+            {
+                continue;
+            }
+            if is_found && self.request.channel_priority == ChannelPriority::Strict {
+                package.hidden_in.push(place);
+                continue;
+            }
+            is_found = true;
+            let (records, errors) = read_channel(channel, &package_name);
+            package.unreadable.extend(errors);
+            for record in records {
+                let excluded = self.newer_than_allowed(&record);
+                found.push((What::Record(Box::new(record)), place, excluded));
+            }
+        }
+        let installed = self
+            .request
+            .installed
+            .iter()
+            .find(|record| record.package_record.name == package_name)
+            .map(|installed| {
+                let known = found.iter().position(|(what, ..)| {
+                    matches!(what, What::Record(record) if is_same_file(record, installed))
+                });
+                if let Some(known) = known {
+                    // The user has it already, so its age is no reason against it.
+                    found[known].2 = None;
+                    return known;
+                }
+                found.push((
+                    What::Record(Box::new(installed.clone())),
+                    self.request.channels.len(),
+                    None,
+                ));
+                found.len() - 1
+            });
+        package.candidates = self.add(name, found);
+        package.installed = installed.map(|index| package.candidates[index]);
+        let named = |spec: &MatchSpec| exact_name(spec) == Some(&package_name);
+        let favors = match self.request.update {
+            UpdatePolicy::KeepInstalled => true,
+            UpdatePolicy::UpdateNamed => !self.request.specs.iter().any(named),
+            UpdatePolicy::UpdateAll => false,
+        };
+        package.favored = package.installed.filter(|_| favors);
+        package
+    }
+
+    fn newer_than_allowed(&self, record: &RepoDataRecord) -> Option<StringId> {
+        let limit = self.request.exclude_newer?;
+        let built = record.package_record.timestamp.as_ref()?.jiff_timestamp();
+        (built > limit).then(|| {
+            self.pool
+                .intern_string(format!("is newer than {limit}, the limit that was set"))
+        })
+    }
+
+    /// Makes solvables of what was found, in that order.
+    fn add(&self, name: NameId, found: Vec<(What, usize, Option<StringId>)>) -> Vec<SolvableId> {
+        let mut candidates: Vec<_> = found
+            .into_iter()
+            .enumerate()
+            .map(|(index, (what, channel, excluded))| Candidate {
+                what,
+                index,
+                channel,
+                version_rank: 0,
+                excluded,
+                dependencies: OnceCell::new(),
+            })
+            .collect();
+        let mut by_version: Vec<usize> = (0..candidates.len()).collect();
+        by_version.sort_by(|&a, &b| candidates[a].version().cmp(candidates[b].version()));
+        for pair in 1..by_version.len() {
+            let (lower, higher) = (by_version[pair - 1], by_version[pair]);
+            // By order, not by equality: 1.0 and 1.0.0 are one version, written differently.
+            let step = u32::from(candidates[lower].version() < candidates[higher].version());
+            candidates[higher].version_rank = candidates[lower].version_rank + step;
+        }
+        candidates
+            .into_iter()
+            .map(|candidate| self.pool.intern_solvable(name, candidate))
+            .collect()
+    }
+
+    /// Which candidates of its name a spec matches, by [`Candidate::index`].
+    pub(super) fn matching(&self, version_set: VersionSetId) -> Rc<[bool]> {
+        if let Some(matching) = self.matching.borrow().get(&version_set) {
+            return matching.clone();
+        }
+        let Spec(spec) = self.pool.resolve_version_set(version_set);
+        let package = self.package(self.pool.resolve_version_set_package_name(version_set));
+        // Comparing versions is the expensive part, and many candidates share one.
+        let mut versions: HashMap<u32, bool> = HashMap::new();
+        let matching: Rc<[bool]> = package
+            .candidates
+            .iter()
+            .map(|&solvable| {
+                let candidate = self.candidate(solvable);
+                let version = spec.version.as_ref().is_none_or(|version| {
+                    *versions
+                        .entry(candidate.version_rank)
+                        .or_insert_with(|| version.matches(candidate.version()))
+                });
+                version && self.matches_apart_from_version(spec, candidate)
+            })
+            .collect();
+        self.matching
+            .borrow_mut()
+            .insert(version_set, matching.clone());
+        matching
+    }
+
+    fn matches_apart_from_version(&self, spec: &NamelessMatchSpec, candidate: &Candidate) -> bool {
+        match &candidate.what {
+            What::Virtual(package) => spec
+                .build
+                .as_ref()
+                .is_none_or(|build| build.matches(package.build_string.as_str())),
+            What::Record(record) => {
+                let channel = spec.channel.as_ref().is_none_or(|wanted| {
+                    match self.request.channels.get(candidate.channel) {
+                        Some(channel) => is_channel(wanted, channel),
+                        None => record.channel.as_deref().is_some_and(|url| {
+                            url.trim_end_matches('/')
+                                == wanted.canonical_name().trim_end_matches('/')
+                        }),
+                    }
+                });
+                let subdir = &record.package_record.subdir;
+                channel
+                    && spec.subdir.as_ref().is_none_or(|wanted| wanted == subdir)
+                    && spec
+                        .file_name
+                        .as_ref()
+                        .is_none_or(|wanted| *wanted == record.identifier.to_file_name())
+                    && without_version(spec).matches(&**record)
+            }
+        }
+    }
+
+    /// The parsed dependencies of a candidate, or why they cannot be.
+    pub(super) fn needs(&self, solvable: SolvableId) -> Result<&Needs, StringId> {
+        let candidate = self.candidate(solvable);
+        let needs = candidate.dependencies.get_or_init(|| {
+            let Some(record) = candidate.record() else {
+                return Ok(Needs::default());
+            };
+            let parse = |texts: &[String]| {
+                texts
+                    .iter()
+                    .map(|text| self.parse(text))
+                    .collect::<Result<Vec<_>, _>>()
+            };
+            Ok(Needs {
+                requires: parse(&record.package_record.depends)?,
+                constrains: parse(&record.package_record.constrains)?,
+            })
+        });
+        needs.as_ref().map_err(|&reason| reason)
+    }
+
+    fn parse(&self, text: &str) -> Result<VersionSetId, StringId> {
+        if let Some(parsed) = self.parsed.borrow().get(text) {
+            return *parsed;
+        }
+        let parsed = MatchSpec::from_str(text, ParseMatchSpecOptions::lenient())
+            .map_err(|error| error.to_string())
+            .and_then(|spec| {
+                self.intern(&spec)
+                    .ok_or_else(|| "it names no package".to_owned())
+            })
+            .map_err(|error| {
+                let reason = format!("has a dependency that cannot be read, `{text}`: {error}");
+                self.pool.intern_string(reason)
+            });
+        self.parsed.borrow_mut().insert(text.to_owned(), parsed);
+        parsed
+    }
+}
+
+/// The readable records of one channel, and the complaints about the others.
+pub(super) fn read_channel(
+    channel: &ChannelIndexes,
+    name: &PackageName,
+) -> (Vec<RepoDataRecord>, Vec<String>) {
+    let mut records = Vec::new();
+    let mut errors = Vec::new();
+    for index in &channel.indexes {
+        match index.records(name) {
+            Ok(found) => records.extend(found),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    (records, errors)
+}
+
+/// Whether a spec that says `wanted::` means this channel: by URL, by the name that the user gave
+/// it, or by the end of its path (so that `conda-forge::` means a mirror's conda-forge, too).
+pub(super) fn is_channel(wanted: &Channel, channel: &ChannelIndexes) -> bool {
+    let url = channel.url.as_str().trim_end_matches('/');
+    if wanted.base_url.as_str().trim_end_matches('/') == url {
+        return true;
+    }
+    wanted.name.as_deref().is_some_and(|name| {
+        let name = name.trim_matches('/');
+        name == channel.name
+            || url
+                .strip_suffix(name)
+                .is_some_and(|before| before.ends_with('/'))
+    })
+}
+
+fn is_same_file(record: &RepoDataRecord, installed: &RepoDataRecord) -> bool {
+    let (a, b) = (&record.package_record, &installed.package_record);
+    record.identifier == installed.identifier
+        && a.subdir == b.subdir
+        && match (a.sha256, b.sha256, a.md5, b.md5) {
+            (Some(a), Some(b), ..) => a == b,
+            (_, _, Some(a), Some(b)) => a == b,
+            _ => record.url == installed.url,
+        }
+}
+
+fn without_version(spec: &NamelessMatchSpec) -> std::borrow::Cow<'_, NamelessMatchSpec> {
+    if spec.version.is_none() {
+        return std::borrow::Cow::Borrowed(spec);
+    }
+    std::borrow::Cow::Owned(NamelessMatchSpec {
+        version: None,
+        ..spec.clone()
+    })
+}
+
+impl Interner for &Provider<'_> {
+    type NameId = NameId;
+    type SolvableId = SolvableId;
+
+    fn display_solvable(&self, solvable: SolvableId) -> impl Display + '_ {
+        self.candidate(solvable)
+    }
+
+    fn display_name(&self, name: NameId) -> impl Display + '_ {
+        self.name(name)
+    }
+
+    fn display_version_set(&self, version_set: VersionSetId) -> impl Display + '_ {
+        &self.pool.resolve_version_set(version_set).0
+    }
+
+    fn display_string(&self, string: StringId) -> impl Display + '_ {
+        self.pool.resolve_string(string)
+    }
+
+    fn version_set_name(&self, version_set: VersionSetId) -> NameId {
+        self.pool.resolve_version_set_package_name(version_set)
+    }
+
+    fn solvable_name(&self, solvable: SolvableId) -> NameId {
+        self.pool.resolve_solvable(solvable).name
+    }
+
+    fn version_sets_in_union(
+        &self,
+        union: VersionSetUnionId,
+    ) -> impl Iterator<Item = VersionSetId> {
+        self.pool.resolve_version_set_union(union)
+    }
+
+    fn resolve_condition(&self, condition: ConditionId) -> Condition {
+        self.pool.resolve_condition(condition).clone()
+    }
+}
+
+impl DependencyProvider for &Provider<'_> {
+    async fn filter_candidates(
+        &self,
+        candidates: &[SolvableId],
+        version_set: VersionSetId,
+        inverse: bool,
+    ) -> Vec<SolvableId> {
+        let matching = self.matching(version_set);
+        candidates
+            .iter()
+            .copied()
+            .filter(|&solvable| matching[self.candidate(solvable).index] != inverse)
+            .collect()
+    }
+
+    async fn get_candidates(&self, name: NameId) -> Option<Candidates> {
+        let package = self.package(name);
+        let excluded = package
+            .candidates
+            .iter()
+            .filter_map(|&solvable| Some((solvable, self.candidate(solvable).excluded?)))
+            .collect();
+        Some(Candidates {
+            candidates: package.candidates.clone(),
+            favored: package.favored,
+            excluded,
+            hint_dependencies_available: HintDependenciesAvailable::None,
+            ..Candidates::default()
+        })
+    }
+
+    async fn sort_candidates(&self, _solver: &SolverCache<Self>, solvables: &mut [SolvableId]) {
+        self.sort(solvables);
+    }
+
+    async fn get_dependencies(&self, solvable: SolvableId) -> Dependencies {
+        match self.needs(solvable) {
+            Ok(needs) => Dependencies::Known(KnownDependencies {
+                requirements: needs.requires.iter().copied().map(Into::into).collect(),
+                constrains: needs.constrains.clone(),
+            }),
+            Err(reason) => Dependencies::Unknown(reason),
+        }
+    }
+
+    fn should_cancel_with_value(&self) -> Option<Box<dyn Any>> {
+        let cancel = self.request.cancel.as_ref();
+        if cancel.is_some_and(|cancel| cancel.load(AtomicOrdering::Relaxed)) {
+            return Some(Box::new(Stop::Cancelled));
+        }
+        let late = self
+            .deadline
+            .get()
+            .is_some_and(|deadline| Instant::now() >= deadline);
+        late.then(|| Box::new(Stop::Timeout) as Box<dyn Any>)
+    }
+}

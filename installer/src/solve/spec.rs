@@ -1,0 +1,202 @@
+//! Specs as people type them.
+
+use std::{fmt, ops::Range};
+
+use rattler_conda_types::{MatchSpec, ParseMatchSpecError, ParseMatchSpecOptions, VersionSpec};
+
+/// A spec that cannot be read. `Display` gives the message, the spec with a mark below the place,
+/// and a hint where there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpecError {
+    /// The spec as it was typed.
+    pub spec: String,
+    /// What is wrong, in a few words.
+    pub message: String,
+    /// The bytes of the spec that are wrong; empty where something is missing.
+    pub place: Range<usize>,
+    /// What was probably meant.
+    pub hint: Option<String>,
+}
+
+impl std::error::Error for SpecError {}
+
+impl fmt::Display for SpecError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = self.spec[..self.place.start].chars().count();
+        let width = self.spec[self.place.clone()].chars().count().max(1);
+        write!(
+            formatter,
+            "the spec `{spec}` cannot be read: {message}\n  {spec}\n  {mark:>width$}",
+            spec = self.spec,
+            message = self.message,
+            mark = "^".repeat(width),
+            width = before + width,
+        )?;
+        if let Some(hint) = &self.hint {
+            write!(formatter, "\n  hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a spec as conda's command line does: `numpy`, `numpy=1.26` (any 1.26), `numpy==1.26`
+/// (that version), `numpy 1.26.*`, `python>=3.10,<3.13`, `numpy=1.26.4=py312*`,
+/// `conda-forge::numpy`, `conda-forge/linux-64::numpy`, `numpy[build=py312*]`.
+///
+/// # Errors
+///
+/// When it cannot be read, or names no single package. Its place is marked.
+pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
+    let fail = |message: String, place, hint| {
+        Err(SpecError {
+            spec: spec.to_owned(),
+            message,
+            place,
+            hint,
+        })
+    };
+    if let Some(control) = spec.find(char::is_control) {
+        // Shown with escapes: the message goes to a terminal.
+        let spec = spec.escape_debug().to_string();
+        let message = "it contains a control character".to_owned();
+        return Err(SpecError {
+            place: control..control + 1,
+            spec,
+            message,
+            hint: None,
+        });
+    }
+    let name = name_part(spec);
+    if spec[name.clone()].is_empty() {
+        let message = "there is no package name".to_owned();
+        return fail(
+            message,
+            name,
+            Some("a spec begins with a name, e.g. `numpy >=1.26`".into()),
+        );
+    }
+    let odd = spec[name.clone()]
+        .char_indices()
+        .find(|(_, c)| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')));
+    if let Some((at, odd)) = odd {
+        let start = name.start + at;
+        let (message, hint) = match odd {
+            '@' => {
+                let version = &spec[start + 1..];
+                let hint = format!(
+                    "versions are written so: `{}={version}`",
+                    &spec[name.start..start]
+                );
+                ("`@` has no place in a name".to_owned(), Some(hint))
+            }
+            '^' | '$' | '*' | '?' => (
+                "patterns are not allowed, a spec names one package".to_owned(),
+                None,
+            ),
+            other => (format!("`{other}` has no place in a package name"), None),
+        };
+        return fail(message, start..start + odd.len_utf8(), hint);
+    }
+    // Extras, conditions and flags (CEP 44) would change what is installed, and nothing here
+    // heeds them; so they are refused, not passed over.
+    match MatchSpec::from_str(spec, ParseMatchSpecOptions::lenient()) {
+        Ok(parsed) if parsed.name.as_exact().is_some() => Ok(parsed),
+        Ok(_) => fail("it does not name one package".to_owned(), name, None),
+        Err(error) => {
+            let (place, hint) = locate(spec, name.end, &error);
+            fail(describe(&error), place, hint)
+        }
+    }
+}
+
+/// Where the name stands: after the channel, before the first thing that is no part of a name.
+fn name_part(spec: &str) -> Range<usize> {
+    let bracket = spec.find('[').unwrap_or(spec.len());
+    let start = spec[..bracket].rfind("::").map_or(0, |at| at + 2);
+    let start = start + (spec[start..].len() - spec[start..].trim_start().len());
+    let end = spec[start..]
+        .find(|c: char| c.is_whitespace() || "=<>!~[,|(".contains(c))
+        .map_or(spec.len(), |length| start + length);
+    start..end
+}
+
+fn describe(error: &ParseMatchSpecError) -> String {
+    match error {
+        ParseMatchSpecError::InvalidBracketKey(key)
+            if ["extras", "when", "flags"].contains(&key.as_str()) =>
+        {
+            format!("`{key}` is not supported")
+        }
+        ParseMatchSpecError::InvalidBracket => "the brackets are not closed, or odd".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The place of the fault. The parser does not tell, so its steps are gone through: brackets,
+/// then the version, then what remains.
+fn locate(
+    spec: &str,
+    name_end: usize,
+    error: &ParseMatchSpecError,
+) -> (Range<usize>, Option<String>) {
+    let end = spec.trim_end().len();
+    let rest = name_end.min(end)..end;
+    if let ParseMatchSpecError::InvalidBracketKey(key) = error
+        && let Some(at) = spec.rfind(key.as_str())
+    {
+        let known = "version, build, build_number, channel, subdir, fn, url, md5, sha256, license";
+        return (at..at + key.len(), Some(format!("known keys are {known}")));
+    }
+    if let Some(bracket) = spec.find('[')
+        && matches!(
+            error,
+            ParseMatchSpecError::InvalidBracket
+                | ParseMatchSpecError::MultipleBracketSectionsNotAllowed
+                | ParseMatchSpecError::InvalidHashDigest
+                | ParseMatchSpecError::InvalidBuildNumber(_)
+                | ParseMatchSpecError::MultipleValueForKey(_)
+        )
+    {
+        return (bracket..end, None);
+    }
+    let text = spec[rest.clone()].trim();
+    if text.is_empty() {
+        return (0..end, None);
+    }
+    let start = rest.start + (spec[rest.clone()].len() - spec[rest].trim_start().len());
+    let operator = text.len()
+        - text
+            .trim_start_matches(['=', '<', '>', '!', '~', ' '])
+            .len();
+    if operator == text.len() {
+        let hint = "if the shell took the rest, quote the spec: `'python >=3.10'`";
+        return (
+            end..end,
+            Some(format!("a version must follow `{text}`; {hint}")),
+        );
+    }
+    let hint = if text.starts_with("=>") || text.starts_with("=<") {
+        Some(format!(
+            "did you mean `{}`?",
+            text.replacen("=>", ">=", 1).replacen("=<", "<=", 1)
+        ))
+    } else if let Some(version) = text.strip_prefix('^') {
+        Some(format!(
+            "`^` is not known here; `~={version}` and `>={version}` are"
+        ))
+    } else {
+        None
+    };
+    // The first of several bounds that is not one by itself.
+    let mut at = start;
+    for bound in text.split_inclusive([',', '|']) {
+        let bare = bound.trim_end_matches([',', '|']);
+        let lenient = rattler_conda_types::ParseStrictness::Lenient;
+        if VersionSpec::from_str(bare.trim(), lenient).is_err() {
+            let inner = bare.len() - bare.trim_start().len();
+            return (at + inner..at + bare.trim_end().len().max(inner), hint);
+        }
+        at += bound.len();
+    }
+    (start..end, hint)
+}
