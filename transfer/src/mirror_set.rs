@@ -78,10 +78,10 @@ impl MirrorSet {
         Self::with_backends(mirrors, backends, config)
     }
 
-    /// One place that is its own only mirror.
-    pub fn single(location: Location, client: &reqwest::Client) -> Self {
-        let mirror = Mirror::new(location, Origin::Channel);
-        Self::new(vec![mirror], SelectorConfig::default(), client)
+    /// One place that is its own only mirror; `None` when the URL is not of a kind that can be.
+    pub fn of_url(url: &str, client: &reqwest::Client) -> Option<Self> {
+        let mirror = Mirror::new(Location::parse(url).ok()?, Origin::Channel);
+        Some(Self::new(vec![mirror], SelectorConfig::default(), client))
     }
 
     /// Mirrors with backends of the caller's choice, one each, in the same order.

@@ -96,11 +96,122 @@ pub struct Preparer {
     pub store: Arc<Store>,
     /// The channels that records may come from.
     pub channels: Vec<ChannelMirrors>,
-    /// Makes a set of mirrors of a place that belongs to no channel: a record may name a URL of
-    /// its own (CEP 15).
-    pub elsewhere: fn(&Url, &reqwest::Client) -> Option<MirrorSet>,
-    /// What such a set speaks HTTP with.
+    /// What places that belong to no channel are fetched with: a record may name a URL of its own
+    /// (CEP 15).
     pub client: reqwest::Client,
     /// Bounds on what an archive may unpack to.
     pub limits: ExtractLimits,
+    /// How many packages are under way at a time.
+    pub jobs: usize,
+}
+
+impl Preparer {
+    /// Which of the records are not in the store yet, and how many bytes they are together.
+    /// Records without a size count as nothing.
+    pub fn missing(&self, records: &[RepoDataRecord]) -> (usize, u64) {
+        let missing = records.iter().filter(|record| {
+            let key = store_key(record).ok();
+            !key.is_some_and(|key| matches!(self.store.get(&key), Ok(Some(_))))
+        });
+        missing.fold((0, 0), |(count, bytes), record| {
+            (count + 1, bytes + record.package_record.size.unwrap_or(0))
+        })
+    }
+
+    /// Brings all of them into the store; they come back in the order in which they were given.
+    /// The first failure ends it: what is complete by then stays in the store, what is not leaves
+    /// no trace. So does dropping the future.
+    pub async fn prepare(
+        &self,
+        records: Vec<RepoDataRecord>,
+    ) -> Result<Vec<Prepared>, PrepareError> {
+        let mut order: Vec<(usize, RepoDataRecord)> = records.into_iter().enumerate().collect();
+        // The longest first, so that no long one is left for the end, alone.
+        order.sort_by_key(|(_, record)| std::cmp::Reverse(record.package_record.size));
+        let mut prepared: Vec<(usize, Prepared)> = stream::iter(order)
+            .map(|(place, record)| async move { Ok((place, self.one(record).await?)) })
+            .buffer_unordered(self.jobs.max(1))
+            .try_collect()
+            .await?;
+        prepared.sort_by_key(|(place, _)| *place);
+        Ok(prepared.into_iter().map(|(_, prepared)| prepared).collect())
+    }
+
+    async fn one(&self, record: RepoDataRecord) -> Result<Prepared, PrepareError> {
+        let file = record.identifier.to_file_name();
+        let format = ArchiveFormat::from_file_name(&file)
+            .ok_or_else(|| PrepareError::Archive { url: record.url.clone() })?;
+        let key = store_key(&record)?;
+        let begun = begin(&self.store, key).await;
+        let extraction = match begun {
+            Ok(Begin::Present(entry)) => {
+                let dir = entry.dir().to_owned();
+                return Ok(Prepared { record, dir, fetched: None });
+            }
+            Ok(Begin::Build(extraction)) => extraction,
+            Err(source) => return Err(PrepareError::Store { file, source }),
+        };
+        let (mirrors, path) = self.place(&record)?;
+        let (target, expected) = package_target(&record, &path);
+        let job = Job::content(file.clone(), target, expected);
+        let mut sink = ExtractSink::new(
+            Arc::clone(&self.store),
+            key,
+            extraction,
+            format,
+            self.limits.clone(),
+            record.clone(),
+        );
+        let fetched = self.engine.fetch(&mirrors, &job, &mut sink).await;
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(source) => {
+                // So that nothing is left when the error is told.
+                sink.abort().await;
+                return Err(PrepareError::Fetch { file, source });
+            }
+        };
+        let entry = sink.into_entry().expect("a sink that has finished has its entry");
+        let fetched = FetchedPackage {
+            bytes: fetched.file.map_or(0, |(_, bytes)| bytes),
+            url: fetched.url,
+            attempts: fetched.attempts,
+        };
+        Ok(Prepared { record, dir: entry.dir().to_owned(), fetched: Some(fetched) })
+    }
+
+    /// The mirrors that have a record's archive, and its path below them.
+    fn place(&self, record: &RepoDataRecord) -> Result<(MirrorSet, String), PrepareError> {
+        for ChannelMirrors { channel, mirrors } in &self.channels {
+            if let Some(path) = channel.path_of(&record.url) {
+                return Ok((mirrors.clone(), path));
+            }
+        }
+        // A channel of one: the directory that holds the archive.
+        let bad = || PrepareError::Url { url: record.url.clone() };
+        let parent = record.url.join(".").map_err(|_| bad())?;
+        let directory = std::path::Path::new("/");
+        let channel = Channel::parse(parent.as_str(), &parent, directory).map_err(|_| bad())?;
+        let path = channel.path_of(&record.url).ok_or_else(bad)?;
+        let mirrors = MirrorSet::of_url(parent.as_str(), &self.client).ok_or_else(bad)?;
+        Ok((mirrors, path))
+    }
+}
+
+fn store_key(record: &RepoDataRecord) -> Result<StoreKey, PrepareError> {
+    let package = &record.package_record;
+    match (package.sha256, package.md5, package.size) {
+        (Some(sha256), _, _) => Ok(StoreKey::Sha256(sha256.into())),
+        (None, Some(md5), Some(size)) => Ok(StoreKey::Md5 { md5: md5.into(), size }),
+        _ => Err(PrepareError::NoDigest { url: record.url.clone() }),
+    }
+}
+
+/// [`Store::begin`] may wait for another process, so it has a thread of its own.
+async fn begin(store: &Arc<Store>, key: StoreKey) -> Result<Begin, StoreError> {
+    let store = Arc::clone(store);
+    match tokio::task::spawn_blocking(move || store.begin(&key)).await {
+        Ok(begun) => begun,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
