@@ -5,8 +5,13 @@
 //! argument parsing or terminals: what happens is told to a caller-supplied observer.
 
 mod archive;
+mod store;
 
 pub use archive::{
     ArchiveError, ArchiveFormat, CancelFlag, EntryProblem, ExtractLimits, ExtractSummary,
     LimitKind, extract,
+};
+pub use store::{
+    Begin, ByteFeed, Extraction, FeedClosed, FeedReader, ParseStoreKeyError, Store, StoreEntry,
+    StoreError, StoreKey, StoreSize, StreamingExtraction, Swept, byte_feed,
 };

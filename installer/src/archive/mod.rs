@@ -29,6 +29,7 @@ mod property_tests;
 #[cfg(test)]
 mod samples;
 
+pub(crate) use error::is_full;
 pub use error::{ArchiveError, EntryProblem, LimitKind};
 pub use extract::{ArchiveFormat, extract};
 pub use limits::{CancelFlag, ExtractLimits, ExtractSummary};

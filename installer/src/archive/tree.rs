@@ -421,8 +421,8 @@ fn open_directory(
         Err(Errno::NOENT) if !make => Ok(None),
         Err(Errno::NOENT) => {
             rustix::fs::mkdirat(parent, name, directory_mode())?;
-            let made = rustix::fs::openat(parent, name, directory_flags(), Mode::empty())?;
-            Ok(Some(made))
+            let directory = rustix::fs::openat(parent, name, directory_flags(), Mode::empty())?;
+            Ok(Some(directory))
         }
         // Which of the two a link gives differs by platform.
         Err(Errno::NOTDIR | Errno::LOOP) => {
