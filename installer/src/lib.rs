@@ -4,10 +4,22 @@
 //! [`Store`], and both into a prefix that conda itself can read and change. It knows nothing of
 //! argument parsing or terminals: what happens is told to a caller-supplied observer.
 
+mod archive;
+mod prepare;
 mod solve;
+mod store;
 
+pub use archive::{
+    ArchiveError, ArchiveFormat, CancelFlag, EntryProblem, ExtractLimits, ExtractSummary,
+    LimitKind, extract,
+};
+pub use prepare::{ChannelMirrors, FetchedPackage, PrepareError, Prepared, Preparer};
 pub use solve::{
     ChannelIndexes, ChannelPriority, ConflictingSpec, Explanation, Orphans, Reason, Solution,
     SolveError, SolveRequest, SpecError, SpecOrigin, UnknownPackage, UpdatePolicy,
     VirtualPackageError, detect_virtual_packages, parse_spec, solve,
+};
+pub use store::{
+    Begin, ByteFeed, Extraction, FeedClosed, FeedReader, ParseStoreKeyError, Store, StoreEntry,
+    StoreError, StoreKey, StoreSize, StreamingExtraction, Swept, byte_feed,
 };
