@@ -153,7 +153,7 @@ pub fn solve(request: &SolveRequest) -> Result<Solution, SolveError> {
             })
         }
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
-            let explanation = explain::explain(&provider, &question, solver, conflict);
+            let explanation = explain::explain(&provider, &question, &solver, &conflict);
             Err(SolveError::Unsatisfiable(Box::new(explanation)))
         }
         Err(UnsolvableOrCancelled::Cancelled(value)) => Err(match value.downcast_ref() {

@@ -521,6 +521,12 @@ pub(super) fn is_channel(wanted: &Channel, channel: &ChannelIndexes) -> bool {
     })
 }
 
+/// A spec without the `*` that is put where no version is given.
+pub(super) fn tidy(spec: &str) -> String {
+    let spec = spec.trim();
+    spec.strip_suffix(" *").unwrap_or(spec).to_owned()
+}
+
 fn is_same_file(record: &RepoDataRecord, installed: &RepoDataRecord) -> bool {
     let (a, b) = (&record.package_record, &installed.package_record);
     record.identifier == installed.identifier
