@@ -1,0 +1,305 @@
+//! Six mirrors of the demo channel, each with a character of its own.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::behaviour::{Behaviour, Fault, Matcher, Rule};
+use crate::demo::{DemoChannel, DemoOptions};
+use crate::http_server::HttpServer;
+use crate::log::RequestLog;
+use crate::oci::{BearerAuth, OciAuth, OciServer};
+use crate::refusing::RefusingServer;
+use crate::s3::{S3Keys, S3Server};
+use crate::server::Server;
+
+const BUCKET: &str = "demo-mirror";
+const PREFIX: &str = "channels/demo";
+const REGION: &str = "us-east-1";
+const NAMESPACE: &str = "demo-mirror/channel";
+
+/// Mirrors of the demo channel: fast, slow, dead, lying, S3 and OCI. They end with the fleet.
+#[derive(Debug)]
+pub struct Fleet {
+    channel: DemoChannel,
+    mirrors: Vec<FleetMirror>,
+}
+
+/// One mirror of a fleet.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct FleetMirror {
+    /// One word for tables: `fast`, `slow`, `dead`, `corrupt`, `s3`, `oci`.
+    pub name: &'static str,
+    /// What is special about it, in a few words.
+    pub description: &'static str,
+    pub location: Location,
+    host: Host,
+}
+
+/// Where the channel lies on a mirror.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Location {
+    /// With a slash at its end.
+    Http { url: String },
+    /// Path-style, with the endpoint as `http://HOST:PORT`.
+    S3 {
+        endpoint: String,
+        bucket: String,
+        prefix: String,
+        region: String,
+        keys: S3Keys,
+    },
+    /// Plain HTTP; tokens are given to everyone.
+    Oci { host: String, namespace: String },
+}
+
+impl Location {
+    /// The mirror's address as mirror lists write it.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Http { url } => url.clone(),
+            Self::S3 { bucket, prefix, .. } => format!("s3://{bucket}/{prefix}"),
+            Self::Oci { host, namespace } => format!("oci+http://{host}/{namespace}"),
+        }
+    }
+
+    /// The entry of a `mirrors` array in TOML.
+    fn toml(&self) -> String {
+        let url = quoted(&self.url());
+        match self {
+            Self::S3 {
+                endpoint, region, ..
+            } => format!(
+                "{{ url = {url}, endpoint = {}, region = {}, path-style = true }}",
+                quoted(endpoint),
+                quoted(region)
+            ),
+            _ => url,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Host {
+    Http(HttpServer),
+    S3(S3Server),
+    Oci(OciServer),
+    Refusing(RefusingServer),
+}
+
+impl FleetMirror {
+    /// The requests it got; none for a mirror that refuses connections.
+    pub fn requests(&self) -> Vec<RequestLog> {
+        self.server().map(Server::requests).unwrap_or_default()
+    }
+
+    /// How many connections it accepted.
+    pub fn connections(&self) -> u64 {
+        self.server().map_or(0, Server::connections)
+    }
+
+    /// The port it is at, be it open or refusing.
+    pub fn address(&self) -> SocketAddr {
+        match &self.host {
+            Host::Http(server) => server.address(),
+            Host::S3(server) => server.address(),
+            Host::Oci(server) => server.address(),
+            Host::Refusing(server) => server.address(),
+        }
+    }
+
+    /// The server, unless it is the one that refuses connections.
+    pub fn server(&self) -> Option<&Server> {
+        match &self.host {
+            Host::Http(server) => Some(server),
+            Host::S3(server) => Some(server),
+            Host::Oci(server) => Some(server),
+            Host::Refusing(_) => None,
+        }
+    }
+}
+
+impl Fleet {
+    /// Builds the demo channel and starts its mirrors.
+    pub async fn demo() -> io::Result<Self> {
+        Self::start(DemoChannel::build(&DemoOptions::default())).await
+    }
+
+    /// Starts the mirrors of a channel that is already built.
+    pub async fn start(channel: DemoChannel) -> io::Result<Self> {
+        let fast = HttpServer::builder(channel.site())
+            .prefix("demo")
+            .behaviour(Behaviour::new().with_latency(Duration::from_millis(5)))
+            .start()
+            .await?;
+        let slow = HttpServer::builder(channel.site())
+            .prefix("pub/conda/demo")
+            .behaviour(
+                Behaviour::new()
+                    .with_latency(Duration::from_millis(150))
+                    .with_rate(400_000)
+                    .with_total_rate(800_000),
+            )
+            .start()
+            .await?;
+        let dead = RefusingServer::start()?;
+        // A damaged disk: this one file is wrong, every time and at the same place.
+        let rule = Rule::always(
+            Matcher::contains("/demo-corpus-"),
+            Fault::Corrupt { at: 4_321 },
+        );
+        let corrupt = HttpServer::builder(channel.site())
+            .prefix("mirror/demo")
+            .behaviour(
+                Behaviour::new()
+                    .with_latency(Duration::from_millis(2))
+                    .with_rule(rule),
+            )
+            .start()
+            .await?;
+        let keys = S3Keys::new(
+            "DEMOACCESSKEY0000001",
+            "demo-secret-key-that-guards-nothing",
+        );
+        let bucket = crate::site::Site::new();
+        for (path, object) in channel.site().objects() {
+            bucket.put(&format!("{PREFIX}/{path}"), object);
+        }
+        let s3 = S3Server::builder()
+            .bucket(BUCKET, bucket)
+            .keys(keys.clone())
+            .behaviour(
+                Behaviour::new()
+                    .with_latency(Duration::from_millis(20))
+                    .with_rate(8_000_000),
+            )
+            .start()
+            .await?;
+        let oci = OciServer::builder()
+            .auth(OciAuth::Bearer(
+                BearerAuth::new().forbidding_unknown_repositories(),
+            ))
+            .behaviour(
+                Behaviour::new()
+                    .with_latency(Duration::from_millis(15))
+                    .with_rate(6_000_000),
+            )
+            .start()
+            .await?;
+        oci.publish(&channel.site(), NAMESPACE)
+            .map_err(io::Error::other)?;
+
+        let mirrors = vec![
+            FleetMirror {
+                name: "fast",
+                description: "HTTP, quick and right",
+                location: Location::Http { url: fast.url() },
+                host: Host::Http(fast),
+            },
+            FleetMirror {
+                name: "slow",
+                description: "HTTP, 150 ms away, 0.4 MB/s a connection",
+                location: Location::Http { url: slow.url() },
+                host: Host::Http(slow),
+            },
+            FleetMirror {
+                name: "dead",
+                description: "refuses connections",
+                location: Location::Http {
+                    url: format!("{}demo/", dead.url()),
+                },
+                host: Host::Refusing(dead),
+            },
+            FleetMirror {
+                name: "corrupt",
+                description: "HTTP, quick, one package damaged",
+                location: Location::Http { url: corrupt.url() },
+                host: Host::Http(corrupt),
+            },
+            FleetMirror {
+                name: "s3",
+                description: "S3 bucket, signed requests",
+                location: Location::S3 {
+                    endpoint: s3.endpoint(),
+                    bucket: BUCKET.to_owned(),
+                    prefix: PREFIX.to_owned(),
+                    region: REGION.to_owned(),
+                    keys,
+                },
+                host: Host::S3(s3),
+            },
+            FleetMirror {
+                name: "oci",
+                description: "OCI registry, bearer tokens",
+                location: Location::Oci {
+                    host: oci.host(),
+                    namespace: NAMESPACE.to_owned(),
+                },
+                host: Host::Oci(oci),
+            },
+        ];
+        Ok(Self { channel, mirrors })
+    }
+
+    /// The channel that all of them mirror.
+    pub fn channel(&self) -> &DemoChannel {
+        &self.channel
+    }
+
+    pub fn mirrors(&self) -> &[FleetMirror] {
+        &self.mirrors
+    }
+
+    /// A mirror by its name.
+    pub fn mirror(&self, name: &str) -> Option<&FleetMirror> {
+        self.mirrors.iter().find(|mirror| mirror.name == name)
+    }
+
+    /// The mirrors file for a channel of this address. S3 keys are not part of the format;
+    /// [`Fleet::environment`] has them.
+    pub fn mirrors_toml(&self, channel_url: &str) -> String {
+        let mut text = format!("[[channel]]\nurl = {}\nmirrors = [\n", quoted(channel_url));
+        for mirror in &self.mirrors {
+            writeln!(
+                text,
+                "    {}, # {}",
+                mirror.location.toml(),
+                mirror.description
+            )
+            .expect("a String takes all that is written");
+        }
+        text.push_str("]\n");
+        text
+    }
+
+    /// The environment variables with which S3 clients find the keys of the S3 mirror.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        self.mirrors
+            .iter()
+            .filter_map(|mirror| match &mirror.location {
+                Location::S3 { region, keys, .. } => Some([
+                    ("AWS_ACCESS_KEY_ID", keys.access_key.clone()),
+                    ("AWS_SECRET_ACCESS_KEY", keys.secret_key.clone()),
+                    ("AWS_REGION", region.clone()),
+                ]),
+                _ => None,
+            })
+            .flatten()
+            .collect()
+    }
+
+    /// Closes all ports and connections, and waits until that is done.
+    pub async fn shutdown(&self) {
+        for server in self.mirrors.iter().filter_map(FleetMirror::server) {
+            server.shutdown().await;
+        }
+    }
+}
+
+/// A basic string of TOML. Addresses hold no control characters.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,169 @@
+//! The request log.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use http::{HeaderMap, header};
+use tokio::sync::watch;
+
+/// One request as the server saw it. It is recorded when its head has been read, and completed
+/// while it is answered, so that requests whose client goes away are there as well.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RequestLog {
+    pub method: String,
+    /// Percent-decoded, with its leading slash.
+    pub path: String,
+    /// As it came, without the question mark.
+    pub query: Option<String>,
+    /// The scheme of the `Authorization` header (`Basic`, `Bearer`, `AWS4-HMAC-SHA256`); the
+    /// secret itself is not kept.
+    pub authorization: Option<String>,
+    /// All headers but `Authorization` and `Cookie`.
+    pub headers: HeaderMap,
+    /// Number of the connection, from 0, in the order of accepting.
+    pub connection: u64,
+    /// The scripted fault that was applied.
+    pub fault: Option<&'static str>,
+    /// `None` while, and if, no answer has been begun.
+    pub status: Option<u16>,
+    /// Bytes of the answer's body given to the connection, which may hold some of them still.
+    pub bytes_sent: u64,
+    /// Bytes of the request's body that were read.
+    pub bytes_received: u64,
+    pub started: Instant,
+    /// When the answer had been sent, or broke off.
+    pub finished: Option<Instant>,
+    /// The body was sent to its end.
+    pub complete: bool,
+}
+
+impl RequestLog {
+    /// A header of the request, if it is there once and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The `Range` header.
+    pub fn range(&self) -> Option<&str> {
+        self.header("range")
+    }
+
+    /// The `If-None-Match` header.
+    pub fn if_none_match(&self) -> Option<&str> {
+        self.header("if-none-match")
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: Vec<RequestLog>,
+    /// How many entries have been cleared; ids go on counting.
+    cleared: usize,
+}
+
+impl Log {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+        })
+    }
+
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        method: &str,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        connection: u64,
+    ) -> Entry {
+        let authorization = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split([' ', '\t']).next())
+            .map(str::to_owned);
+        let mut headers = headers.clone();
+        headers.remove(header::AUTHORIZATION);
+        headers.remove(header::COOKIE);
+        let mut state = self.lock();
+        let id = state.cleared + state.entries.len();
+        state.entries.push(RequestLog {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            authorization,
+            headers,
+            connection,
+            fault: None,
+            status: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            started: Instant::now(),
+            finished: None,
+            complete: false,
+        });
+        drop(state);
+        self.changed();
+        Entry {
+            log: Arc::clone(self),
+            id,
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Vec<RequestLog> {
+        self.lock().entries.clone()
+    }
+
+    pub(crate) fn clear(&self) {
+        let mut state = self.lock();
+        state.cleared += state.entries.len();
+        state.entries.clear();
+    }
+
+    pub(crate) async fn wait_until(&self, mut holds: impl FnMut(&[RequestLog]) -> bool) {
+        let mut changes = self.changes.subscribe();
+        // The sender lives as long as `self`, so an error cannot come.
+        while !holds(&self.lock().entries) && changes.changed().await.is_ok() {}
+    }
+
+    pub(crate) fn changed(&self) {
+        self.changes
+            .send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to complete one entry; dropping it says that the answer is over.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    log: Arc<Log>,
+    id: usize,
+}
+
+impl Entry {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut RequestLog)) {
+        let mut state = self.log.lock();
+        let index = self.id.checked_sub(state.cleared);
+        if let Some(entry) = index.and_then(|index| state.entries.get_mut(index)) {
+            change(entry);
+        }
+        drop(state);
+        self.log.changed();
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.update(|entry| entry.finished = Some(Instant::now()));
+    }
+}

@@ -1,0 +1,25 @@
+//! A registry that speaks the OCI distribution protocol, version 2.
+
+mod auth;
+mod publish;
+mod route;
+mod server;
+mod store;
+mod uploads;
+
+pub use auth::{BearerAuth, OciAuth};
+pub use publish::{PublishError, Published};
+pub use server::{OciServer, OciServerBuilder};
+
+use http::{HeaderName, StatusCode};
+use serde_json::json;
+
+use crate::request::Reply;
+
+const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// An error answer in the form of the distribution spec, "Error Codes".
+fn error(status: StatusCode, code: &str, message: &str) -> Reply {
+    let body = json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
+    Reply::text(status, "application/json", body.to_string())
+}

@@ -1,0 +1,71 @@
+//! Shaping: a rate kept smoothly, by saying when a piece may go out.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How far a sender may lag behind its rate and still catch up. It covers the resolution of the
+/// timer (1 ms) and a busy machine, and is too short to show as a burst.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// The smallest and the largest piece that is sent at once when a rate is set.
+const PIECES: (u64, u64) = (256, 16 * 1024);
+
+#[derive(Debug, Default)]
+pub(crate) struct Pacer {
+    /// When all that was reserved so far will have been sent.
+    busy_until: Mutex<Option<Instant>>,
+}
+
+impl Pacer {
+    /// Reserves the time that so many bytes take, and waits until they would have arrived.
+    pub(crate) async fn pace(&self, bytes: usize, rate: u64) {
+        tokio::time::sleep_until(self.reserve(Instant::now(), bytes, rate)).await;
+    }
+
+    fn reserve(&self, now: Instant, bytes: usize, rate: u64) -> Instant {
+        let mut busy_until = self
+            .busy_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
+        let start = busy_until.map_or(now, |until| until.max(earliest));
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / rate.max(1);
+        let end = start + Duration::from_nanos(nanos);
+        *busy_until = Some(end);
+        end
+    }
+}
+
+/// The size of the pieces at this rate: about fifty a second.
+pub(crate) fn piece(rate: u64) -> usize {
+    usize::try_from((rate / 50).clamp(PIECES.0, PIECES.1)).expect("at most 16 KiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_by_all_who_share_the_pacer() {
+        let pacer = Pacer::default();
+        let start = Instant::now();
+        for _ in 0..100 {
+            tokio::join!(pacer.pace(500, 100_000), pacer.pace(500, 100_000));
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((0.95..1.15).contains(&took), "{took}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_is_not_saved_up() {
+        let pacer = Pacer::default();
+        pacer.pace(1_000, 100_000).await;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let start = Instant::now();
+        pacer.pace(20_000, 100_000).await;
+        let took = start.elapsed().as_secs_f64();
+        assert!((0.14..0.21).contains(&took), "{took}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The run of a script: which steps are used up, which requests nobody expected.
+
+use std::fmt;
+
+use crate::behaviour::{Behaviour, Fault, Times};
+
+/// What a script saw that it should not have, or did not see that it should have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptError {
+    /// `METHOD path` of each request that no rule matched; only a strict script collects them.
+    pub unexpected: Vec<String>,
+    /// Each rule of [`Times::N`] that was not used up, with how often it was not.
+    pub unused: Vec<String>,
+}
+
+impl fmt::Display for ScriptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the script did not run as written")?;
+        for request in &self.unexpected {
+            write!(f, "\n  unexpected request: {request}")?;
+        }
+        for step in &self.unused {
+            write!(f, "\n  unused step: {step}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ScriptError {}
+
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    behaviour: Behaviour,
+    used: Vec<u32>,
+    unexpected: Vec<String>,
+}
+
+impl Run {
+    pub(crate) fn new(behaviour: Behaviour) -> Self {
+        Self {
+            used: vec![0; behaviour.script.rules.len()],
+            behaviour,
+            unexpected: Vec::new(),
+        }
+    }
+
+    pub(crate) fn behaviour(&self) -> &Behaviour {
+        &self.behaviour
+    }
+
+    /// Finds the rule for a request and uses it once.
+    pub(crate) fn decide(&mut self, method: &str, path: &str, ranged: bool) -> Fault {
+        for (rule, used) in self.behaviour.script.rules.iter().zip(&mut self.used) {
+            let left = match rule.times {
+                Times::Always => true,
+                Times::N(n) => *used < n,
+            };
+            if left && rule.matches.matches(method, path, ranged) {
+                *used = used.saturating_add(1);
+                return rule.fault.clone();
+            }
+        }
+        if self.behaviour.script.strict {
+            self.unexpected.push(format!("{method} {path}"));
+        }
+        Fault::None
+    }
+
+    pub(crate) fn verify(&self) -> Result<(), ScriptError> {
+        let unused: Vec<String> = self
+            .behaviour
+            .script
+            .rules
+            .iter()
+            .zip(&self.used)
+            .filter_map(|(rule, used)| match rule.times {
+                Times::N(n) if *used < n => Some(format!(
+                    "{:?} for {:?}: used {used} of {n}",
+                    rule.fault, rule.matches
+                )),
+                _ => None,
+            })
+            .collect();
+        if unused.is_empty() && self.unexpected.is_empty() {
+            Ok(())
+        } else {
+            Err(ScriptError {
+                unexpected: self.unexpected.clone(),
+                unused,
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::behaviour::{Matcher, Rule, Script};
+
+    #[test]
+    fn the_first_rule_that_is_left_applies() {
+        let script = Script::new()
+            .rule(Rule::once(Matcher::suffix(".zst"), Fault::Html))
+            .rule(Rule::times(2, Matcher::method("GET"), Fault::Hang))
+            .strict();
+        let mut run = Run::new(Behaviour::new().with_script(script));
+        assert_eq!(run.decide("GET", "a.zst", false).name(), Some("html"));
+        assert_eq!(run.decide("GET", "a.zst", false).name(), Some("hang"));
+        assert_eq!(run.verify().unwrap_err().unused.len(), 1);
+        assert_eq!(run.decide("GET", "b", false).name(), Some("hang"));
+        assert_eq!(run.verify(), Ok(()));
+        assert_eq!(run.decide("GET", "b", false).name(), None);
+        assert_eq!(run.verify().unwrap_err().unexpected, ["GET b"]);
+    }
+}

@@ -1,0 +1,155 @@
+//! The body of an answer on its way out: pieces, pace, and faults in the middle.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use hyper::body::{Body, Frame};
+
+use crate::content::Reader;
+use crate::log::Entry;
+use crate::pace::{self, Pacer};
+use crate::request::Cut;
+use crate::server::Connection;
+
+/// How a connection ends where a fault says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Close,
+    Reset,
+    Stall,
+}
+
+/// Pieces that are not shaped: large enough that a fast client is not limited by them.
+const LARGE_PIECE: usize = 256 * 1024;
+
+/// Everything that sending needs, passed from piece to piece.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) reader: Reader,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) entry: Arc<Entry>,
+    /// Offset in the file of the byte to be damaged.
+    pub(crate) corrupt: Option<u64>,
+    /// So many more bytes, then this end.
+    pub(crate) cut: Option<(u64, Ending)>,
+    /// What was promised ends here although the content goes on.
+    pub(crate) limit: u64,
+    pub(crate) drip: Option<(Pacer, u64)>,
+}
+
+impl Outbound {
+    async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
+        let mut largest = self.connection.piece().min(LARGE_PIECE);
+        if let Some((_, rate)) = &self.drip {
+            largest = largest.min(pace::piece(*rate));
+        }
+        if let Some((left, ending)) = self.cut {
+            if left == 0 {
+                return Err(self.connection.end(ending).await);
+            }
+            largest = largest.min(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        largest = largest.min(usize::try_from(self.limit).unwrap_or(usize::MAX));
+        let at = self.reader.position();
+        let piece = match self.reader.next(largest).await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => {
+                self.entry.update(|entry| entry.complete = true);
+                return Ok(None);
+            }
+            // A file that has become unreadable cannot be reported any more.
+            Err(_) => return Err(Cut),
+        };
+        let piece = match self.corrupt.and_then(|offset| offset.checked_sub(at)) {
+            Some(offset) if offset < piece.len() as u64 => {
+                let mut damaged = piece.to_vec();
+                damaged[usize::try_from(offset).expect("within the piece")] ^= 1;
+                Bytes::from(damaged)
+            }
+            _ => piece,
+        };
+        self.connection.pace(piece.len()).await;
+        if let Some((pacer, rate)) = &self.drip {
+            pacer.pace(piece.len(), *rate).await;
+        }
+        let len = piece.len() as u64;
+        self.limit -= len;
+        if let Some((left, _)) = &mut self.cut {
+            *left -= len;
+        }
+        self.entry.update(|entry| entry.bytes_sent += len);
+        Ok(Some(piece))
+    }
+}
+
+type Step = BoxFuture<'static, (Outbound, Result<Option<Bytes>, Cut>)>;
+
+/// The body as hyper wants it. It never tells its size, because hyper would then insist on a
+/// `Content-Length` that is right.
+pub(crate) enum Payload {
+    Idle(Option<Box<Outbound>>),
+    Busy(Step),
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle(_) => "Payload::Idle",
+            Self::Busy(_) => "Payload::Busy",
+        })
+    }
+}
+
+impl Payload {
+    pub(crate) fn new(outbound: Outbound) -> Self {
+        Self::Idle(Some(Box::new(outbound)))
+    }
+}
+
+impl Body for Payload {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Idle(None))
+    }
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        loop {
+            match &mut *self {
+                Self::Idle(outbound) => {
+                    let Some(mut outbound) = outbound.take() else {
+                        return Poll::Ready(None);
+                    };
+                    *self = Self::Busy(Box::pin(async move {
+                        let result = outbound.next().await;
+                        (*outbound, result)
+                    }));
+                }
+                Self::Busy(step) => {
+                    let (outbound, result) = std::task::ready!(step.as_mut().poll(cx));
+                    return Poll::Ready(match result {
+                        Ok(Some(piece)) => {
+                            *self = Self::new(outbound);
+                            Some(Ok(Frame::data(piece)))
+                        }
+                        Ok(None) => {
+                            *self = Self::Idle(None);
+                            None
+                        }
+                        Err(cut) => {
+                            *self = Self::Idle(None);
+                            Some(Err(cut))
+                        }
+                    });
+                }
+            }
+        }
+    }
+}

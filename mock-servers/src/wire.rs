@@ -1,0 +1,100 @@
+//! The socket below hyper, with the two things that hyper does not offer: to know that all bytes
+//! given to it have left, and to close with a reset.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+/// The side of the wire that the answer's body holds.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    reset: AtomicBool,
+    flush_wanted: AtomicBool,
+    flushed: Notify,
+}
+
+impl Control {
+    /// Makes the coming close of the connection a reset.
+    pub(crate) fn reset_on_close(&self) {
+        self.reset.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until hyper has handed all that it holds to the socket. hyper flushes whenever the
+    /// body it polls is not ready, which is what waiting here means.
+    pub(crate) async fn flushed(&self) {
+        self.flush_wanted.store(true, Ordering::SeqCst);
+        self.flushed.notified().await;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: TcpStream,
+    control: Arc<Control>,
+}
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream, control: Arc<Control>) -> Self {
+        Self { stream, control }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.control.reset.load(Ordering::SeqCst) {
+            // Without linger the kernel drops what is unsent and sends RST. If the option cannot
+            // be set the peer sees an ordinary close, which is all that is left to do here.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        if self.control.flush_wanted.swap(false, Ordering::SeqCst) {
+            self.control.flushed.notify_one();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
