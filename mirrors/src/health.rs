@@ -176,12 +176,11 @@ impl Health {
         const LEAST: Duration = Duration::from_millis(100);
         // A thousand clients that were told the same second must not all come back in it, and never
         // before it: so the jitter only adds.
-        let (pause, stretch) = match asked {
-            Some(asked) => (asked, 1.0 + 0.1 * jitter),
-            None => {
-                let doublings = self.throttles.saturating_sub(1).min(16);
-                (config.backoff.saturating_mul(1 << doublings), 0.5 + jitter)
-            }
+        let (pause, stretch) = if let Some(asked) = asked {
+            (asked, 1.0 + 0.1 * jitter)
+        } else {
+            let doublings = self.throttles.saturating_sub(1).min(16);
+            (config.backoff.saturating_mul(1 << doublings), 0.5 + jitter)
         };
         pause
             .clamp(LEAST, config.max_retry_after.max(LEAST))

@@ -1,9 +1,11 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerState;
-use crate::choose::{Candidate, View, uniform};
+use crate::choose::Candidate;
+use crate::draw::uniform;
 use crate::health::Health;
 use crate::report::{Circuit, MirrorReport};
+use crate::stance::View;
 use crate::state::{Record, SavedState};
 use crate::{Location, Mirror, MirrorId, Observation, Progress, SelectorConfig, Time};
 
@@ -52,12 +54,12 @@ impl Default for Prior {
 }
 
 impl Selector {
-    /// Exploring may begin with so many requests.
-    const FIRST_CREDIT: f64 = 2.0;
+    /// Exploring may begin with so many small requests.
+    const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
     const MOST_CREDIT: f64 = 3.0;
     /// A mirror not asked for so long is worth another look.
-    const STALE: Duration = Duration::from_secs(600);
+    const STALE: Duration = Duration::from_mins(10);
     /// Expectations are renewed at least so often.
     const RENEWAL: Duration = Duration::from_secs(1);
 
@@ -106,14 +108,6 @@ impl Selector {
     /// How it was told to behave.
     pub fn config(&self) -> &SelectorConfig {
         &self.config
-    }
-
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "lists are shorter than that"
-    )]
-    pub(crate) fn id(&self, index: usize) -> MirrorId {
-        MirrorId::new(index as u32)
     }
 
     /// A request goes out to the mirror.
@@ -307,6 +301,7 @@ impl Selector {
             },
             quarantined: health.distrust.quarantined(now, self.config.quarantine),
             behind: health.behind.is_some_and(|hold| hold.active(now)),
+            denied: health.denied.is_some_and(|hold| hold.active(now)),
             throttled_until: health.throttled.and_then(|hold| hold.until(now)),
             in_flight: health.in_flight.count(),
             window: limit,
