@@ -165,6 +165,8 @@ impl Selector {
                     }
                 }
                 Stance::Busy { queue } if in_tier => {
+                    // Those that wait already will be served first.
+                    let queue = queue * f64::from(self.waiting.saturating_add(1));
                     let total = self.cost(index, query) + queue;
                     if seen.busy.is_none_or(|(best, _)| total < best) {
                         seen.busy = Some((total, queue));
@@ -203,7 +205,8 @@ impl Selector {
             if let Some((total, queue)) = seen.busy {
                 // The expected queue is a guess, so the gain must be worth it.
                 if total < 0.8 * soonest {
-                    let queue = Duration::from_secs_f64(queue);
+                    self.waiting = self.waiting.saturating_add(1);
+                    let queue = Duration::from_secs_f64(queue.min(5.0));
                     let why = Why::WaitingForBetter { queue };
                     return Choice::Wait {
                         until: query.now + queue,

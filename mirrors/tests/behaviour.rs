@@ -685,3 +685,45 @@ fn reports_and_notices_about_unknown_mirrors_are_ignored() {
             < 1e-9
     );
 }
+
+#[test]
+fn a_path_that_two_mirrors_have_wrong_is_blamed_itself() {
+    let mut selector = known(vec![mirror("a"), mirror("b"), mirror("c")], &[50, 50, 50]);
+    attempt(&mut selector, 0, "x", 2000, 50, Class::Corrupt);
+    assert!(selector.report(id(0), at(2100)).unwrap().quarantined);
+    attempt(&mut selector, 1, "x", 2100, 50, Class::Corrupt);
+    for index in 0..3 {
+        assert!(
+            !selector.report(id(index), at(2200)).unwrap().quarantined,
+            "{index}"
+        );
+    }
+    let request = Request::content("x").with_bytes(1 << 22);
+    assert_eq!(used(&selector.choose(&request, at(2200))).mirror, id(2));
+    // A second wrong path is one too many.
+    attempt(&mut selector, 0, "y", 2200, 50, Class::Corrupt);
+    attempt(&mut selector, 1, "y", 2200, 50, Class::Corrupt);
+    assert!(selector.report(id(0), at(2300)).unwrap().quarantined);
+    assert!(selector.report(id(1), at(2300)).unwrap().quarantined);
+}
+
+#[test]
+fn a_long_queue_for_the_fast_mirror_makes_the_slow_one_worth_using() {
+    let fast = mirror("fast").with_max_connections(1);
+    let mut selector = known(vec![fast, mirror("slow")], &[200, 1000]);
+    selector.started(id(0), at(12_000));
+    let mut waits = 0;
+    for job in 0..50 {
+        let path = format!("x{job}");
+        let request = Request::content(&path).with_bytes(2_000_000).with_seed(job);
+        match selector.choose(&request, at(12_000)) {
+            Choice::Wait { .. } => waits += 1,
+            Choice::Use(pick) => {
+                assert_eq!(pick.mirror, id(1));
+                break;
+            }
+            Choice::Exhausted(_) => panic!(),
+        }
+    }
+    assert!((1..49).contains(&waits), "{waits}");
+}

@@ -195,7 +195,7 @@ fn history(seed: u64, n: usize, steps: u32) {
             }
             4..8 if !running.is_empty() => {
                 let id = running.swap_remove(random.index(running.len()));
-                let seen = Observation {
+                let shown = Observation {
                     at: if random.one_in(20) {
                         now.before(random.duration())
                     } else {
@@ -208,18 +208,18 @@ fn history(seed: u64, n: usize, steps: u32) {
                     duration: random.duration(),
                     retry_after: random.one_in(3).then(|| random.duration()),
                 };
-                selector.finished(id, &seen);
+                selector.finished(id, &shown);
             }
             8 if !running.is_empty() => {
                 let id = running.swap_remove(random.index(running.len()));
-                let seen = Progress {
+                let shown = Progress {
                     at: now,
                     bytes: random.bytes(),
                     wasted: random.bytes(),
                     first_byte: random.one_in(2).then(|| random.duration()),
                     duration: random.duration(),
                 };
-                selector.cancelled(id, &seen);
+                selector.cancelled(id, &shown);
             }
             // A report that nothing asked for.
             9 if random.one_in(50) => {
@@ -281,10 +281,10 @@ fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut T
                 } else {
                     Class::ALL[random.index(7)]
                 };
-                let seen = Observation::new(*now, path, class)
+                let shown = Observation::new(*now, path, class)
                     .with_duration(Duration::from_millis(random.below(300)))
                     .with_bytes(random.below(100_000));
-                selector.finished(pick.mirror, &seen);
+                selector.finished(pick.mirror, &shown);
                 tried.push(pick.mirror);
                 if class == Class::Ok {
                     return tried.len();
@@ -318,8 +318,8 @@ fn a_job_ends_whenever_one_mirror_can_serve_it() {
             // Whatever the history says against the good one: it must be asked in the end.
             let last = MirrorId::new(u32::try_from(n - 1).unwrap());
             selector.started(last, now);
-            let seen = Observation::new(now, "elsewhere", Class::ALL[random.index(7)]);
-            selector.finished(last, &seen);
+            let shown = Observation::new(now, "elsewhere", Class::ALL[random.index(7)]);
+            selector.finished(last, &shown);
             let attempts = run_job(&mut random, &mut selector, &format!("job{job}"), &mut now);
             assert!(attempts <= 3 * n, "{attempts}");
         }
