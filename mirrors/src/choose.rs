@@ -1,71 +1,14 @@
 use std::time::Duration;
 
-use crate::breaker::BreakerState;
-use crate::estimate::{Expected, RateLine};
-use crate::health::Health;
-use crate::path_memory::{PathFault, PathHash};
+use crate::draw::exponential;
 use crate::selector::Selector;
-use crate::why::Standing;
+use crate::stance::{Query, Stance};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
 /// twice as long gets 2⁻⁸ of its requests; one that takes a tenth longer gets half of them. Less
 /// would waste time, more would send a thousand clients with the same knowledge to one place.
 const PREFERENCE: i32 = 8;
-
-/// What is expected of a mirror; kept, because it changes with observations and slowly with time,
-/// while choices are frequent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) first_byte: Expected,
-    pub(crate) line: RateLine,
-    /// Seconds that its failures cost per success.
-    pub(crate) mishaps: f64,
-    /// Whether it was measured.
-    pub(crate) known: bool,
-    /// Whether the last measurement is so old that another is wanted.
-    pub(crate) stale: bool,
-}
-
-impl View {
-    /// Seconds until one of `n` requests in flight, with so many bytes, is done.
-    pub(crate) fn cost(&self, bytes: f64, n: f64) -> f64 {
-        self.first_byte.mean + bytes * self.line.seconds_per_byte(n) + self.mishaps
-    }
-}
-
-/// A request, prepared for looking at many mirrors.
-struct Query<'a> {
-    request: &'a Request<'a>,
-    path: PathHash,
-    bytes: f64,
-    now: Time,
-}
-
-impl Query<'_> {
-    fn attempts(&self, id: MirrorId) -> u32 {
-        let count = self
-            .request
-            .exclude
-            .iter()
-            .filter(|&&tried| tried == id)
-            .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
-    }
-}
-
-/// How a mirror stands to a request.
-enum Stance {
-    /// It may be used. On trial it has yet to show that it is well again.
-    Fit { on_trial: bool },
-    /// It may be used when one of its requests has ended, in so many seconds.
-    Busy { queue: f64 },
-    /// It should be used only when all others cannot, in so many seconds at the earliest. The
-    /// penalty is how many seconds of waiting for a better one it is worth not to use it.
-    Back { wait: f64, penalty: f64, why: Why },
-    /// It must not be used for this job.
-    Out(Why),
-}
 
 /// A mirror that could be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -190,153 +133,6 @@ impl Selector {
         self.rate_to_beat(id.index(), cheapest.other_than(id.index()))
     }
 
-    fn query<'a>(&self, request: &'a Request<'a>, now: Time) -> Query<'a> {
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "an estimate needs no more precision"
-        )]
-        let bytes = request.bytes.map_or(self.usual_bytes, |bytes| bytes as f64);
-        Query {
-            request,
-            path: PathHash::of(request.path),
-            bytes,
-            now,
-        }
-    }
-
-    /// Seconds until the request would be done if it were sent to this mirror now.
-    fn cost(&self, index: usize, query: &Query<'_>) -> f64 {
-        let n = f64::from(self.health[index].in_flight.count()) + 1.0;
-        self.views[index].cost(query.bytes, n)
-    }
-
-    /// Seconds until one of the requests of a mirror has ended.
-    fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
-        let health = &self.health[index];
-        let usual = self.views[index].cost(query.bytes, 1.0).clamp(1e-3, 60.0);
-        let service = health.service.expected(usual, query.now).mean;
-        (service / f64::from(health.window.limit().max(1))).clamp(0.005, 5.0)
-    }
-
-    fn stance(&self, index: usize, query: &Query<'_>) -> Stance {
-        let health = &self.health[index];
-        let now = query.now;
-        let attempts = query.attempts(self.id(index));
-        let fault = health.paths.get(query.path, now);
-        let denied = health.denied.is_some_and(|hold| hold.active(now));
-        let behind = query.request.kind == Kind::Metadata
-            && health.behind.is_some_and(|hold| hold.active(now));
-        let standing = if fault == Some(PathFault::Corrupt) {
-            Some((0.9, Standing::PathCorrupt))
-        } else if health.distrust.quarantined(now, self.config.quarantine) {
-            Some((0.8, Standing::Quarantined))
-        } else if denied {
-            Some((0.6, Standing::Denied))
-        } else if behind {
-            Some((0.4, Standing::Behind))
-        } else if fault == Some(PathFault::NotHere) {
-            Some((0.2, Standing::PathNotHere))
-        } else {
-            None
-        };
-        if attempts > 0 {
-            if let Some((_, standing)) = standing.filter(|_| fault.is_some() || denied || behind) {
-                return Stance::Out(Why::StandsBack(standing));
-            }
-            if attempts >= self.config.attempts_per_mirror {
-                let last = health.last.map(|last| last.class);
-                return Stance::Out(Why::Tried { attempts, last });
-            }
-        }
-        let circuit = health.breaker.state(now);
-        let in_flight = health.in_flight.count();
-        let busy = in_flight >= health.window.limit();
-        let throttled = health.throttled.and_then(|hold| hold.until(now));
-        if standing.is_none() && attempts == 0 && throttled.is_none() {
-            match circuit {
-                BreakerState::Closed if busy => {
-                    return Stance::Busy {
-                        queue: self.queue(index, query),
-                    };
-                }
-                BreakerState::Closed => return Stance::Fit { on_trial: false },
-                BreakerState::HalfOpen if in_flight == 0 => return Stance::Fit { on_trial: true },
-                BreakerState::HalfOpen | BreakerState::Open(_) => {}
-            }
-        }
-        self.stands_back(index, query, attempts, standing, circuit, throttled)
-    }
-
-    /// The stance of a mirror that is not simply fit.
-    fn stands_back(
-        &self,
-        index: usize,
-        query: &Query<'_>,
-        attempts: u32,
-        standing: Option<(f64, Standing)>,
-        circuit: BreakerState,
-        throttled: Option<Time>,
-    ) -> Stance {
-        let health = &self.health[index];
-        let now = query.now;
-        let patience = self.config.patience.as_secs_f64();
-        let mut wait: f64 = 0.0;
-        let mut penalty = standing.map_or(0.0, |(share, _)| share * patience);
-        let mut why = standing.map(|(_, standing)| Why::StandsBack(standing));
-        match circuit {
-            BreakerState::Closed => {
-                if health.in_flight.count() >= health.window.limit() {
-                    wait = wait.max(self.queue(index, query));
-                }
-            }
-            BreakerState::HalfOpen | BreakerState::Open(_) if health.in_flight.count() > 0 => {
-                wait = wait.max(self.queue(index, query));
-                penalty += 0.1 * patience;
-                why = why.or(Some(Why::StandsBack(Standing::OnTrial)));
-            }
-            BreakerState::HalfOpen => penalty += 0.1 * patience,
-            BreakerState::Open(hold) => {
-                // When nothing else is left, the pause is cut to what a caller can bear.
-                let end = (hold.since + hold.length).min(hold.since + self.config.patience);
-                let left = end.since(now);
-                wait = wait.max(left.as_secs_f64());
-                penalty += 0.1 * patience;
-                let failures = health.breaker.failures();
-                why = why.or(Some(Why::StandsBack(Standing::CircuitOpen {
-                    failures,
-                    left,
-                })));
-            }
-        }
-        if let Some(until) = throttled {
-            let left = until.since(now);
-            wait = wait.max(left.as_secs_f64());
-            why = why.or(Some(Why::StandsBack(Standing::Throttled { until, left })));
-        }
-        if attempts > 0 {
-            wait = wait.max(self.retry_wait(health, attempts, now));
-            penalty += 0.02 * patience * f64::from(attempts);
-        }
-        let why = why.unwrap_or(Why::Retry { attempts });
-        Stance::Back { wait, penalty, why }
-    }
-
-    /// Seconds before a mirror that failed for this job is asked again for it.
-    fn retry_wait(&self, health: &Health, attempts: u32, now: Time) -> f64 {
-        let Some(last) = health.last.filter(|last| last.class.is_transient()) else {
-            return 0.0;
-        };
-        let doublings = (attempts - 1).min(10);
-        let pause = self
-            .config
-            .backoff
-            .mul_f64(0.5)
-            .saturating_mul(1 << doublings);
-        let hold = crate::hold::Hold::new(last.at, pause.min(self.config.patience));
-        hold.until(now)
-            .map_or(0.0, |until| until.since(now).as_secs_f64())
-    }
-
     /// Looks at every mirror, in the order of the tiers.
     fn look(&self, query: &Query<'_>, candidates: &mut Vec<Candidate>) -> Overview {
         let mut seen = Overview::default();
@@ -369,6 +165,8 @@ impl Selector {
                     }
                 }
                 Stance::Busy { queue } if in_tier => {
+                    // Those that wait already will be served first.
+                    let queue = queue * f64::from(self.waiting.saturating_add(1));
                     let total = self.cost(index, query) + queue;
                     if seen.busy.is_none_or(|(best, _)| total < best) {
                         seen.busy = Some((total, queue));
@@ -407,7 +205,8 @@ impl Selector {
             if let Some((total, queue)) = seen.busy {
                 // The expected queue is a guess, so the gain must be worth it.
                 if total < 0.8 * soonest {
-                    let queue = Duration::from_secs_f64(queue);
+                    self.waiting = self.waiting.saturating_add(1);
+                    let queue = Duration::from_secs_f64(queue.min(5.0));
                     let why = Why::WaitingForBetter { queue };
                     return Choice::Wait {
                         until: query.now + queue,
@@ -457,7 +256,7 @@ impl Selector {
             Stance::Fit { .. } | Stance::Busy { .. } => self.soonest(index, query),
         };
         (0..self.mirrors.len())
-            .map(|index| (self.id(index), reason(index)))
+            .map(|index| (MirrorId::at(index), reason(index)))
             .collect()
     }
 
@@ -566,7 +365,7 @@ impl Selector {
             Duration::from_secs_f64((seconds * stretch).min(most.as_secs_f64() * 2.0))
         };
         Pick {
-            mirror: self.id(index),
+            mirror: MirrorId::at(index),
             why,
             connect_timeout: timeout(connect, self.config.connect_timeout),
             first_byte_timeout: timeout(first_byte, self.config.idle_timeout),
@@ -599,19 +398,4 @@ impl Selector {
         };
         theirs.min(own).min(CLEARLY * self.fair_share())
     }
-}
-
-/// An exponential variable of mean one, drawn from a seed for one mirror.
-fn exponential(seed: u64, index: usize) -> f64 {
-    -uniform(seed, index as u64).ln()
-}
-
-/// A number in `0..1`, never zero, from two numbers (the finaliser of SplitMix64).
-#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-pub(crate) fn uniform(seed: u64, stream: u64) -> f64 {
-    let mut z = seed.wrapping_add(stream.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    ((z >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
 }

@@ -6,10 +6,10 @@ use crate::Time;
 
 /// An estimate loses half of its weight in this time while it has much, so that the state of an
 /// hour ago does not outvote the last minute.
-const HALF_LIFE: Duration = Duration::from_secs(600);
+const HALF_LIFE: Duration = Duration::from_mins(10);
 /// What is left of it, the weight of one observation at most, loses half of that in this time: a
 /// mirror that was fast yesterday is a better guess than one never seen.
-const LONG_HALF_LIFE: Duration = Duration::from_secs(7 * 86_400);
+const LONG_HALF_LIFE: Duration = Duration::from_hours(7 * 24);
 /// The most weight that the past has against one new observation.
 const MEMORY: f64 = 12.0;
 /// The weight of the assumption that stands in for measurements.

@@ -45,17 +45,39 @@ pub(crate) struct Distrust {
     /// Corrupt bodies, fading.
     pub(crate) amount: f64,
     pub(crate) at: Time,
-    /// Whether one of them came in this run; then the quarantine lasts as long as the run.
-    pub(crate) this_run: bool,
+    /// Corrupt bodies in this run; from the first that counts on, the quarantine lasts as long as
+    /// the run.
+    this_run: u32,
+    /// The path of the only corrupt body of this run.
+    only: Option<PathHash>,
+    was_pardoned: bool,
 }
 
 impl Distrust {
+    /// The mirror served a corrupt body.
+    fn lied(&mut self, path: PathHash, at: Time, half_life: Duration) {
+        self.amount = self.amount(at, half_life).min(100.0) + 1.0;
+        self.at = at;
+        self.only = (self.this_run == 0 && !self.was_pardoned).then_some(path);
+        self.this_run = self.this_run.saturating_add(1);
+    }
+
+    /// Takes a quarantine back that rests on this one path alone; once per run.
+    pub(crate) fn pardon(&mut self, path: PathHash) {
+        if self.only == Some(path) {
+            self.amount = (self.amount - 1.0).max(0.0);
+            self.this_run = 0;
+            self.only = None;
+            self.was_pardoned = true;
+        }
+    }
+
     pub(crate) fn amount(&self, now: Time, half_life: Duration) -> f64 {
         self.amount * halvings(now.since(self.at), half_life)
     }
 
     pub(crate) fn quarantined(&self, now: Time, half_life: Duration) -> bool {
-        self.this_run || self.amount(now, half_life) > 0.5
+        self.this_run > 0 || self.amount(now, half_life) > 0.5
     }
 }
 
@@ -136,11 +158,7 @@ impl Health {
             Class::Corrupt => {
                 self.breaker.succeed();
                 self.outcomes.bad(at);
-                self.distrust = Distrust {
-                    amount: self.distrust.amount(at, config.quarantine).min(100.0) + 1.0,
-                    at,
-                    this_run: true,
-                };
+                self.distrust.lied(path, at, config.quarantine);
                 self.paths
                     .insert(path, PathFault::Corrupt, at, config.memory);
             }
@@ -176,12 +194,11 @@ impl Health {
         const LEAST: Duration = Duration::from_millis(100);
         // A thousand clients that were told the same second must not all come back in it, and never
         // before it: so the jitter only adds.
-        let (pause, stretch) = match asked {
-            Some(asked) => (asked, 1.0 + 0.1 * jitter),
-            None => {
-                let doublings = self.throttles.saturating_sub(1).min(16);
-                (config.backoff.saturating_mul(1 << doublings), 0.5 + jitter)
-            }
+        let (pause, stretch) = if let Some(asked) = asked {
+            (asked, 1.0 + 0.1 * jitter)
+        } else {
+            let doublings = self.throttles.saturating_sub(1).min(16);
+            (config.backoff.saturating_mul(1 << doublings), 0.5 + jitter)
         };
         pause
             .clamp(LEAST, config.max_retry_after.max(LEAST))

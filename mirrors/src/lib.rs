@@ -43,6 +43,7 @@
 mod breaker;
 mod choose;
 mod config;
+mod draw;
 mod estimate;
 mod health;
 mod hold;
@@ -56,8 +57,10 @@ mod report;
 mod request;
 mod safe_url;
 mod selector;
+mod stance;
 mod state;
 mod time;
+mod toml_reader;
 mod why;
 mod window;
 

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -144,7 +144,7 @@ impl Location {
             return Err(LocationError::TooLong { bytes: text.len() });
         }
         if text.starts_with('/') && !text.starts_with("//") {
-            return Ok(Self::File(tidy_path(PathBuf::from(text))));
+            return Ok(Self::File(tidy_path(Path::new(text))));
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             // `file:/path` is legal by RFC 8089 §2 and the only scheme that may lack the slashes.
@@ -351,7 +351,7 @@ fn parse_file(text: &str) -> Result<Location, LocationError> {
     let path = url.to_file_path().map_err(|()| LocationError::NotLocal {
         text: mask_text(text),
     })?;
-    Ok(Location::File(tidy_path(path)))
+    Ok(Location::File(tidy_path(&path)))
 }
 
 /// Refuses what would be read as part of a name although it was meant as something else.
@@ -391,7 +391,7 @@ fn tidy_prefix(prefix: &str) -> String {
 }
 
 /// Drops a trailing slash and `.` segments; leaves `..` alone because of symbolic links.
-fn tidy_path(path: PathBuf) -> PathBuf {
+fn tidy_path(path: &Path) -> PathBuf {
     path.components().collect()
 }
 

@@ -14,6 +14,14 @@ impl MirrorId {
         Self(index)
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "lists are shorter than that"
+    )]
+    pub(crate) fn at(index: usize) -> Self {
+        Self(index as u32)
+    }
+
     /// Its place in the list.
     pub const fn index(self) -> usize {
         self.0 as usize

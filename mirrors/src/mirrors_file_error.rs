@@ -59,7 +59,7 @@ pub enum MirrorsFileProblem {
         most: usize,
     },
     /// A key that means nothing here.
-    #[error("unknown key{}; known are {}", suggestion(.nearest), list(.known))]
+    #[error("unknown key{}; known are {}", suggestion(*.nearest), list(.known))]
     UnknownKey {
         /// The known key that it resembles.
         nearest: Option<&'static str>,
@@ -122,7 +122,7 @@ pub enum MirrorsFileProblem {
     NoMirrors,
 }
 
-fn suggestion(nearest: &Option<&'static str>) -> String {
+fn suggestion(nearest: Option<&'static str>) -> String {
     nearest.map_or_else(String::new, |key| format!(", did you mean `{key}`?"))
 }
 

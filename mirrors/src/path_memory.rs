@@ -37,15 +37,14 @@ impl PathMemory {
 
     pub(crate) fn insert(&mut self, path: PathHash, fault: PathFault, at: Time, length: Duration) {
         let hold = Hold::new(at, length);
-        match self.entries.binary_search_by_key(&path, |entry| entry.0) {
-            Ok(index) => self.entries[index] = (path, fault, hold),
-            Err(_) => {
-                if self.entries.len() >= Self::MOST {
-                    self.make_room(at);
-                }
-                let index = self.entries.partition_point(|entry| entry.0 < path);
-                self.entries.insert(index, (path, fault, hold));
+        if let Ok(index) = self.entries.binary_search_by_key(&path, |entry| entry.0) {
+            self.entries[index] = (path, fault, hold);
+        } else {
+            if self.entries.len() >= Self::MOST {
+                self.make_room(at);
             }
+            let index = self.entries.partition_point(|entry| entry.0 < path);
+            self.entries.insert(index, (path, fault, hold));
         }
     }
 
@@ -92,7 +91,7 @@ impl PathMemory {
 mod tests {
     use super::*;
 
-    const WHILE: Duration = Duration::from_secs(600);
+    const WHILE: Duration = Duration::from_mins(10);
 
     fn at(seconds: u64) -> Time {
         Time::from_unix(Duration::from_secs(1_000_000 + seconds))

@@ -44,6 +44,8 @@ pub struct MirrorReport {
     pub quarantined: bool,
     /// Whether it is known to serve an older state than the trusted one.
     pub behind: bool,
+    /// Whether it lately wanted other credentials.
+    pub denied: bool,
     /// When the pause ends that it asked for.
     #[serde(skip)]
     pub throttled_until: Option<Time>,

@@ -1,11 +1,14 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerState;
-use crate::choose::{Candidate, View, uniform};
+use crate::choose::Candidate;
+use crate::draw::uniform;
 use crate::health::Health;
+use crate::path_memory::{PathFault, PathHash};
 use crate::report::{Circuit, MirrorReport};
+use crate::stance::View;
 use crate::state::{Record, SavedState};
-use crate::{Location, Mirror, MirrorId, Observation, Progress, SelectorConfig, Time};
+use crate::{Class, Location, Mirror, MirrorId, Observation, Progress, SelectorConfig, Time};
 
 /// The state of one set of mirrors, and the judgement over them.
 ///
@@ -27,6 +30,8 @@ pub struct Selector {
     /// The usual size of a request, in bytes.
     pub(crate) usual_bytes: f64,
     in_flight: u32,
+    /// How many requests were told to wait for a busy mirror since one of its requests ended.
+    pub(crate) waiting: u32,
     most_in_flight: u32,
     /// The highest rate of all connections together that was seen, in bytes per second.
     peak_rate: f64,
@@ -52,12 +57,12 @@ impl Default for Prior {
 }
 
 impl Selector {
-    /// Exploring may begin with so many requests.
-    const FIRST_CREDIT: f64 = 2.0;
+    /// Exploring may begin with so many small requests.
+    const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
     const MOST_CREDIT: f64 = 3.0;
     /// A mirror not asked for so long is worth another look.
-    const STALE: Duration = Duration::from_secs(600);
+    const STALE: Duration = Duration::from_mins(10);
     /// Expectations are renewed at least so often.
     const RENEWAL: Duration = Duration::from_secs(1);
 
@@ -80,6 +85,7 @@ impl Selector {
             exploration_credit: Self::FIRST_CREDIT,
             usual_bytes: 262_144.0,
             in_flight: 0,
+            waiting: 0,
             most_in_flight: 0,
             peak_rate: 0.0,
             bytes: 0,
@@ -108,14 +114,6 @@ impl Selector {
         &self.config
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "lists are shorter than that"
-    )]
-    pub(crate) fn id(&self, index: usize) -> MirrorId {
-        MirrorId::new(index as u32)
-    }
-
     /// A request goes out to the mirror.
     pub fn started(&mut self, id: MirrorId, now: Time) {
         let Some(health) = self.health.get_mut(id.index()) else {
@@ -134,12 +132,33 @@ impl Selector {
         let moment = u64::try_from(seen.at.unix().as_nanos()).unwrap_or(u64::MAX);
         let jitter = uniform(self.config.seed ^ moment, id.index() as u64);
         health.finish(seen, &self.config, self.prior.rate, jitter);
-        if seen.outcome == crate::Class::Ok && seen.bytes > 0 {
+        if seen.outcome == Class::Corrupt {
+            self.doubt_path(PathHash::of(seen.path), seen.at);
+        }
+        if seen.outcome == Class::Ok && seen.bytes > 0 {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let bytes = seen.bytes as f64;
             self.usual_bytes += 0.1 * (bytes.min(1e12) - self.usual_bytes);
         }
         self.ended(id, seen.bytes, seen.duration, seen.at);
+    }
+
+    /// When two mirrors have the same path wrong, it is more likely that the digest asked for is not
+    /// the right one than that both are liars. That path stays barred on both, and their other paths
+    /// are believed.
+    fn doubt_path(&mut self, path: PathHash, now: Time) {
+        let wrong = |health: &Health| health.paths.get(path, now) == Some(PathFault::Corrupt);
+        if self
+            .health
+            .iter()
+            .filter(|health| wrong(health))
+            .nth(1)
+            .is_some()
+        {
+            for health in &mut self.health {
+                health.distrust.pardon(path);
+            }
+        }
     }
 
     /// The caller has ended a request itself. It need not have been a failure of the mirror: the
@@ -159,6 +178,7 @@ impl Selector {
         let rate = bytes as f64 / duration.as_secs_f64().max(1e-3);
         self.peak_rate = self.peak_rate.max(rate * f64::from(self.in_flight.max(1)));
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.waiting = 0;
         self.bytes = self.bytes.saturating_add(bytes);
         if self.views.len() == self.mirrors.len() {
             let was_known = self.views[id.index()].known;
@@ -307,6 +327,7 @@ impl Selector {
             },
             quarantined: health.distrust.quarantined(now, self.config.quarantine),
             behind: health.behind.is_some_and(|hold| hold.active(now)),
+            denied: health.denied.is_some_and(|hold| hold.active(now)),
             throttled_until: health.throttled.and_then(|hold| hold.until(now)),
             in_flight: health.in_flight.count(),
             window: limit,

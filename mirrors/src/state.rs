@@ -18,7 +18,7 @@ const MOST_NETWORKS: usize = 16;
 /// The most mirrors per network.
 const MOST_MIRRORS: usize = 4096;
 /// What is older than this is dropped.
-const OLDEST: Duration = Duration::from_secs(60 * 86_400);
+const OLDEST: Duration = Duration::from_hours(60 * 24);
 
 /// What is kept about mirrors from run to run. The caller stores its text.
 ///
@@ -59,7 +59,8 @@ pub enum StateWarning {
     },
 }
 
-/// What is kept of one mirror in one network.
+/// What is kept of one mirror in one network. Estimates are kept in single precision, which is more
+/// than they have and survives the way through decimal digits unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
@@ -77,36 +78,36 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedLatency {
-    weight: f64,
-    mean: f64,
-    variance: f64,
+    weight: f32,
+    mean: f32,
+    variance: f32,
     at: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedRate {
-    weight: f64,
-    n: f64,
-    nn: f64,
-    y: f64,
-    ny: f64,
+    weight: f32,
+    n: f32,
+    nn: f32,
+    y: f32,
+    ny: f32,
     at: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedOutcomes {
-    good: f64,
-    bad: f64,
-    missing: f64,
+    good: f32,
+    bad: f32,
+    missing: f32,
     at: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedDistrust {
-    amount: f64,
+    amount: f32,
     at: u64,
 }
 
@@ -168,7 +169,7 @@ impl SavedState {
             self.distrust.insert(
                 key,
                 SavedDistrust {
-                    amount,
+                    amount: single(amount),
                     at: seconds(at),
                 },
             );
@@ -184,7 +185,14 @@ impl SavedState {
 
     /// Drops what is old, and the oldest of what is too much.
     pub(crate) fn prune(&mut self, now: Time) {
-        let oldest = seconds(now.before(OLDEST));
+        let (oldest, newest) = (seconds(now.before(OLDEST)), seconds(now));
+        // A clock that was ahead must not make its records the last to go.
+        for record in self.networks.values_mut().flat_map(BTreeMap::values_mut) {
+            record.seen = record.seen.min(newest);
+        }
+        for distrust in self.distrust.values_mut() {
+            distrust.at = distrust.at.min(newest);
+        }
         for records in self.networks.values_mut() {
             records.retain(|_, record| record.seen >= oldest);
             drop_oldest(records, MOST_MIRRORS, |record| record.seen);
@@ -221,17 +229,17 @@ impl Record {
             first_byte: SavedLatency::of(&health.first_byte),
             service: SavedLatency::of(&health.service),
             rate: SavedRate {
-                weight: health.rates.weight,
-                n: health.rates.n,
-                nn: health.rates.nn,
-                y: health.rates.y,
-                ny: health.rates.ny,
+                weight: single(health.rates.weight),
+                n: single(health.rates.n),
+                nn: single(health.rates.nn),
+                y: single(health.rates.y),
+                ny: single(health.rates.ny),
                 at: seconds(health.rates.at),
             },
             outcomes: SavedOutcomes {
-                good: health.outcomes.good,
-                bad: health.outcomes.bad,
-                missing: health.outcomes.missing,
+                good: single(health.outcomes.good),
+                bad: single(health.outcomes.bad),
+                missing: single(health.outcomes.missing),
                 at: seconds(health.outcomes.at),
             },
             has_worked: health.has_worked,
@@ -271,9 +279,9 @@ impl SavedLatency {
             at,
         } = *latency;
         Self {
-            weight,
-            mean,
-            variance,
+            weight: single(weight),
+            mean: single(mean),
+            variance: single(variance),
             at: seconds(at),
         }
     }
@@ -311,12 +319,21 @@ impl SavedRate {
     }
 }
 
-fn sane(value: f64, least: f64, most: f64) -> f64 {
+fn sane(value: f32, least: f64, most: f64) -> f64 {
+    let value = f64::from(value);
     if value.is_nan() {
         least
     } else {
         value.clamp(least, most)
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is that of the smaller type"
+)]
+fn single(value: f64) -> f32 {
+    value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
 }
 
 fn seconds(at: Time) -> u64 {

@@ -29,6 +29,7 @@ impl Time {
     }
 
     /// The moment so long before this one, at the least the epoch.
+    #[must_use]
     pub const fn before(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(by))
     }

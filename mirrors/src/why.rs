@@ -208,7 +208,7 @@ mod tests {
         );
         let open = Standing::CircuitOpen {
             failures: 1,
-            left: Duration::from_secs(240),
+            left: Duration::from_mins(4),
         };
         assert_eq!(
             Why::LastResort(open).to_string(),

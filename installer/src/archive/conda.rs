@@ -123,6 +123,10 @@ impl<'u, 'm> CondaMembers<'u, 'm> {
                 limit: METADATA_BYTES,
             });
         }
+        // Early writers left the member empty; many such packages are in the channels.
+        if text.is_empty() {
+            return Ok(());
+        }
         let metadata: Metadata =
             serde_json::from_slice(&text).map_err(|source| ArchiveError::Metadata { source })?;
         if metadata.conda_pkg_format_version != FORMAT_VERSION {

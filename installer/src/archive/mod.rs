@@ -27,7 +27,7 @@ mod hostile_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 pub(crate) use error::is_full;
 pub use error::{ArchiveError, EntryProblem, LimitKind};

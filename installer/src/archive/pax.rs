@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn records_are_read_by_length_so_values_may_hold_newlines() {
-        let records = parse_pax(b"12 path=a\nb\n20 mtime=1700000.5\n13 unknown=\n").unwrap();
+        let records = parse_pax(b"12 path=a\nb\n19 mtime=1700000.5\n12 unknown=\n").unwrap();
         assert_eq!(records.path.unwrap(), b"a\nb");
         let mtime = records.mtime.unwrap();
         assert_eq!((mtime.seconds, mtime.nanoseconds), (1_700_000, 500_000_000));

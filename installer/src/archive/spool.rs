@@ -41,8 +41,9 @@ pub(super) fn read_rest<R: Read>(
     allowance.set(u64::MAX);
 
     for index in 0..archive.len() {
-        // Raw first: the reader proper refuses what we want to name.
-        let member = archive.by_index_raw(index).map_err(unusable)?;
+        // The directory's view first: opening a member reads its local header, which is in the
+        // hole for those that are done, and the reader proper refuses what we want to name.
+        let member = archive.by_index_data(index).map_err(unusable)?;
         let name = String::from_utf8_lossy(member.name_raw()).into_owned();
         let role = Role::of(&name);
         if member.header_start() < at || role == Role::Unknown {
@@ -55,7 +56,6 @@ pub(super) fn read_rest<R: Read>(
         )]
         let method = method.to_u16();
         check_plain(&name, member.encrypted(), method)?;
-        drop(member);
         let member = archive.by_index(index).map_err(unusable)?;
         let mut body = BufReader::with_capacity(MEMBER_BUFFER, member);
         members.member(role, &name, &mut body)?;

@@ -1,0 +1,327 @@
+//! Long random histories: nothing panics, nothing starves, nothing bad is preferred.
+
+use std::time::Duration;
+
+use taipan_mirrors::{
+    Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Progress,
+    Request, SavedState, Selector, SelectorConfig, Time,
+};
+
+/// `SplitMix64`.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn index(&mut self, n: usize) -> usize {
+        usize::try_from(self.below(n as u64)).unwrap()
+    }
+
+    /// Mostly ordinary, sometimes absurd.
+    fn duration(&mut self) -> Duration {
+        match self.below(40) {
+            0 => Duration::ZERO,
+            1 => Duration::MAX,
+            2 => Duration::from_nanos(self.below(1000)),
+            3 => Duration::from_secs(self.next()),
+            _ => Duration::from_micros(self.below(5_000_000)),
+        }
+    }
+
+    fn bytes(&mut self) -> u64 {
+        match self.below(40) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => self.next(),
+            _ => self.below(20_000_000),
+        }
+    }
+
+    fn class(&mut self) -> Class {
+        if self.one_in(3) {
+            Class::ALL[self.index(7)]
+        } else {
+            Class::Ok
+        }
+    }
+}
+
+fn mirrors(random: &mut Random, n: usize) -> Vec<Mirror> {
+    (0..n)
+        .map(|i| {
+            let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
+            let mut mirror = Mirror::new(location, Origin::CommandLine);
+            mirror.priority = i32::try_from(random.below(3)).unwrap();
+            if random.one_in(4) {
+                mirror.max_connections = Some(u32::try_from(random.below(4)).unwrap());
+            }
+            if random.one_in(10) {
+                mirror.weight = [0.0, f64::MAX, f64::MIN_POSITIVE, 100.0][random.index(4)];
+            }
+            mirror
+        })
+        .collect()
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+fn move_clock(random: &mut Random, now: &mut Time) {
+    *now = match random.below(2000) {
+        0 => Time::ZERO,
+        1 => Time::from_unix(Duration::MAX),
+        2 => Time::from_unix(Duration::from_secs(random.next())),
+        3 => now.before(DAY * 3650),
+        4 => *now + DAY * 3650,
+        5 => Time::from_unix(Duration::from_hours(500_000)),
+        6..100 => now.before(Duration::from_millis(random.below(2000))),
+        _ => *now + Duration::from_micros(random.below(300_000)),
+    };
+}
+
+/// Whether nothing at all speaks against this mirror.
+fn lacks_nothing(selector: &Selector, id: MirrorId, now: Time) -> bool {
+    let report = selector.report(id, now).unwrap();
+    report.circuit == Circuit::Closed
+        && !report.quarantined
+        && !report.denied
+        && !report.behind
+        && report.throttled_until.is_none()
+        && report.in_flight < report.window
+}
+
+fn check(selector: &Selector, request: &Request<'_>, choice: &Choice, now: Time) {
+    match choice {
+        Choice::Use(pick) => {
+            for timeout in [
+                pick.connect_timeout,
+                pick.first_byte_timeout,
+                pick.stall_timeout,
+            ] {
+                assert!(timeout > Duration::ZERO && timeout < DAY, "{pick:?}");
+            }
+            assert!(
+                pick.min_rate.is_finite() && pick.min_rate >= 0.0,
+                "{pick:?}"
+            );
+            assert!(!pick.why.to_string().is_empty());
+            let tried = request
+                .exclude
+                .iter()
+                .filter(|&&id| id == pick.mirror)
+                .count();
+            assert!(tried < 3, "{pick:?}");
+            let report = selector.report(pick.mirror, now).unwrap();
+            if report.quarantined || report.circuit == Circuit::Open || tried > 0 {
+                let better = selector
+                    .ids()
+                    .find(|&id| !request.exclude.contains(&id) && lacks_nothing(selector, id, now));
+                assert_eq!(better, None, "{pick:?}");
+            }
+        }
+        Choice::Wait { until, .. } => {
+            assert!(
+                *until > now || now.unix() > Duration::MAX / 2,
+                "{until:?} {now:?}"
+            );
+        }
+        Choice::Exhausted(reasons) => {
+            assert_eq!(reasons.len(), selector.mirrors().len());
+            for (id, why) in reasons {
+                assert!(request.exclude.contains(id), "{id} {why}");
+            }
+        }
+    }
+}
+
+fn history(seed: u64, n: usize, steps: u32) {
+    let mut random = Random(seed);
+    let config = SelectorConfig {
+        seed,
+        ..SelectorConfig::default()
+    };
+    let set = mirrors(&mut random, n);
+    let mut selector = Selector::new(set.clone(), config.clone());
+    let mut now = Time::from_unix(Duration::from_hours(500_000));
+    let paths: Vec<String> = (0..50).map(|i| format!("p{i}")).collect();
+    let mut running: Vec<MirrorId> = Vec::new();
+    for step in 0..steps {
+        move_clock(&mut random, &mut now);
+        let path = &paths[random.index(paths.len())];
+        let any = MirrorId::new(u32::try_from(random.index(n)).unwrap());
+        match random.below(10) {
+            0..4 => {
+                let fresh = format!("fresh{step}");
+                let excluded = random.index(2 * n.min(4));
+                let exclude: Vec<MirrorId> = (0..excluded)
+                    .map(|_| MirrorId::new(u32::try_from(random.index(n)).unwrap()))
+                    .collect();
+                let request = Request {
+                    path: if random.one_in(2) { path } else { &fresh },
+                    bytes: (!random.one_in(5)).then(|| random.bytes()),
+                    kind: if random.one_in(4) {
+                        Kind::Metadata
+                    } else {
+                        Kind::Content
+                    },
+                    exclude: &exclude,
+                    attempt: u32::try_from(random.below(6)).unwrap(),
+                    seed: random.next(),
+                };
+                let choice = selector.choose(&request, now);
+                if request.path == fresh {
+                    check(&selector, &request, &choice, now);
+                }
+                if let Choice::Use(pick) = choice {
+                    selector.started(pick.mirror, now);
+                    running.push(pick.mirror);
+                }
+                let _ = selector.hedge_after(&request, any, now);
+                let rate = selector.min_rate(&request, any, now);
+                assert!(rate.is_finite() && rate >= 0.0);
+            }
+            4..8 if !running.is_empty() => {
+                let id = running.swap_remove(random.index(running.len()));
+                let shown = Observation {
+                    at: if random.one_in(20) {
+                        now.before(random.duration())
+                    } else {
+                        now
+                    },
+                    path,
+                    outcome: random.class(),
+                    bytes: random.bytes(),
+                    first_byte: (!random.one_in(3)).then(|| random.duration()),
+                    duration: random.duration(),
+                    retry_after: random.one_in(3).then(|| random.duration()),
+                };
+                selector.finished(id, &shown);
+            }
+            8 if !running.is_empty() => {
+                let id = running.swap_remove(random.index(running.len()));
+                let shown = Progress {
+                    at: now,
+                    bytes: random.bytes(),
+                    wasted: random.bytes(),
+                    first_byte: random.one_in(2).then(|| random.duration()),
+                    duration: random.duration(),
+                };
+                selector.cancelled(id, &shown);
+            }
+            // A report that nothing asked for.
+            9 if random.one_in(50) => {
+                selector.finished(any, &Observation::new(now, path, random.class()));
+            }
+            9 if random.one_in(500) => {
+                let mut state = SavedState::new();
+                selector.save(&mut state, now);
+                let (again, warning) = SavedState::parse(&state.to_json());
+                assert!(warning.is_none(), "{warning:?}");
+                assert_eq!(again, state);
+                selector = Selector::new(set.clone(), config.clone());
+                selector.load(&again, now);
+                running.clear();
+            }
+            _ => {
+                let report = selector.report(any, now).unwrap();
+                assert!(report.window >= 1 && (0.0..=1.0).contains(&report.failure_share));
+                for rate in [report.rate, report.total_rate].into_iter().flatten() {
+                    assert!(rate.is_finite() && rate > 0.0, "{report:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_million_random_steps_break_nothing() {
+    for (seed, n, steps) in [
+        (1, 1, 100_000),
+        (2, 2, 200_000),
+        (3, 3, 300_000),
+        (4, 6, 300_000),
+        (5, 30, 100_000),
+    ] {
+        history(seed, n, steps);
+    }
+}
+
+/// One job on mirrors of which only the last is sure to serve, after whatever the history was.
+/// Returns how many attempts it took.
+fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut Time) -> usize {
+    let n = selector.mirrors().len();
+    let mut tried = Vec::new();
+    let begin = *now;
+    loop {
+        let request = Request::content(path)
+            .with_bytes(random.below(5_000_000))
+            .with_exclude(&tried)
+            .with_attempt(tried.len().try_into().unwrap())
+            .with_seed(random.next());
+        match selector.choose(&request, *now) {
+            Choice::Use(pick) => {
+                selector.started(pick.mirror, *now);
+                *now = *now + Duration::from_millis(random.below(300));
+                let good = pick.mirror.index() == n - 1;
+                let class = if good {
+                    Class::Ok
+                } else {
+                    Class::ALL[random.index(7)]
+                };
+                let shown = Observation::new(*now, path, class)
+                    .with_duration(Duration::from_millis(random.below(300)))
+                    .with_bytes(random.below(100_000));
+                selector.finished(pick.mirror, &shown);
+                tried.push(pick.mirror);
+                if class == Class::Ok {
+                    return tried.len();
+                }
+            }
+            Choice::Wait { until, .. } => *now = until,
+            Choice::Exhausted(reasons) => panic!("{path} after {tried:?}: {reasons:?}"),
+        }
+        assert!(now.since(begin) < Duration::from_mins(10), "{tried:?}");
+    }
+}
+
+#[test]
+fn a_job_ends_whenever_one_mirror_can_serve_it() {
+    for seed in 0..40 {
+        let mut random = Random(seed);
+        let n = 1 + random.index(8);
+        let mut set = mirrors(&mut random, n);
+        for mirror in &mut set {
+            mirror.weight = 1.0;
+        }
+        let mut selector = Selector::new(
+            set,
+            SelectorConfig {
+                seed,
+                ..SelectorConfig::default()
+            },
+        );
+        let mut now = Time::from_unix(Duration::from_hours(500_000));
+        for job in 0..100 {
+            // Whatever the history says against the good one: it must be asked in the end.
+            let last = MirrorId::new(u32::try_from(n - 1).unwrap());
+            selector.started(last, now);
+            let shown = Observation::new(now, "elsewhere", Class::ALL[random.index(7)]);
+            selector.finished(last, &shown);
+            let attempts = run_job(&mut random, &mut selector, &format!("job{job}"), &mut now);
+            assert!(attempts <= 3 * n, "{attempts}");
+        }
+    }
+}
