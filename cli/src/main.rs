@@ -1,1 +1,107 @@
-fn main() {}
+//! The `taipan` binary: settings, commands, output. Everything it does is done by the libraries.
+
+mod args;
+mod commands;
+mod context;
+mod error;
+mod exit;
+mod interrupt;
+mod printer;
+mod progress;
+mod settings;
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use args::{Cli, Command};
+use error::AppError;
+use exit::Exit;
+use interrupt::Interrupt;
+use printer::{Mode, Printer};
+use settings::Settings;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way, too. There is nobody to tell when this fails.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
+                _ => Exit::Usage,
+            }
+            .into();
+        }
+    };
+    let mode = match (cli.global.json, cli.global.quiet) {
+        (true, _) => Mode::Json,
+        (false, true) => Mode::Quiet,
+        (false, false) => Mode::Text,
+    };
+    log_to_stderr(cli.global.verbose);
+    let printer = Arc::new(Printer::new(mode, cli.global.verbose > 0));
+    let exit = match run(cli, &printer) {
+        Ok(exit) => exit,
+        // Whoever read our output has gone, as in `taipan list | head`.
+        Err(_) if printer.is_closed() => Exit::Done,
+        Err(error) => {
+            error.print(&printer);
+            error.exit()
+        }
+    };
+    exit.into()
+}
+
+fn run(cli: Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
+    let install = match &cli.command {
+        Command::Create(args) | Command::Install(args) => Some(args),
+        _ => None,
+    };
+    if let Command::Completion { shell } = cli.command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "taipan", &mut script);
+        printer.data(String::from_utf8_lossy(&script).trim_end());
+        return Ok(Exit::Done);
+    }
+    let settings = Settings::resolve(&cli.global, install)?;
+    // Two worker threads carry thousands of connections; unpacking, hashing and linking have
+    // threads of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(AppError::Runtime)?;
+    let interrupt = Interrupt::new();
+    let result = runtime.block_on(async {
+        interrupt.listen();
+        match &cli.command {
+            Command::Create(args) => {
+                commands::install::run(&settings, printer, args, true, &interrupt).await
+            }
+            Command::Install(args) => {
+                commands::install::run(&settings, printer, args, false, &interrupt).await
+            }
+            Command::List(args) => commands::list::run(printer, args),
+            Command::Info(args) => commands::info::run(&settings, printer, args),
+            Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
+            Command::Completion { .. } => Ok(Exit::Done),
+        }
+    });
+    // Blocking work gets a moment to notice that it was cancelled, so that temporary files are
+    // gone when the process is; what waits for another process may never notice.
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    result
+}
+
+/// The log, for those who want to see every decision: `-vv`, or `TAIPAN_LOG=taipan_transfer=debug`.
+fn log_to_stderr(verbose: u8) {
+    let default = match verbose {
+        0 | 1 => "error",
+        2 => "taipan=debug,taipan_transfer=debug,taipan_channel=debug,taipan_installer=debug",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_env("TAIPAN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -10,6 +10,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use taipan_installer::{LinkObserver, LinkWarning};
 use taipan_transfer::{Event, JobId, Observer};
 
 use crate::printer::{Printer, bytes};
@@ -181,5 +182,84 @@ impl Observer for Downloads {
             }
             _ => {}
         }
+    }
+}
+
+/// Shows linking.
+pub(crate) struct Links {
+    printer: Arc<Printer>,
+    bar: Option<ProgressBar>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    package: &'a str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Package<'a> {
+    package: &'a str,
+}
+
+impl Links {
+    pub(crate) fn new(printer: &Arc<Printer>) -> Arc<Self> {
+        let bar = printer.bars().map(|bars| {
+            let bar = bars.add(ProgressBar::new(0));
+            bar.set_style(style("  {msg:28!} [{bar:30}] {pos}/{len} files"));
+            bar.set_message("link");
+            bar
+        });
+        Arc::new(Self { printer: Arc::clone(printer), bar })
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl LinkObserver for Links {
+    fn started(&self, _unlink: usize, _link: usize, files: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(files as u64);
+        }
+    }
+
+    fn files_linked(&self, _package: &str, files: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(files as u64);
+        }
+    }
+
+    fn package_unlinked(&self, package: &str) {
+        self.printer.detail(&format!("  removed {package}"));
+        self.printer.object("unlinked", &Package { package });
+    }
+
+    fn package_done(&self, package: &str) {
+        self.printer.detail(&format!("  linked {package}"));
+        self.printer.object("linked", &Package { package });
+    }
+
+    fn compile_started(&self, _files: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_message("compile");
+        }
+    }
+
+    fn script_output(&self, package: &str, kind: &'static str, output: &str) {
+        self.printer.detail(&format!("  {kind} of {package}: {}", output.trim_end()));
+    }
+
+    fn message(&self, package: &str, text: &str) {
+        self.printer.say(&format!("{package}: {}", text.trim_end()));
+        self.printer.object("message", &Message { package, message: text });
+    }
+
+    fn warning(&self, warning: &LinkWarning) {
+        self.printer.warn(&warning.to_string());
     }
 }

@@ -1,0 +1,7 @@
+//! The commands: plain functions that never see clap beyond the structs of `args.rs`.
+
+pub(crate) mod demo;
+pub(crate) mod info;
+pub(crate) mod install;
+pub(crate) mod list;
+mod mirrors;

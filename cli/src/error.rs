@@ -1,0 +1,210 @@
+//! Everything that can end a command, how it is told, and with which exit code.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use taipan_channel::{ChannelError, RepodataError};
+use taipan_installer::{
+    LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
+};
+use taipan_mirrors::{LocationError, MirrorsFileError};
+use taipan_transfer::{FetchError, SinkError};
+
+use crate::{exit::Exit, printer::Printer, settings::SettingsError};
+
+/// Why a command ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AppError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("the channel `{name}` is not a place that packages can come from")]
+    ChannelLocation { name: String, source: LocationError },
+    #[error("cannot read the mirrors file {}", path.display())]
+    ReadMirrors { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Mirrors(#[from] MirrorsFileError),
+    #[error("cannot read the spec file {}", path.display())]
+    ReadSpecs { path: PathBuf, source: std::io::Error },
+    #[error("{place}: this is not a spec")]
+    SpecFile { place: String, source: SpecError },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("cannot start the HTTP client")]
+    Client(#[source] reqwest::Error),
+    #[error("cannot start the threads that do the work")]
+    Runtime(#[source] std::io::Error),
+    #[error("{} is an environment already", prefix.display())]
+    IsEnvironment { prefix: PathBuf },
+    #[error("{} is not empty and is not an environment", prefix.display())]
+    NotEmpty { prefix: PathBuf },
+    #[error("there is no environment at {}", prefix.display())]
+    NoEnvironment { prefix: PathBuf },
+    #[error(transparent)]
+    Repodata(#[from] RepodataError),
+    #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
+    NoRepodata { channel: String, subdirs: Vec<String> },
+    #[error("cannot tell what this machine offers")]
+    VirtualPackages(#[from] VirtualPackageError),
+    #[error(transparent)]
+    Solve(#[from] SolveError),
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the demonstration failed: {0}")]
+    Demo(String),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl AppError {
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Settings(SettingsError::NoHome { .. }) => Exit::Failed,
+            Self::Settings(_)
+            | Self::Channel(_)
+            | Self::ChannelLocation { .. }
+            | Self::ReadMirrors { .. }
+            | Self::Mirrors(_)
+            | Self::ReadSpecs { .. }
+            | Self::SpecFile { .. }
+            | Self::Spec(_)
+            | Self::IsEnvironment { .. }
+            | Self::NotEmpty { .. }
+            | Self::NoEnvironment { .. }
+            | Self::Solve(SolveError::UnknownChannel { .. } | SolveError::NotOneName { .. }) => {
+                Exit::Usage
+            }
+            Self::Solve(SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. }) => {
+                Exit::Unsatisfiable
+            }
+            Self::Repodata(RepodataError::Fetch { source, .. })
+            | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
+            Self::NoRepodata { .. } => Exit::Exhausted,
+            Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
+            Self::Interrupted | Self::Link(LinkError::Cancelled) => Exit::Interrupted,
+            Self::Solve(SolveError::Cancelled) => Exit::Interrupted,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// What the user may do about it, when the error itself does not say.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::IsEnvironment { prefix } => {
+                let prefix = prefix.display();
+                Some(format!("use `taipan install -p {prefix} …` to add to it"))
+            }
+            Self::NotEmpty { .. } => Some("name a directory that is new or empty".to_owned()),
+            Self::NoEnvironment { prefix } => {
+                let prefix = prefix.display();
+                Some(format!("use `taipan create -p {prefix} …` to make one"))
+            }
+            Self::NoRepodata { .. } => Some(
+                "check the name of the channel; --channel-alias says where names are looked up, \
+                 and a mirrors file may name other places"
+                    .to_owned(),
+            ),
+            Self::Repodata(RepodataError::Fetch { source, .. }) => hint_of_fetch(source),
+            Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
+            Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
+            Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
+                Some("name a directory that you may write to with --cache-dir".to_owned())
+            }
+            Self::Link(LinkError::Io { source, path, .. }) => match source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                    Some(FULL.to_owned())
+                }
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                    let parent = path.parent().unwrap_or(path).display();
+                    Some(format!("choose a prefix that you may write to, or get leave to write below {parent}"))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Tells the error, with its causes and what may help.
+    pub(crate) fn print(&self, printer: &Printer) {
+        #[derive(Serialize)]
+        struct Failure {
+            message: String,
+            causes: Vec<String>,
+            hint: Option<String>,
+            exit_code: u8,
+        }
+        let message = self.to_string();
+        let mut causes: Vec<String> = Vec::new();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Some libraries put the cause into their own text.
+            if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
+                causes.push(text);
+            }
+            next = cause.source();
+        }
+        let mut text = message.clone();
+        for cause in &causes {
+            text.push_str("\n  caused by: ");
+            text.push_str(&cause.replace('\n', "\n  "));
+        }
+        let hint = self.hint();
+        if let Some(hint) = &hint {
+            text.push_str("\n  hint: ");
+            text.push_str(hint);
+        }
+        printer.error(&text);
+        let failure = Failure { message, causes, hint, exit_code: self.exit() as u8 };
+        printer.object("error", &failure);
+    }
+}
+
+const FULL: &str = "free some space, or name another disk with --cache-dir or --prefix; what was \
+                    complete is kept, and the next run goes on from there";
+
+fn exit_of_fetch(error: &FetchError) -> Exit {
+    match error {
+        FetchError::Exhausted { .. } if error.is_corrupt() => Exit::Verification,
+        FetchError::Exhausted { .. } => Exit::Exhausted,
+        FetchError::Sink { .. } => Exit::Failed,
+    }
+}
+
+fn hint_of_fetch(error: &FetchError) -> Option<String> {
+    match error {
+        FetchError::Sink { source, .. } => {
+            let mut next: Option<&dyn std::error::Error> = Some(source);
+            while let Some(error) = next {
+                let io = error.downcast_ref::<std::io::Error>();
+                if io.is_some_and(|io| {
+                    matches!(
+                        io.kind(),
+                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
+                    )
+                }) {
+                    return Some(FULL.to_owned());
+                }
+                next = error.source();
+            }
+            matches!(source, SinkError::Rejected(_)).then(|| {
+                "the archive is what the channel says it is, so the package itself is broken: tell \
+                 whoever publishes the channel, and ask for another version"
+                    .to_owned()
+            })
+        }
+        FetchError::Exhausted { .. } if error.is_corrupt() => Some(
+            "all mirrors that have the file serve other bytes than the repodata states: the \
+             repodata may be out of date, or the channel was tampered with"
+                .to_owned(),
+        ),
+        FetchError::Exhausted { .. } => {
+            Some("name more mirrors with --mirrors, or try again later".to_owned())
+        }
+    }
+}
