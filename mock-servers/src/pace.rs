@@ -47,25 +47,29 @@ pub(crate) fn piece(rate: u64) -> usize {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_is_kept_by_all_who_share_the_pacer() {
+    #[test]
+    fn a_rate_is_kept_by_all_who_share_the_pacer() {
         let pacer = Pacer::default();
         let start = Instant::now();
+        let mut now = start;
         for _ in 0..100 {
-            tokio::join!(pacer.pace(500, 100_000), pacer.pace(500, 100_000));
+            pacer.reserve(now, 500, 100_000);
+            // The second sender waits as long as both take together.
+            now = pacer.reserve(now, 500, 100_000);
         }
-        let took = start.elapsed().as_secs_f64();
-        assert!((0.95..1.15).contains(&took), "{took}");
+        assert_eq!(now - start, Duration::from_secs(1));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn idle_time_is_not_saved_up() {
+    #[test]
+    fn a_late_sender_catches_up_but_idle_time_is_not_saved_up() {
         let pacer = Pacer::default();
-        pacer.pace(1_000, 100_000).await;
-        tokio::time::advance(Duration::from_secs(10)).await;
         let start = Instant::now();
-        pacer.pace(20_000, 100_000).await;
-        let took = start.elapsed().as_secs_f64();
-        assert!((0.14..0.21).contains(&took), "{took}");
+        let first = pacer.reserve(start, 1_000, 100_000);
+        assert_eq!(first - start, Duration::from_millis(10));
+        let late = pacer.reserve(first + Duration::from_millis(30), 10_000, 100_000);
+        assert_eq!(late - first, Duration::from_millis(100));
+        let idle = late + Duration::from_secs(10);
+        let end = pacer.reserve(idle, 20_000, 100_000);
+        assert_eq!(end - idle, Duration::from_millis(150));
     }
 }

@@ -35,8 +35,8 @@ pub(crate) struct Outbound {
     pub(crate) corrupt: Option<u64>,
     /// So many more bytes, then this end.
     pub(crate) cut: Option<(u64, Ending)>,
-    /// What was promised ends here although the content goes on.
-    pub(crate) limit: u64,
+    /// How much of the promised `Content-Length` is left.
+    pub(crate) promised: u64,
     pub(crate) drip: Option<(Pacer, u64)>,
 }
 
@@ -52,14 +52,14 @@ impl Outbound {
             }
             largest = largest.min(usize::try_from(left).unwrap_or(usize::MAX));
         }
-        largest = largest.min(usize::try_from(self.limit).unwrap_or(usize::MAX));
+        largest = largest.min(usize::try_from(self.promised).unwrap_or(usize::MAX));
         let at = self.reader.position();
         let piece = match self.reader.next(largest).await {
             Ok(Some(piece)) => piece,
-            Ok(None) => {
-                self.entry.update(|entry| entry.complete = true);
-                return Ok(None);
-            }
+            Ok(None) if self.promised == 0 => return Ok(None),
+            // More was promised than there is. hyper would notice as well, but drop what it has
+            // not sent yet.
+            Ok(None) => return Err(self.connection.end(Ending::Close).await),
             // A file that has become unreadable cannot be reported any more.
             Err(_) => return Err(Cut),
         };
@@ -76,11 +76,16 @@ impl Outbound {
             pacer.pace(piece.len(), *rate).await;
         }
         let len = piece.len() as u64;
-        self.limit -= len;
+        self.promised -= len;
         if let Some((left, _)) = &mut self.cut {
             *left -= len;
         }
-        self.entry.update(|entry| entry.bytes_sent += len);
+        // hyper does not ask again once it has what was promised, so the end is noted here.
+        let complete = self.promised == 0;
+        self.entry.update(|entry| {
+            entry.bytes_sent += len;
+            entry.complete |= complete;
+        });
         Ok(Some(piece))
     }
 }

@@ -442,7 +442,7 @@ fn send(
                 None
             },
             cut: cut(fault),
-            limit: declared.min(len),
+            promised: declared,
             drip: if let Fault::Drip { rate } = fault {
                 Some((Pacer::default(), *rate))
             } else {

@@ -618,8 +618,9 @@ fn chunk(text: &str) -> Option<(u64, u64)> {
     (first <= last && last < u64::MAX).then_some((first, last))
 }
 
-/// Whether a client that sends these `Accept` headers takes this type. One that sends none takes
-/// only what registries of old had, which is not served here.
+/// Whether a client that sends these `Accept` headers takes this type. Wildcards do not count, as
+/// with the reference registry: HTTP libraries send `*/*` of their own accord, and a client that
+/// forgot to list its types must find out here.
 fn accepts(request: &Request, media_type: &str) -> bool {
     request
         .headers
@@ -628,7 +629,7 @@ fn accepts(request: &Request, media_type: &str) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .any(|range| range == "*/*" || range == "application/*" || range == media_type)
+        .any(|range| range == media_type)
 }
 
 fn manifest_unknown() -> Reply {
