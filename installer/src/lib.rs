@@ -5,13 +5,20 @@
 //! argument parsing or terminals: what happens is told to a caller-supplied observer.
 
 mod archive;
+mod link;
+mod prefix;
 mod prepare;
 mod solve;
 mod store;
+mod transaction;
 
 pub use archive::{
     ArchiveError, ArchiveFormat, CancelFlag, EntryProblem, ExtractLimits, ExtractSummary,
     LimitKind, extract,
+};
+pub use link::{LinkError, LinkMethod, LinkObserver, LinkOptions, LinkPackage, LinkWarning};
+pub use prefix::{
+    Frozen, HistoryEntry, LockedPrefix, Prefix, append_history, register_environment,
 };
 pub use prepare::{ChannelMirrors, FetchedPackage, PrepareError, Prepared, Preparer};
 pub use solve::{
@@ -22,4 +29,7 @@ pub use solve::{
 pub use store::{
     Begin, ByteFeed, Extraction, FeedClosed, FeedReader, ParseStoreKeyError, Store, StoreEntry,
     StoreError, StoreKey, StoreSize, StreamingExtraction, Swept, byte_feed,
+};
+pub use transaction::{
+    Plan, PlannedLink, Recovery, Respec, Summary, Transaction, Wanted, topological_order,
 };

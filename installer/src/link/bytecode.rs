@@ -1,0 +1,144 @@
+//! Compiling the modules of `noarch: python` packages with the environment's own python.
+
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::process::{Ended, Running};
+
+/// A module and where its byte code goes, both relative to the prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Module {
+    pub(crate) source: String,
+    pub(crate) byte_code: String,
+}
+
+/// How a compilation went. What it made is seen by looking for the files.
+#[derive(Debug)]
+pub(crate) enum Compilation {
+    /// Every process ended well. Single modules may have failed, as in conda.
+    Done,
+    /// Not all of it could be done, and why.
+    Failed(String),
+    Cancelled,
+}
+
+/// Reads pairs of lines, module and byte code, and goes on whatever happens to one module.
+///
+/// It must run on every python from 2.7 on. `-S` and an isolated path keep packages that are
+/// only half there from being imported.
+const SCRIPT: &str = "\
+import sys, py_compile
+read = getattr(sys.stdin, 'buffer', sys.stdin).read
+names = read().decode('utf-8').split('\\0')[:-1]
+for source, target in zip(names[0::2], names[1::2]):
+    try:
+        py_compile.compile(source, target, None, True)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        pass
+";
+
+/// Modules per process below which another process costs more than it gains.
+const WORTH_A_PROCESS: usize = 64;
+
+/// A generous bound: an interpreter that hangs must not hang the install.
+const BASE_TIME: Duration = Duration::from_secs(120);
+const TIME_PER_MODULE: Duration = Duration::from_millis(200);
+
+/// Compiles `modules` in at most `workers` processes of `python` (absolute).
+pub(crate) fn compile(
+    prefix: &Path,
+    python: &Path,
+    major: u64,
+    modules: &[Module],
+    workers: usize,
+    cancel: &AtomicBool,
+) -> Compilation {
+    if modules.is_empty() {
+        return Compilation::Done;
+    }
+    let workers = workers.clamp(1, modules.len().div_ceil(WORTH_A_PROCESS));
+    let count = u32::try_from(modules.len()).unwrap_or(u32::MAX);
+    let deadline = Instant::now() + BASE_TIME + TIME_PER_MODULE.saturating_mul(count);
+    let started: io::Result<Vec<Running>> = shares(prefix, modules, workers)
+        .iter()
+        .map(|share| start(prefix, python, major, share))
+        .collect();
+    let mut running = match started {
+        Ok(running) => running,
+        Err(error) => return Compilation::Failed(error.to_string()),
+    };
+    let mut failure = None;
+    for child in &mut running {
+        match child.wait(Some(deadline), cancel) {
+            Ok(Ended::Cancelled) => return Compilation::Cancelled,
+            Ok(Ended::Itself(status)) if status.success() => {}
+            Ok(Ended::Itself(status)) => {
+                let output = child.output().unwrap_or_default();
+                let last = output
+                    .lines()
+                    .rfind(|line| !line.trim().is_empty())
+                    .unwrap_or_default();
+                failure = Some(format!("python ended with {status}: {last}"));
+            }
+            Ok(Ended::TooSlow) => failure = Some("python took too long".to_owned()),
+            Err(error) => failure = Some(error.to_string()),
+        }
+    }
+    failure.map_or(Compilation::Done, Compilation::Failed)
+}
+
+/// Deals the modules out by size, largest first, each to the share with least to do.
+fn shares<'a>(prefix: &Path, modules: &'a [Module], workers: usize) -> Vec<Vec<&'a Module>> {
+    let mut sized: Vec<(u64, &Module)> = modules
+        .iter()
+        .map(|module| {
+            let size = fs::metadata(prefix.join(&module.source)).map_or(0, |data| data.len());
+            (size, module)
+        })
+        .collect();
+    sized.sort_by(|one, other| (other.0, &one.1.source).cmp(&(one.0, &other.1.source)));
+    let mut shares: Vec<(u64, Vec<&Module>)> = vec![(0, Vec::new()); workers];
+    for (size, module) in sized {
+        if let Some(share) = shares.iter_mut().min_by_key(|share| share.0) {
+            // A module costs something even when it is empty.
+            share.0 += size + 1024;
+            share.1.push(module);
+        }
+    }
+    shares
+        .into_iter()
+        .map(|share| share.1)
+        .filter(|share| !share.is_empty())
+        .collect()
+}
+
+fn start(prefix: &Path, python: &Path, major: u64, share: &[&Module]) -> io::Result<Running> {
+    let mut list: File = tempfile::tempfile()?;
+    let mut text = Vec::new();
+    for module in share {
+        for path in [&module.source, &module.byte_code] {
+            text.extend_from_slice(prefix.join(path).as_os_str().as_encoded_bytes());
+            text.push(0);
+        }
+    }
+    list.write_all(&text)?;
+    list.seek(SeekFrom::Start(0))?;
+    let mut command = Command::new(python);
+    command.args(if major >= 3 {
+        &["-I"][..]
+    } else {
+        &["-E", "-s"]
+    });
+    // SOURCE_DATE_EPOCH would turn the byte code into the kind that is checked by hash.
+    command
+        .args(["-S", "-W", "ignore", "-c", SCRIPT])
+        .current_dir(prefix)
+        .env_remove("SOURCE_DATE_EPOCH");
+    Running::start(&mut command, Stdio::from(list))
+}

@@ -1,0 +1,22 @@
+//! Changing a prefix: the plan, the order, who owns which path, and a journal that makes the
+//! change whole or undoes it.
+
+mod draft;
+mod execute;
+mod failpoint;
+mod journal;
+mod layout;
+mod order;
+mod plan;
+mod record;
+mod undo;
+
+pub use execute::{Summary, Transaction};
+pub(crate) use journal::JOURNAL;
+pub use order::topological_order;
+pub use plan::{Plan, PlannedLink, Respec, Wanted};
+pub use undo::Recovery;
+pub(crate) use undo::recover;
+
+#[cfg(test)]
+mod tests;
