@@ -402,6 +402,11 @@ pub(crate) fn replace_file_nofollow(
     io::Write::write_all(&mut File::from(file), contents)
 }
 
+/// Writes somewhere in a file.
+pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
+}
+
 fn directory_flags() -> OFlags {
     OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
 }

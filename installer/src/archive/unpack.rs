@@ -1,5 +1,4 @@
 use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
 
 use super::entry_path::{EntryPath, lossy};
 use super::error::{ArchiveError, EntryProblem, LimitKind};
@@ -7,7 +6,7 @@ use super::limits::ExtractSummary;
 use super::meter::Meter;
 use super::sparse::SparseMap;
 use super::tar_stream::{TarEntry, TarKind, TarStream};
-use super::tree::Tree;
+use super::tree::{Tree, write_at};
 
 /// What whoever unpacks writes itself; an archive's own would be out of date (CEP 32).
 const DROPPED: &[u8] = b"info/repodata_record.json";
@@ -166,7 +165,7 @@ impl<'m> Unpacker<'m> {
                         within: format!("{member}, inside a sparse file"),
                     });
                 }
-                file.write_all_at(&chunk[..n], at).map_err(failed)?;
+                write_at(&file, &chunk[..n], at).map_err(failed)?;
                 tar.consume(n);
                 at += n as u64;
                 left -= n as u64;

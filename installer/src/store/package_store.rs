@@ -2,6 +2,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::entry_file::{EntryFile, TREE};
 use super::error::StoreError;
@@ -9,6 +10,10 @@ use super::extraction::Extraction;
 use super::key::StoreKey;
 use super::lock::LockFile;
 use super::scratch::{self, Scratch};
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+/// How late [`Store::begin_when_free`] may notice that an entry was made.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 /// A package store. Cheap to clone; safe to share between threads and processes.
 ///
@@ -128,6 +133,29 @@ impl Store {
         let path = self.shared.prepare_lock(key)?;
         let lock = LockFile::attempt(&path).map_err(StoreError::io("lock", &path))?;
         lock.map(|lock| self.begin_locked(key, lock)).transpose()
+    }
+
+    /// Like [`begin`](Self::begin) for asynchronous code, on a tokio runtime. Cancel-safe: a
+    /// dropped call holds nothing, whereas a thread that waits for a lock cannot be stopped.
+    ///
+    /// Looks again every now and then, at most 160 ms after the entry was made. Do not
+    /// call it with a permit in hand that other extractions need: two processes that each wait
+    /// for the other's entries would never get on.
+    pub async fn begin_when_free(&self, key: StoreKey) -> Result<Begin, StoreError> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let store = self.clone();
+            let attempt = tokio::task::spawn_blocking(move || store.try_begin(&key));
+            let begun = attempt.await.map_err(|e| {
+                let dir = self.shared.entry_dir(&key);
+                StoreError::io("begin", &dir)(io::Error::other(e))
+            })??;
+            if let Some(begun) = begun {
+                return Ok(begun);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// For a package without any digest, a local file for instance: the key follows with

@@ -10,8 +10,9 @@ const FEED_BYTES: usize = 1 << 20;
 
 /// An extraction that is fed by asynchronous code while it runs on a blocking thread.
 ///
-/// Dropping it stops the extraction and removes what it wrote, soon after, on its own thread;
-/// [`abort`](Self::abort) waits for that.
+/// Dropping it stops the extraction and removes what it wrote: soon after, on the extraction's own
+/// thread, or at once, if all was unpacked already. [`abort`](Self::abort) waits for that without
+/// blocking.
 #[derive(Debug)]
 pub struct StreamingExtraction {
     feed: Option<ByteFeed>,
