@@ -54,6 +54,8 @@ pub(crate) enum SettingsError {
     Platform { text: String },
     #[error("the user's {what} directory is not known: set HOME, or name it with {option}")]
     NoHome { what: &'static str, option: &'static str },
+    #[error("conda has no name for this machine's platform: name one with --platform")]
+    NoPlatform,
     #[error("--jobs must be at least 1")]
     Jobs,
 }
@@ -99,7 +101,7 @@ pub(crate) struct Settings {
     pub(crate) channel_alias: Setting<Url>,
     pub(crate) channel_priority: Setting<Priority>,
     pub(crate) mirrors: Setting<Vec<PathBuf>>,
-    pub(crate) platform: Setting<rattler_conda_types::Platform>,
+    pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
 }
@@ -152,7 +154,8 @@ impl Settings {
         let file_mirrors = file.mirrors.map(|list| list.into_iter().map(from_file).collect());
         let mirrors = pick(mirrors, file_mirrors, || Ok(Vec::new()))?;
         let platform = pick(install.and_then(|i| i.platform.clone()), file.platform, || {
-            Ok(rattler_conda_types::Platform::current().to_string())
+            let current = rattler_conda_types::Subdir::current();
+            Ok(current.ok_or(SettingsError::NoPlatform)?.to_string())
         })?;
         let platform = match platform.value.parse() {
             Ok(value) => Setting { value, origin: platform.origin },

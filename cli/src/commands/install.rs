@@ -18,6 +18,7 @@ use taipan_installer::{
 };
 use taipan_transfer::Engine;
 
+use super::package::PackageLine;
 use crate::{
     args::{InstallArgs, Priority},
     context::Context,
@@ -310,37 +311,13 @@ impl Install<'_> {
 
     fn show_plan(&self, plan: &Plan, missing: usize, size: u64, solve_time: Duration) {
         #[derive(Serialize)]
-        struct Line<'a> {
-            name: &'a str,
-            version: String,
-            build: &'a str,
-            channel: Option<&'a str>,
-            subdir: &'a str,
-            url: String,
-            size: Option<u64>,
-            sha256: Option<String>,
-        }
-        #[derive(Serialize)]
         struct Planned<'a> {
-            link: Vec<Line<'a>>,
-            unlink: Vec<Line<'a>>,
+            link: Vec<PackageLine<'a>>,
+            unlink: Vec<PackageLine<'a>>,
             unchanged: usize,
             download_count: usize,
             download_bytes: u64,
             solve_seconds: f64,
-        }
-        fn line(record: &RepoDataRecord) -> Line<'_> {
-            let package = &record.package_record;
-            Line {
-                name: package.name.as_source(),
-                version: package.version.to_string(),
-                build: &package.build,
-                channel: record.channel.as_deref(),
-                subdir: &package.subdir,
-                url: record.url.to_string(),
-                size: package.size,
-                sha256: package.sha256.map(|digest| format!("{digest:x}")),
-            }
         }
         let mut gone: BTreeMap<&str, &PackageRecord> = plan
             .unlink
@@ -359,7 +336,7 @@ impl Install<'_> {
             rows.push(vec![
                 format!("{sign} {}", package.name.as_source()),
                 package.version.to_string(),
-                package.build.clone(),
+                package.build.to_string(),
                 package.size.map(bytes).unwrap_or_default(),
                 was.unwrap_or_default(),
             ]);
@@ -368,7 +345,7 @@ impl Install<'_> {
             rows.push(vec![
                 format!("- {name}"),
                 package.version.to_string(),
-                package.build.clone(),
+                package.build.to_string(),
             ]);
         }
         if rows.is_empty() {
@@ -384,8 +361,8 @@ impl Install<'_> {
             ));
         }
         let planned = Planned {
-            link: plan.link.iter().map(|link| line(&link.record)).collect(),
-            unlink: plan.unlink.iter().map(|record| line(&record.repodata_record)).collect(),
+            link: plan.link.iter().map(|link| PackageLine::new(&link.record)).collect(),
+            unlink: plan.unlink.iter().map(|record| PackageLine::new(&record.repodata_record)).collect(),
             unchanged: plan.keep.len(),
             download_count: missing,
             download_bytes: size,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use taipan_installer::Prefix;
 
+use super::package::PackageLine;
 use crate::{
     args::ListArgs,
     error::AppError,
@@ -13,16 +14,9 @@ use crate::{
 /// One line per installed package, sorted by name.
 pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> {
     #[derive(Serialize)]
-    struct Package<'a> {
-        name: &'a str,
-        version: String,
-        build: &'a str,
-        build_number: u64,
-        channel: Option<&'a str>,
-        subdir: &'a str,
-        url: String,
-        sha256: Option<String>,
-        size: Option<u64>,
+    struct Installed<'a> {
+        #[serde(flatten)]
+        package: PackageLine<'a>,
         requested_specs: &'a [String],
     }
     let prefix = Prefix::open(&args.prefix)?;
@@ -45,26 +39,17 @@ pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> 
         {
             continue;
         }
-        let channel = repodata.channel.as_deref();
         rows.push(vec![
             package.name.as_source().to_owned(),
             package.version.to_string(),
-            package.build.clone(),
-            channel.unwrap_or_default().to_owned(),
+            package.build.to_string(),
+            repodata.channel.as_deref().unwrap_or_default().to_owned(),
         ]);
-        let line = Package {
-            name: package.name.as_source(),
-            version: package.version.to_string(),
-            build: &package.build,
-            build_number: package.build_number,
-            channel,
-            subdir: &package.subdir,
-            url: repodata.url.to_string(),
-            sha256: package.sha256.map(|digest| format!("{digest:x}")),
-            size: package.size,
+        let installed = Installed {
+            package: PackageLine::new(repodata),
             requested_specs: &record.requested_specs,
         };
-        printer.object("package", &line);
+        printer.object("package", &installed);
         if printer.is_closed() {
             return Ok(Exit::Done);
         }

@@ -5,3 +5,4 @@ pub(crate) mod info;
 pub(crate) mod install;
 pub(crate) mod list;
 mod mirrors;
+mod package;

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::{
     archive::{ArchiveFormat, ExtractLimits},
-    store::{Begin, Store, StoreEntry, StoreError, StoreKey},
+    store::{Begin, Store, StoreError, StoreKey},
 };
 use sink::ExtractSink;
 
