@@ -160,7 +160,7 @@ pub(crate) fn info_files(
             source: Some(source),
         }
     };
-    let reader: Box<dyn Read + '_> = if file_name.ends_with(".conda") {
+    let reader: Box<dyn Read + '_> = if file_name.rsplit('.').next() == Some("conda") {
         let broken = |source: zip::result::ZipError| ArchiveError {
             what: "no zip",
             source: Some(io::Error::other(source)),
@@ -170,7 +170,7 @@ pub(crate) fn info_files(
             .file_names()
             .filter_map(Result::ok)
             .find(|name| name.starts_with("info-") && name.ends_with(".tar.zst"))
-            .map(|name| name.into_owned())
+            .map(std::borrow::Cow::into_owned)
             .ok_or(ArchiveError {
                 what: "no info member",
                 source: None,

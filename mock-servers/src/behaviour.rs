@@ -221,7 +221,7 @@ pub enum Fault {
     /// `Content-Length` is wrong by this much. If it promises too much, the connection closes
     /// after the body; if too little, the body is cut at the promise.
     WrongLength { delta: i64 },
-    /// Another ETag than the file has, as if the file had just been replaced by an equal one.
+    /// Another entity tag than the file has, as if the file had just been replaced by an equal one.
     ChangedEtag,
     /// 307 to this address; if it ends with a slash, the path and query of the request are
     /// appended.

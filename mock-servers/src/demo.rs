@@ -144,7 +144,7 @@ fn library() -> Package {
         .build_string("h0de3a11_4", 4)
         .depends("__linux")
         .constrains("demo-legacy >=0.9")
-        .add(PackageFile {
+        .add_file(PackageFile {
             path: "lib/libdemo.so.1.2.3".to_owned(),
             bytes: bytes.into(),
             mode: 0o755,

@@ -13,6 +13,7 @@ use crate::oci::{BearerAuth, OciAuth, OciServer};
 use crate::refusing::RefusingServer;
 use crate::s3::{S3Keys, S3Server};
 use crate::server::Server;
+use crate::site::Site;
 
 const BUCKET: &str = "demo-mirror";
 const PREFIX: &str = "channels/demo";
@@ -130,116 +131,41 @@ impl Fleet {
 
     /// Starts the mirrors of a channel that is already built.
     pub async fn start(channel: DemoChannel) -> io::Result<Self> {
-        let fast = HttpServer::builder(channel.site())
-            .prefix("demo")
-            .behaviour(Behaviour::new().with_latency(Duration::from_millis(5)))
-            .start()
-            .await?;
-        let slow = HttpServer::builder(channel.site())
-            .prefix("pub/conda/demo")
-            .behaviour(
-                Behaviour::new()
-                    .with_latency(Duration::from_millis(150))
-                    .with_rate(400_000)
-                    .with_total_rate(800_000),
-            )
-            .start()
-            .await?;
-        let dead = RefusingServer::start()?;
+        let milliseconds = Duration::from_millis;
+        let fast = Behaviour::new().with_latency(milliseconds(5));
+        let slow = Behaviour::new()
+            .with_latency(milliseconds(150))
+            .with_rate(400_000)
+            .with_total_rate(800_000);
         // A damaged disk: this one file is wrong, every time and at the same place.
-        let rule = Rule::always(
+        let damage = Rule::always(
             Matcher::contains("/demo-corpus-"),
             Fault::Corrupt { at: 4_321 },
         );
-        let corrupt = HttpServer::builder(channel.site())
-            .prefix("mirror/demo")
-            .behaviour(
-                Behaviour::new()
-                    .with_latency(Duration::from_millis(2))
-                    .with_rule(rule),
-            )
-            .start()
-            .await?;
-        let keys = S3Keys::new(
-            "DEMOACCESSKEY0000001",
-            "demo-secret-key-that-guards-nothing",
-        );
-        let bucket = crate::site::Site::new();
-        for (path, object) in channel.site().objects() {
-            bucket.put(&format!("{PREFIX}/{path}"), object);
-        }
-        let s3 = S3Server::builder()
-            .bucket(BUCKET, bucket)
-            .keys(keys.clone())
-            .behaviour(
-                Behaviour::new()
-                    .with_latency(Duration::from_millis(20))
-                    .with_rate(8_000_000),
-            )
-            .start()
-            .await?;
-        let oci = OciServer::builder()
-            .auth(OciAuth::Bearer(
-                BearerAuth::new().forbidding_unknown_repositories(),
-            ))
-            .behaviour(
-                Behaviour::new()
-                    .with_latency(Duration::from_millis(15))
-                    .with_rate(6_000_000),
-            )
-            .start()
-            .await?;
-        oci.publish(&channel.site(), NAMESPACE)
-            .map_err(io::Error::other)?;
-
+        let corrupt = Behaviour::new()
+            .with_latency(milliseconds(2))
+            .with_rule(damage);
         let mirrors = vec![
-            FleetMirror {
-                name: "fast",
-                description: "HTTP, quick and right",
-                location: Location::Http { url: fast.url() },
-                host: Host::Http(fast),
-            },
-            FleetMirror {
-                name: "slow",
-                description: "HTTP, 150 ms away, 0.4 MB/s a connection",
-                location: Location::Http { url: slow.url() },
-                host: Host::Http(slow),
-            },
-            FleetMirror {
-                name: "dead",
-                description: "refuses connections",
-                location: Location::Http {
-                    url: format!("{}demo/", dead.url()),
-                },
-                host: Host::Refusing(dead),
-            },
-            FleetMirror {
-                name: "corrupt",
-                description: "HTTP, quick, one package damaged",
-                location: Location::Http { url: corrupt.url() },
-                host: Host::Http(corrupt),
-            },
-            FleetMirror {
-                name: "s3",
-                description: "S3 bucket, signed requests",
-                location: Location::S3 {
-                    endpoint: s3.endpoint(),
-                    bucket: BUCKET.to_owned(),
-                    prefix: PREFIX.to_owned(),
-                    region: REGION.to_owned(),
-                    keys,
-                },
-                host: Host::S3(s3),
-            },
-            FleetMirror {
-                name: "oci",
-                description: "OCI registry, bearer tokens",
-                location: Location::Oci {
-                    host: oci.host(),
-                    namespace: NAMESPACE.to_owned(),
-                },
-                host: Host::Oci(oci),
-            },
+            http(&channel, "fast", "HTTP, quick and right", "demo", fast).await?,
+            http(
+                &channel,
+                "slow",
+                "HTTP, 150 ms away, 0.4 MB/s a connection",
+                "pub/conda/demo",
+                slow,
+            )
+            .await?,
+            refusing()?,
+            http(
+                &channel,
+                "corrupt",
+                "HTTP, quick, one package damaged",
+                "mirror/demo",
+                corrupt,
+            )
+            .await?,
+            s3(&channel).await?,
+            oci(&channel).await?,
         ];
         Ok(Self { channel, mirrors })
     }
@@ -297,6 +223,94 @@ impl Fleet {
             server.shutdown().await;
         }
     }
+}
+
+async fn http(
+    channel: &DemoChannel,
+    name: &'static str,
+    description: &'static str,
+    prefix: &str,
+    behaviour: Behaviour,
+) -> io::Result<FleetMirror> {
+    let server = HttpServer::builder(channel.site())
+        .prefix(prefix)
+        .behaviour(behaviour)
+        .start()
+        .await?;
+    Ok(FleetMirror {
+        name,
+        description,
+        location: Location::Http { url: server.url() },
+        host: Host::Http(server),
+    })
+}
+
+fn refusing() -> io::Result<FleetMirror> {
+    let server = RefusingServer::start()?;
+    Ok(FleetMirror {
+        name: "dead",
+        description: "refuses connections",
+        location: Location::Http {
+            url: format!("{}demo/", server.url()),
+        },
+        host: Host::Refusing(server),
+    })
+}
+
+async fn s3(channel: &DemoChannel) -> io::Result<FleetMirror> {
+    let keys = S3Keys::new(
+        "DEMOACCESSKEY0000001",
+        "demo-secret-key-that-guards-nothing",
+    );
+    let bucket = Site::new();
+    for (path, object) in channel.site().objects() {
+        bucket.put(&format!("{PREFIX}/{path}"), object);
+    }
+    let behaviour = Behaviour::new()
+        .with_latency(Duration::from_millis(20))
+        .with_rate(8_000_000);
+    let server = S3Server::builder()
+        .bucket(BUCKET, bucket)
+        .keys(keys.clone())
+        .behaviour(behaviour)
+        .start()
+        .await?;
+    Ok(FleetMirror {
+        name: "s3",
+        description: "S3 bucket, signed requests",
+        location: Location::S3 {
+            endpoint: server.endpoint(),
+            bucket: BUCKET.to_owned(),
+            prefix: PREFIX.to_owned(),
+            region: REGION.to_owned(),
+            keys,
+        },
+        host: Host::S3(server),
+    })
+}
+
+async fn oci(channel: &DemoChannel) -> io::Result<FleetMirror> {
+    let auth = BearerAuth::new().forbidding_unknown_repositories();
+    let behaviour = Behaviour::new()
+        .with_latency(Duration::from_millis(15))
+        .with_rate(6_000_000);
+    let server = OciServer::builder()
+        .auth(OciAuth::Bearer(auth))
+        .behaviour(behaviour)
+        .start()
+        .await?;
+    server
+        .publish(&channel.site(), NAMESPACE)
+        .map_err(io::Error::other)?;
+    Ok(FleetMirror {
+        name: "oci",
+        description: "OCI registry, bearer tokens",
+        location: Location::Oci {
+            host: server.host(),
+            namespace: NAMESPACE.to_owned(),
+        },
+        host: Host::Oci(server),
+    })
 }
 
 /// A basic string of TOML. Addresses hold no control characters.

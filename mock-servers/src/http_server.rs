@@ -138,7 +138,7 @@ impl SiteHandler {
         match object {
             Some(object) => {
                 let mut reply = object::serve(request, &object);
-                if request.path.ends_with(".json") {
+                if request.path.rsplit('.').next() == Some("json") {
                     reply = reply.with(header::CONTENT_TYPE, "application/json");
                 }
                 reply

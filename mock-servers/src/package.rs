@@ -213,7 +213,7 @@ impl PackageBuilder {
     /// Adds a file of mode 0644 without placeholder.
     #[must_use]
     pub fn file(self, path: impl Into<String>, bytes: impl Into<Bytes>) -> Self {
-        self.add(PackageFile {
+        self.add_file(PackageFile {
             path: path.into(),
             bytes: bytes.into(),
             mode: 0o644,
@@ -230,7 +230,7 @@ impl PackageBuilder {
         } else {
             Placeholder::None
         };
-        self.add(PackageFile {
+        self.add_file(PackageFile {
             path: path.into(),
             bytes: text.into(),
             mode: 0o755,
@@ -240,7 +240,7 @@ impl PackageBuilder {
 
     /// Adds a file with all its properties.
     #[must_use]
-    pub fn add(mut self, file: PackageFile) -> Self {
+    pub fn add_file(mut self, file: PackageFile) -> Self {
         self.files.push(file);
         self
     }

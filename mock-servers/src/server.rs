@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -282,7 +283,7 @@ async fn answer<H: Handler>(
     let slow = if let Fault::SlowFirstByte(delay) = fault {
         delay
     } else {
-        latency * 0
+        Duration::ZERO
     };
     if !(latency + slow).is_zero() {
         tokio::time::sleep(latency + slow).await;

@@ -64,7 +64,7 @@ async fn code(response: Response) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_blob_and_its_manifest_go_up_and_come_down() {
+async fn blobs_go_up_come_down_and_are_mounted() {
     let server = OciServer::start().await.unwrap();
     let data = b"some layer";
     let config = b"{}";
@@ -121,7 +121,25 @@ async fn a_blob_and_its_manifest_go_up_and_come_down() {
             .as_u16(),
         202
     );
+    assert_eq!(
+        send(&server, Method::DELETE, &blob, &[], b"")
+            .await
+            .status()
+            .as_u16(),
+        202
+    );
+    assert_eq!(get(&server, &blob, &[]).await.status().as_u16(), 404);
+    let bad_name = get(&server, "/v2/Bad__Name/tags/list", &[]).await;
+    assert_eq!(bad_name.status().as_u16(), 404);
+}
 
+#[tokio::test]
+async fn manifests_are_checked_and_only_given_to_who_accepts_them() {
+    let server = OciServer::start().await.unwrap();
+    let data = b"some layer";
+    let config = b"{}";
+    server.add_blob("ns/repo", &data[..]);
+    server.add_blob("ns/repo", &config[..]);
     let manifest = |layer: &str| {
         format!(
             "{{\"schemaVersion\":2,\"mediaType\":\"{MANIFEST}\",\"config\":{{\"digest\":\"{}\"}},\
@@ -168,21 +186,6 @@ async fn a_blob_and_its_manifest_go_up_and_come_down() {
     );
     let gone = get(&server, path, &[("accept", MANIFEST)]).await;
     assert_eq!(code(gone).await, (404, "MANIFEST_UNKNOWN".to_owned()));
-    assert_eq!(
-        send(&server, Method::DELETE, &blob, &[], b"")
-            .await
-            .status()
-            .as_u16(),
-        202
-    );
-    assert_eq!(get(&server, &blob, &[]).await.status().as_u16(), 404);
-    assert_eq!(
-        get(&server, "/v2/Bad__Name/tags/list", &[])
-            .await
-            .status()
-            .as_u16(),
-        404
-    );
 }
 
 #[tokio::test]
@@ -363,7 +366,7 @@ async fn bearer(response: Response) -> String {
 async fn tokens_are_for_one_scope_and_for_a_time() {
     let auth = BearerAuth::new()
         .with_credentials("me", "pw")
-        .with_lifetime(Duration::from_secs(60))
+        .with_lifetime(Duration::from_mins(1))
         .forbidding_unknown_repositories();
     let server = OciServer::builder()
         .auth(OciAuth::Bearer(auth))

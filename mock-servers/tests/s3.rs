@@ -41,7 +41,9 @@ fn now(offset_seconds: i64) -> String {
     let seconds = seconds.checked_add_signed(offset_seconds).unwrap();
     let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
     let mut year = 1970;
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     while days >= 365 + u64::from(leap(year)) {
         days -= 365 + u64::from(leap(year));
         year += 1;
@@ -242,9 +244,9 @@ async fn signatures_are_verified() {
         (400, "XAmzContentSHA256Mismatch".to_owned())
     );
     assert!(!site.contains("new"));
-    let malformed = client().get(format!("{}{path}", server.endpoint()));
-    let malformed = malformed.header("authorization", "AWS4-HMAC-SHA256 Credential=é");
-    assert_eq!(malformed.send().await.unwrap().status().as_u16(), 400);
+    let nonsense = client().get(format!("{}{path}", server.endpoint()));
+    let nonsense = nonsense.header("authorization", "AWS4-HMAC-SHA256 Credential=é");
+    assert_eq!(nonsense.send().await.unwrap().status().as_u16(), 400);
 }
 
 #[tokio::test]
@@ -475,13 +477,14 @@ async fn uploads_in_parts_are_put_together() {
         .unwrap();
     assert_eq!(listed.matches("<PartNumber>").count(), 3);
     let complete = |numbers: &'static [usize], headers: &'static [(&str, &str)]| {
-        let parts: String = numbers
+        let parts: Vec<String> = numbers
             .iter()
             .map(|number| {
                 let etag = etags[number - 1].replace('"', "&quot;");
                 format!("<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>")
             })
             .collect();
+        let parts = parts.concat();
         let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
         let path = format!("/bucket/big?uploadId={id}");
         let signer = &signer;

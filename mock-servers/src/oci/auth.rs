@@ -143,31 +143,26 @@ impl Gate {
             .clear();
     }
 
-    /// `Err` is the answer to be given instead.
-    pub(crate) fn check(
+    /// The answer to be given instead, if the request is not allowed.
+    pub(crate) fn refusal(
         &self,
         request: &Request,
         repository: Option<&str>,
         action: &str,
-    ) -> Result<(), Reply> {
+    ) -> Option<Reply> {
         let sent = request.header("authorization");
         match &self.auth {
-            OciAuth::None => Ok(()),
+            OciAuth::None => None,
             OciAuth::Basic { user, password } => {
-                if sent == Some(&basic(user, password)) {
-                    return Ok(());
-                }
-                Err(unauthorized("Basic realm=\"mock-registry\""))
+                let allowed = sent == Some(&basic(user, password));
+                (!allowed).then(|| unauthorized("Basic realm=\"mock-registry\""))
             }
             OciAuth::Bearer(_) => {
                 let scheme = sent.and_then(|value| value.split_once(' '));
                 let token = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
                 let problem = match token {
                     None => "",
-                    Some((_, token)) => match self.judge(token.trim(), repository, action) {
-                        None => return Ok(()),
-                        Some(problem) => problem,
-                    },
+                    Some((_, token)) => self.judge(token.trim(), repository, action)?,
                 };
                 let mut challenge =
                     format!("Bearer realm=\"{}\",service=\"{SERVICE}\"", self.realm);
@@ -177,12 +172,12 @@ impl Gate {
                     } else {
                         "pull,push"
                     };
-                    challenge.push_str(&format!(",scope=\"repository:{repository}:{actions}\""));
+                    challenge.extend([",scope=\"repository:", repository, ":", actions, "\""]);
                 }
                 if !problem.is_empty() {
-                    challenge.push_str(&format!(",error=\"{problem}\""));
+                    challenge.extend([",error=\"", problem, "\""]);
                 }
-                Err(unauthorized(&challenge))
+                Some(unauthorized(&challenge))
             }
         }
     }

@@ -206,7 +206,7 @@ fn push_package(
             &format!("{file_name}/info/index.json"),
         ),
     ];
-    push_manifest(store, repository, &[tag], layers);
+    push_manifest(store, repository, &[tag], &layers);
     Ok(())
 }
 
@@ -228,7 +228,7 @@ fn push_repodata(
             layers.push(layer(store, repository, media_type, bytes, &file_name));
         }
     }
-    push_manifest(store, repository, &["latest", CREATION_TIME], layers);
+    push_manifest(store, repository, &["latest", CREATION_TIME], &layers);
     Ok(())
 }
 
@@ -250,7 +250,7 @@ fn descriptor(media_type: &str, digest: &str, size: usize, title: &str) -> Value
     })
 }
 
-fn push_manifest(store: &Store, repository: &str, tags: &[&str], layers: Vec<Value>) {
+fn push_manifest(store: &Store, repository: &str, tags: &[&str], layers: &[Value]) {
     let config = store.add_bytes(repository, Bytes::from_static(b"{}"));
     let manifest = json!({
         "schemaVersion": 2,

@@ -116,6 +116,10 @@ impl Deref for OciServer {
 }
 
 #[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each set by its name"
+)]
 struct Options {
     referrers: bool,
     without_single_post: bool,
@@ -255,7 +259,7 @@ impl Registry {
             (_, &Method::DELETE) => "delete",
             _ => "push",
         };
-        if let Err(reply) = self.gate.check(request, route.repository(), action) {
+        if let Some(reply) = self.gate.refusal(request, route.repository(), action) {
             return Ok(reply);
         }
         let method = request.method.clone();

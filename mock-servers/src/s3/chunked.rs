@@ -111,7 +111,7 @@ fn decode(
                 return Err(S3Error::SignatureDoesNotMatch);
             }
         } else {
-            trailer.push_str(&format!("{name}:{value}\n"));
+            trailer.extend([&name, ":", value, "\n"]);
             sums.push((name, value.to_owned()));
         }
     }

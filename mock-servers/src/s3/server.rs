@@ -322,7 +322,7 @@ fn delete_many(site: &Site, body: &[u8]) -> Result<Reply, S3Error> {
         let key = xml::text(object, "Key").ok_or(S3Error::InvalidRequest)?;
         site.remove(&key);
         if !quiet {
-            inner.push_str(&format!("<Deleted>{}</Deleted>", element("Key", &key)));
+            inner.extend(["<Deleted>", &element("Key", &key), "</Deleted>"]);
         }
     }
     Ok(xml::reply(StatusCode::OK, "DeleteResult", &inner))

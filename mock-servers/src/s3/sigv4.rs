@@ -13,7 +13,7 @@ use crate::uri;
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
 /// How far the clock of a client may be off.
-const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+const MAX_SKEW: Duration = Duration::from_mins(15);
 
 /// What of a signature the body still needs.
 #[derive(Debug, Clone)]
