@@ -14,7 +14,8 @@ use resolvo::{Problem, Solver, UnsolvableOrCancelled, conflict::Conflict};
 
 use super::{
     error::{ConflictingSpec, Explanation},
-    provider::{Provider, Question},
+    provider::Provider,
+    question::Question,
 };
 use graph::Graph;
 

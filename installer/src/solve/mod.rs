@@ -4,10 +4,12 @@
 //! candidates for a name, in which order they are tried, what a spec matches, and how a failure is
 //! told. Everything is read lazily: a name's records are parsed when the search reaches the name.
 
+mod candidate;
 mod error;
 mod explain;
 mod order;
 mod provider;
+mod question;
 mod spec;
 mod suggest;
 mod virtual_packages;

@@ -6,7 +6,8 @@ use resolvo::{NameId, SolvableId, VersionSetId};
 
 use super::{
     ChannelPriority,
-    provider::{Candidate, Needs, Provider, What},
+    candidate::{Candidate, Needs, What},
+    provider::Provider,
 };
 
 /// The best candidate that a spec allows: not burdened by `track_features`, then the newest.
@@ -128,13 +129,15 @@ impl Provider<'_> {
         }
         let package = self.package(self.pool.resolve_version_set_package_name(version_set));
         let matching = self.matching(version_set);
+        // What the user rules out is of no use: with `python=3.9` asked for, a build for any
+        // python and one for 3.9 are equally good.
+        let asked_for = self.asked_for(self.pool.resolve_version_set_package_name(version_set));
         let best = package
             .candidates
             .iter()
-            .zip(matching.iter())
-            .filter(|&(_, &matches)| matches)
-            .map(|(&solvable, _)| self.candidate(solvable))
-            .filter(|candidate| candidate.excluded.is_none())
+            .map(|&solvable| self.candidate(solvable))
+            .filter(|candidate| matching[candidate.index] && candidate.excluded.is_none())
+            .filter(|candidate| asked_for.iter().all(|spec| spec[candidate.index]))
             .map(|candidate| Best {
                 unburdened: track_features(candidate) == 0,
                 version_rank: candidate.version_rank,

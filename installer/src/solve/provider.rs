@@ -4,157 +4,34 @@ use std::{
     any::Any,
     cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
-    fmt::{self, Display},
+    fmt::Display,
     rc::Rc,
     sync::atomic::Ordering as AtomicOrdering,
     time::Instant,
 };
 
 use rattler_conda_types::{
-    Channel, GenericVirtualPackage, MatchSpec, Matches, NamelessMatchSpec, PackageName,
-    ParseMatchSpecOptions, RepoDataRecord, Version,
+    Channel, MatchSpec, Matches, NamelessMatchSpec, PackageName, ParseMatchSpecOptions,
+    RepoDataRecord,
 };
 use resolvo::{
-    Candidates, Condition, ConditionId, ConditionalRequirement, Dependencies, DependencyProvider,
+    Candidates, Condition, ConditionId, Dependencies, DependencyProvider,
     HintDependenciesAvailable, Interner, KnownDependencies, NameId, SolvableId, SolverCache,
-    StringId, VersionSetId, VersionSetUnionId,
-    utils::{Pool, VersionSet},
+    StringId, VersionSetId, VersionSetUnionId, utils::Pool,
 };
 
 use super::{
     ChannelIndexes, ChannelPriority, SolveError, SolveRequest, SpecOrigin, UpdatePolicy,
+    candidate::{Candidate, Needs, Package, Spec, What},
     exact_name, is_virtual,
+    question::{Question, Wish},
 };
-
-/// A spec without its name, which the pool keeps beside it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Spec(pub(super) NamelessMatchSpec);
-
-impl VersionSet for Spec {
-    type V = Candidate;
-}
-
-/// One thing that can be chosen for a name.
-#[derive(Debug)]
-pub(super) struct Candidate {
-    pub(super) what: What,
-    /// Its place among the candidates of its name.
-    pub(super) index: usize,
-    /// The place of its channel in the request; installed records that no channel has come last.
-    pub(super) channel: usize,
-    /// Compares as the version does within the name: the higher the newer. Equal versions share
-    /// a rank.
-    pub(super) version_rank: u32,
-    /// Why it must not be chosen.
-    pub(super) excluded: Option<StringId>,
-    dependencies: OnceCell<Result<Needs, StringId>>,
-}
-
-/// What a candidate is.
-#[derive(Debug)]
-pub(super) enum What {
-    Record(Box<RepoDataRecord>),
-    Virtual(GenericVirtualPackage),
-}
-
-/// The dependencies of a candidate, parsed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Needs {
-    pub(super) requires: Vec<VersionSetId>,
-    pub(super) constrains: Vec<VersionSetId>,
-}
-
-impl Candidate {
-    pub(super) fn version(&self) -> &Version {
-        match &self.what {
-            What::Record(record) => record.package_record.version.version(),
-            What::Virtual(package) => &package.version,
-        }
-    }
-
-    pub(super) fn record(&self) -> Option<&RepoDataRecord> {
-        match &self.what {
-            What::Record(record) => Some(record),
-            What::Virtual(_) => None,
-        }
-    }
-}
-
-impl Display for Candidate {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Record(record) => Display::fmt(&record.package_record, formatter),
-            What::Virtual(package) => Display::fmt(package, formatter),
-        }
-    }
-}
-
-/// What is known of a name once its records were read.
-#[derive(Debug, Default)]
-pub(super) struct Package {
-    pub(super) candidates: Vec<SolvableId>,
-    favored: Option<SolvableId>,
-    installed: Option<SolvableId>,
-    /// The channels that have the name and are not looked at, by strict priority.
-    pub(super) hidden_in: Vec<usize>,
-    /// What is wrong with the records of an index, when none could be read.
-    pub(super) unreadable: Vec<String>,
-}
 
 /// Why a search was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     Cancelled,
     Timeout,
-}
-
-/// A thing that the user wants, as the solver knows it.
-#[derive(Debug, Clone)]
-pub(super) struct Wish {
-    pub(super) origin: SpecOrigin,
-    pub(super) text: String,
-    pub(super) version_set: VersionSetId,
-}
-
-/// Everything at the root of a problem. Leaving wishes out makes an easier problem, which is how
-/// the guilty ones are found.
-#[derive(Debug, Clone)]
-pub(super) struct Question {
-    /// What the machine has. It is always part of a solution, so that `constrains` of a virtual
-    /// package is enforced.
-    machine: Vec<VersionSetId>,
-    pub(super) wishes: Vec<Wish>,
-}
-
-impl Question {
-    pub(super) fn requirements(&self) -> Vec<ConditionalRequirement> {
-        let requested = self
-            .wishes
-            .iter()
-            .filter(|wish| wish.origin == SpecOrigin::Requested);
-        self.machine
-            .iter()
-            .copied()
-            .chain(requested.map(|wish| wish.version_set))
-            .map(ConditionalRequirement::from)
-            .collect()
-    }
-
-    pub(super) fn constraints(&self) -> Vec<VersionSetId> {
-        let pins = self
-            .wishes
-            .iter()
-            .filter(|wish| wish.origin == SpecOrigin::Pin);
-        pins.map(|wish| wish.version_set).collect()
-    }
-
-    /// The same with some of the wishes.
-    pub(super) fn with(&self, wishes: Vec<Wish>) -> Self {
-        Self {
-            machine: self.machine.clone(),
-            wishes,
-        }
-    }
 }
 
 /// Supplies the search with candidates. Several searches can share one: what is read and parsed
@@ -421,6 +298,16 @@ impl<'request> Provider<'request> {
         matching
     }
 
+    /// Which candidates of a name each of the user's specs for it matches.
+    pub(super) fn asked_for(&self, name: NameId) -> Vec<Rc<[bool]>> {
+        let specs = self.request.specs.iter().filter(|spec| {
+            exact_name(spec).is_some_and(|exact| exact.as_normalized() == self.name(name))
+        });
+        specs
+            .filter_map(|spec| Some(self.matching(self.intern(spec)?)))
+            .collect()
+    }
+
     fn matches_apart_from_version(&self, spec: &NamelessMatchSpec, candidate: &Candidate) -> bool {
         match &candidate.what {
             What::Virtual(package) => spec
@@ -462,12 +349,39 @@ impl<'request> Provider<'request> {
                     .map(|text| self.parse(text))
                     .collect::<Result<Vec<_>, _>>()
             };
-            Ok(Needs {
+            let mut needs = Needs {
                 requires: parse(&record.package_record.depends)?,
                 constrains: parse(&record.package_record.constrains)?,
-            })
+            };
+            self.settle_with_itself(solvable, &mut needs)?;
+            Ok(needs)
         });
         needs.as_ref().map_err(|&reason| reason)
+    }
+
+    /// Some records speak of their own name, and resolvo cannot take a candidate that requires or
+    /// forbids itself. What the record itself fulfils says nothing; else it can never be chosen.
+    fn settle_with_itself(&self, solvable: SolvableId, needs: &mut Needs) -> Result<(), StringId> {
+        let name = self.pool.resolve_solvable(solvable).name;
+        let index = self.candidate(solvable).index;
+        for specs in [&mut needs.requires, &mut needs.constrains] {
+            let is_own =
+                |&spec: &VersionSetId| self.pool.resolve_version_set_package_name(spec) == name;
+            if let Some(spec) = specs
+                .iter()
+                .copied()
+                .filter(is_own)
+                .find(|&spec| !self.matching(spec)[index])
+            {
+                let Spec(bounds) = self.pool.resolve_version_set(spec);
+                let text = tidy(&format!("{} {bounds}", self.name(name)));
+                return Err(self
+                    .pool
+                    .intern_string(format!("demands `{text}`, which it is not itself")));
+            }
+            specs.retain(|spec| !is_own(spec));
+        }
+        Ok(())
     }
 
     fn parse(&self, text: &str) -> Result<VersionSetId, StringId> {
@@ -614,7 +528,7 @@ impl DependencyProvider for &Provider<'_> {
             candidates: package.candidates.clone(),
             favored: package.favored,
             excluded,
-            hint_dependencies_available: HintDependenciesAvailable::None,
+            hint_dependencies_available: HintDependenciesAvailable::All,
             ..Candidates::default()
         })
     }

@@ -57,12 +57,16 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
     };
     if let Some(control) = spec.find(char::is_control) {
         // Shown with escapes: the message goes to a terminal.
-        let spec = spec.escape_debug().to_string();
-        let message = "it contains a control character".to_owned();
+        let before: String = spec[..control].escape_debug().collect();
+        let escaped = spec[control..]
+            .chars()
+            .take(1)
+            .flat_map(char::escape_debug)
+            .count();
         return Err(SpecError {
-            place: control..control + 1,
-            spec,
-            message,
+            spec: spec.escape_debug().collect(),
+            message: "it contains a control character".to_owned(),
+            place: before.len()..before.len() + escaped,
             hint: None,
         });
     }
@@ -199,4 +203,99 @@ fn locate(
         at += bound.len();
     }
     (start..end, hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_are_read_as_condas_command_line_does() {
+        for (typed, understood) in [
+            ("numpy", "numpy"),
+            ("NumPy", "numpy"),
+            ("numpy=1.26", "numpy 1.26.*"),
+            ("numpy==1.26", "numpy ==1.26"),
+            ("numpy 1.26", "numpy ==1.26"),
+            ("numpy 1.26.*", "numpy 1.26.*"),
+            ("numpy=1.26.*", "numpy 1.26.*"),
+            ("python>=3.10", "python >=3.10"),
+            ("python >=3.10,<3.13", "python >=3.10,<3.13"),
+            ("python >=3.10, <3.13", "python >=3.10,<3.13"),
+            ("numpy=1.26.4=py312*", "numpy ==1.26.4 py312*"),
+            ("numpy 1.26.4 py312_0", "numpy ==1.26.4 py312_0"),
+            ("numpy[version='>=2']", "numpy >=2"),
+            (" numpy ", "numpy"),
+        ] {
+            let spec = parse_spec(typed).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(spec.to_string(), understood, "{typed}");
+        }
+        let spec = parse_spec("conda-forge/linux-64::numpy >=1").unwrap();
+        assert_eq!(spec.channel.as_ref().unwrap().name(), "conda-forge");
+        assert_eq!(spec.subdir.as_deref(), Some("linux-64"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_marked_and_explained() {
+        for (typed, mark, hint) in [
+            ("", "", "begins with a name"),
+            (">=1.26", "", "begins with a name"),
+            ("nump!y", "!y", ""),
+            ("num&py", "&", ""),
+            ("numpy@1.26", "@", "`numpy=1.26`"),
+            ("num*", "*", ""),
+            ("numpy >=", "", "quote the spec"),
+            ("numpy =>1.26", "=>1.26", "`>=1.26`"),
+            ("numpy ^1.26", "^1.26", "`~=1.26`"),
+            ("numpy >=1.26,<<2", "<<2", ""),
+            ("numpy[version='>=1'", "[version='>=1'", ""),
+            ("numpy[colour=red]", "colour", "known keys"),
+            ("numpy[extras=[blas]]", "extras", ""),
+            ("numpy[md5=12]", "[md5=12]", ""),
+        ] {
+            let error = match parse_spec(typed) {
+                Ok(spec) => panic!("{typed} was read as {spec}"),
+                Err(error) => error,
+            };
+            assert_eq!(&error.spec[error.place.clone()], mark, "{error}");
+            assert!(
+                error.hint.as_deref().unwrap_or_default().contains(hint),
+                "{error}"
+            );
+        }
+        assert_eq!(
+            parse_spec("numpy@1.26").unwrap_err().to_string(),
+            "the spec `numpy@1.26` cannot be read: `@` has no place in a name\n  numpy@1.26\n       \
+             ^\n  hint: versions are written so: `numpy=1.26`"
+        );
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let error = parse_spec("num\u{1b}[31mpy").unwrap_err();
+        assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_spec_panics(spec in "\\PC{0,30}") {
+            if let Err(error) = parse_spec(&spec) {
+                drop(error.to_string());
+            }
+        }
+
+        #[test]
+        fn nothing_like_a_spec_panics(
+            parts in proptest::collection::vec(proptest::sample::select(vec![
+                "numpy", "é", "::", "[", "]", "=", ">=", "<", "~", "^", "!", ",", "|", "(", ")",
+                " ", "1.26", "*", "version", "md5", "extras", "'", "\"", "\\", "/", ".", "#", "@",
+                "\n", "$", "https://", "file:///", "linux-64", "when",
+            ]), 0..12)
+        ) {
+            let spec = parts.concat();
+            if let Err(error) = parse_spec(&spec) {
+                drop(error.to_string());
+            }
+        }
+    }
 }

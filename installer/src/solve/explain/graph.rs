@@ -7,10 +7,7 @@ use resolvo::{
     conflict::{Conflict, ConflictCause, ConflictEdge, ConflictNode},
 };
 
-use crate::solve::{
-    error::SpecOrigin,
-    provider::{Provider, Wish},
-};
+use crate::solve::{error::SpecOrigin, provider::Provider, question::Wish};
 
 /// The clauses that make a problem unsatisfiable: who requires what, and what forbids it.
 pub(super) struct Graph<'a> {

@@ -7,9 +7,11 @@ use resolvo::{NameId, SolvableId, VersionSetId};
 
 use super::graph::{Graph, Leaf, Node};
 use crate::solve::{
+    candidate::Spec,
     error::{Reason, SpecOrigin, suggestions},
     is_virtual,
-    provider::{Spec, Wish, read_channel, tidy},
+    provider::{read_channel, tidy},
+    question::Wish,
 };
 
 /// Deeper chains of dependencies are cut.
@@ -41,8 +43,11 @@ pub(super) fn reasons(graph: &Graph<'_>, wishes: &[Wish]) -> Vec<Reason> {
             continue;
         };
         if targets.is_empty() {
-            let missing = writer.missing(wish.version_set);
-            reasons.push(Reason::new(format!("{}: {missing}", wish.text), Vec::new()));
+            let mut text = writer.missing(wish.version_set);
+            if wishes.len() > 1 {
+                text = format!("{}: {text}", wish.text);
+            }
+            reasons.push(Reason::new(text, Vec::new()));
             continue;
         }
         let mut groups = writer.candidates(&targets.iter().copied().collect(), 1);
@@ -356,7 +361,7 @@ impl Writer<'_, '_> {
             [] if !package.unreadable.is_empty() => package.unreadable.join("; "),
             [] => "no channel has it".to_owned(),
             all => format!(
-                "the channels have {name} {}, none that fits",
+                "the channels have only {name} {}",
                 self.version_range(id, all)
             ),
         }
@@ -413,7 +418,7 @@ impl Writer<'_, '_> {
                     format!("{} ({who})", if bounds.is_empty() { "any" } else { bounds })
                 })
                 .collect();
-            let text = format!("{text} would have to be at once {}", join(&parts));
+            let text = format!("{text} would have to be {} at once", join(&parts));
             reasons.push(Reason::new(text, Vec::new()));
         }
         reasons.truncate(MAX_CLASHES);
