@@ -124,7 +124,7 @@ impl Encoder {
 
     /// The stored form of `content`.
     pub(crate) fn encode(&mut self, content: &[u8]) -> Result<Vec<u8>> {
-        let Some(context) = &mut self.context else {
+        let Some(zstd) = &mut self.context else {
             return Ok(content.to_vec());
         };
         // One buffer is kept and the result copied out of it, so that what waits to be written
@@ -132,8 +132,7 @@ impl Encoder {
         self.buffer.clear();
         self.buffer
             .reserve(zstd_safe::compress_bound(content.len()));
-        context
-            .compress2(&mut self.buffer, content)
+        zstd.compress2(&mut self.buffer, content)
             .map_err(|code| Error::Compress {
                 what: "compress a chunk",
                 source: zstd_error(code),

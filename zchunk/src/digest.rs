@@ -26,6 +26,10 @@ impl HashKind {
     pub const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha512, Self::Sha512_128];
 
     /// Bytes of a digest of this kind.
+    #[allow(
+        clippy::len_without_is_empty,
+        reason = "it is the length of something else"
+    )]
     pub const fn len(self) -> usize {
         match self {
             Self::Sha1 => 20,

@@ -453,6 +453,12 @@ impl Header {
         }
     }
 
+    /// The first chunk that ends behind `offset`, which counts from the beginning of the file.
+    pub fn first_chunk_after(&self, offset: u64) -> usize {
+        let offset = offset.saturating_sub(self.len());
+        self.entries.partition_point(|entry| entry.end <= offset)
+    }
+
     /// All entries of the index, the dictionary's first.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = Chunk> + DoubleEndedIterator + '_ {
         (0..self.entries.len()).map(|index| self.chunk(index))
@@ -586,12 +592,14 @@ impl Index {
             (Field::ChunkLen, offset, len),
             (Field::ChunkRawLen, raw_offset, raw_len),
         ] {
-            if value > limits.chunk {
+            // No chunk can be larger than the address space either.
+            let limit = limits.chunk.min(isize::MAX as u64);
+            if value > limit {
                 return Err(Error::Limit {
                     field,
                     offset,
                     value,
-                    limit: limits.chunk,
+                    limit,
                 });
             }
         }

@@ -263,12 +263,11 @@ impl<S: Spool> Writer<S> {
             let start = self.ends.last().copied().unwrap_or(0);
             // However much comes at once, no more than a batch is copied before it is compressed.
             let piece = &data[..data.len().min(BATCH)];
-            let cut = match &mut self.chunker {
-                Some(chunker) => chunker.next_cut(piece),
-                None => {
-                    let room = self.max - (self.batch.len() - start);
-                    (piece.len() > room).then_some(room)
-                }
+            let cut = if let Some(chunker) = &mut self.chunker {
+                chunker.next_cut(piece)
+            } else {
+                let room = self.max - (self.batch.len() - start);
+                (piece.len() > room).then_some(room)
             };
             let take = cut.unwrap_or(piece.len());
             self.batch.extend_from_slice(&piece[..take]);

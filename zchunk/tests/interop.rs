@@ -1,6 +1,8 @@
 //! Against the C tools, in both directions. Where they are not installed the tests say so and do
 //! nothing, unless `TAIPAN_REQUIRE_REAL_SERVERS=1` says that they must be there.
 
+#![allow(clippy::print_stderr, reason = "a test that skips says so")]
+
 mod common;
 
 use std::io::{Cursor, Read};

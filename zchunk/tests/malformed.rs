@@ -1,5 +1,7 @@
 //! Bad files: refused with the reason, whatever is wrong, and without doing what they ask.
 
+#![allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
+
 mod common;
 
 use std::io::{Cursor, Read};

@@ -1,5 +1,7 @@
 //! What is written is what is read, whatever the options and however the bytes come.
 
+#![allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
+
 mod common;
 
 use std::io::{Cursor, Read};
