@@ -1,0 +1,198 @@
+//! Any one chunk of a file, and all of them at once.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use rayon::prelude::*;
+
+use crate::codec::{
+    Decoder, SharedDictionary, decode_dictionary, prepare_dictionary, verify_stored,
+};
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::header::{Chunk, Header};
+use crate::limits::Limits;
+use crate::stream::{check_body, read_exactly, read_header};
+
+/// A file at hand, for random access.
+pub struct Archive<R> {
+    inner: R,
+    header: Header,
+    dictionary: Vec<u8>,
+    decoder: Decoder,
+    stored: Vec<u8>,
+}
+
+impl<R> std::fmt::Debug for Archive<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Read + Seek> Archive<R> {
+    /// Reads and verifies header and dictionary. The file begins where `inner` begins.
+    pub fn open(mut inner: R, limits: &Limits) -> Result<Self> {
+        inner
+            .rewind()
+            .map_err(|source| Error::Read { offset: 0, source })?;
+        let header = read_header(&mut inner, limits)?;
+        let mut stored = Vec::new();
+        let first = header.chunk(0);
+        read_exactly(
+            &mut inner,
+            &mut stored,
+            first.len,
+            first.field(),
+            first.offset,
+        )?;
+        let dictionary = decode_dictionary(&header, &stored)?;
+        let prepared = prepare_dictionary(&dictionary, first.offset)?;
+        let decoder = Decoder::with_dictionary(header.compression(), prepared);
+        Ok(Self {
+            inner,
+            header,
+            dictionary,
+            decoder,
+            stored,
+        })
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The content of the dictionary; empty where the file has none.
+    pub fn dictionary(&self) -> &[u8] {
+        &self.dictionary
+    }
+
+    /// The reader beneath.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
+    /// The stored form of one chunk, verified.
+    pub fn stored_chunk(&mut self, index: usize) -> Result<Vec<u8>> {
+        self.fetch(index)?;
+        Ok(std::mem::take(&mut self.stored))
+    }
+
+    /// The content of one chunk, verified. Chunk 0 is the dictionary.
+    pub fn chunk(&mut self, index: usize) -> Result<Vec<u8>> {
+        let chunk = self.fetch(index)?;
+        let mut content = Vec::new();
+        self.decoder
+            .decode_verified(&chunk, &self.stored, &mut content)?;
+        Ok(content)
+    }
+
+    fn fetch(&mut self, index: usize) -> Result<Chunk> {
+        let count = self.header.chunk_count();
+        if index >= count {
+            return Err(Error::NoSuchChunk { index, count });
+        }
+        let chunk = self.header.chunk(index);
+        if self.header.is_detached() && index > 0 {
+            return Err(Error::Detached);
+        }
+        self.inner
+            .seek(SeekFrom::Start(chunk.offset))
+            .map_err(|source| Error::Read {
+                offset: chunk.offset,
+                source,
+            })?;
+        read_exactly(
+            &mut self.inner,
+            &mut self.stored,
+            chunk.len,
+            chunk.field(),
+            chunk.offset,
+        )?;
+        verify_stored(&chunk, &self.stored)?;
+        Ok(chunk)
+    }
+}
+
+/// How much is decompressed at a time by [`extract`]: enough to keep a few threads busy, little
+/// enough to stay in the cache. In bytes of content.
+const BATCH: u64 = 768 << 10;
+
+/// Writes the content of a whole file to `out`, decompressing on all threads of the current rayon
+/// pool, and returns the header.
+///
+/// Every chunk is verified as by [`crate::Reader`], and the checksum of the body at the end: what
+/// was written before an error must not be used. All streams are written.
+pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) -> Result<Header> {
+    let header = read_header(reader, limits)?;
+    if header.is_detached() {
+        return Err(Error::Detached);
+    }
+    let mut hasher = Hasher::new(header.hash());
+    let mut stored = Vec::new();
+    let first = header.chunk(0);
+    read_exactly(reader, &mut stored, first.len, first.field(), first.offset)?;
+    hasher.update(&stored);
+    let dictionary = prepare_dictionary(&decode_dictionary(&header, &stored)?, first.offset)?;
+
+    let mut jobs: Vec<Job> = Vec::new();
+    let mut next = 1;
+    while next < header.chunk_count() {
+        let mut filled = 0;
+        let mut content = 0;
+        while next < header.chunk_count() && (filled == 0 || content < BATCH) {
+            let chunk = header.chunk(next);
+            if filled == jobs.len() {
+                jobs.push(Job::new(&header, dictionary.clone(), chunk));
+            }
+            let job = &mut jobs[filled];
+            job.chunk = chunk;
+            read_exactly(
+                reader,
+                &mut job.stored,
+                chunk.len,
+                chunk.field(),
+                chunk.offset,
+            )?;
+            filled += 1;
+            next += 1;
+            content += chunk.raw_len;
+        }
+        let batch = &mut jobs[..filled];
+        // The checksum of the body is sequential, so it runs beside the decompression.
+        let hash = header.data_digest().is_some();
+        let decode = |job: &mut Job| {
+            job.decoder
+                .decode(&job.chunk, &job.stored, &mut job.content)
+        };
+        batch.par_iter_mut().with_max_len(1).try_for_each(decode)?;
+        for job in batch {
+            if hash {
+                hasher.update(&job.stored);
+            }
+            out.write_all(&job.content).map_err(Error::Write)?;
+        }
+    }
+    check_body(&header, hasher)?;
+    Ok(header)
+}
+
+/// One chunk on its way through [`extract`], with buffers that serve the next one, too.
+struct Job {
+    chunk: Chunk,
+    decoder: Decoder,
+    stored: Vec<u8>,
+    content: Vec<u8>,
+}
+
+impl Job {
+    fn new(header: &Header, dictionary: SharedDictionary, chunk: Chunk) -> Self {
+        Self {
+            chunk,
+            decoder: Decoder::with_dictionary(header.compression(), dictionary),
+            stored: Vec::new(),
+            content: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,761 @@
+//! The header: lead, preface, index and signatures.
+//!
+//! Nothing of preface and index is looked at before the header's digest agrees.
+
+use std::fmt;
+
+use crate::compint;
+use crate::cursor::Cursor;
+use crate::digest::{Digest, HashKind, Hasher};
+use crate::error::{Error, Field, Result};
+use crate::limits::Limits;
+
+pub(crate) const MAGIC: [u8; 5] = *b"\0ZCK1";
+pub(crate) const MAGIC_DETACHED: [u8; 5] = *b"\0ZHR1";
+
+pub(crate) const FLAG_STREAMS: u64 = 1;
+pub(crate) const FLAG_ELEMENTS: u64 = 2;
+pub(crate) const FLAG_UNCOMPRESSED_SOURCE: u64 = 4;
+
+/// How chunks are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Compression {
+    /// As they are.
+    None,
+    /// One zstd frame each, made with the file's dictionary where it has one.
+    Zstd,
+}
+
+impl Compression {
+    pub(crate) const fn id(self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Zstd => 2,
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// An optional element of the preface. Readers skip those whose id they do not know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// What it is.
+    pub id: u64,
+    /// What it says.
+    pub data: Vec<u8>,
+}
+
+/// A signature at the end of the header. This crate carries them and checks none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// What kind of signature.
+    pub kind: u64,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
+/// The beginning of a file: what has to be known before the rest of the header can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lead {
+    detached: bool,
+    hash: HashKind,
+    len: usize,
+    size: u64,
+    digest: Digest,
+}
+
+impl Lead {
+    /// No lead is longer: magic, two integers, the longest digest. A client that fetches this many
+    /// bytes first knows how many more to ask for.
+    pub const MAX_LEN: usize = MAGIC.len() + 2 * compint::MAX_LEN + 64;
+
+    /// Reads a lead from the first bytes of a file. `Ok(None)`: more bytes are needed.
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Option<Self>> {
+        let magic = &bytes[..bytes.len().min(MAGIC.len())];
+        let detached = MAGIC_DETACHED.starts_with(magic) && !MAGIC.starts_with(magic);
+        if !detached && !MAGIC.starts_with(magic) {
+            return Err(Error::Magic);
+        }
+        if bytes.len() < MAGIC.len() {
+            return Ok(None);
+        }
+        let mut pos = MAGIC.len();
+        let Some((id, len)) = compint::get(&bytes[pos..], Field::HashKind, pos as u64)? else {
+            return Ok(None);
+        };
+        let hash = HashKind::from_id(id, Field::HashKind, pos as u64)?;
+        pos += len;
+        let offset = pos as u64;
+        let Some((size, len)) = compint::get(&bytes[pos..], Field::HeaderSize, offset)? else {
+            return Ok(None);
+        };
+        pos += len;
+        let total = size.saturating_add((pos + hash.len()) as u64);
+        // An address space of 32 bits is a limit, too.
+        let limit = limits.header.min(usize::MAX as u64 - 1);
+        if total > limit {
+            return Err(Error::Limit {
+                field: Field::HeaderSize,
+                offset,
+                value: total,
+                limit,
+            });
+        }
+        let Some(digest) = bytes.get(pos..pos + hash.len()) else {
+            return Ok(None);
+        };
+        let digest = Digest::from_prefix(hash, digest);
+        Ok(Some(Self {
+            detached,
+            hash,
+            len: pos + hash.len(),
+            size,
+            digest,
+        }))
+    }
+
+    /// Bytes of the whole header, the lead included.
+    pub fn header_len(&self) -> u64 {
+        self.len as u64 + self.size
+    }
+
+    /// Bytes of the lead itself.
+    pub fn lead_len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether this begins a detached header.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// The checksum that the header must have.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+/// One entry of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its place in the index. 0 is the dictionary.
+    pub index: usize,
+    /// The stream it belongs to: 0 for the dictionary, 1 unless the file has streams.
+    pub stream: u64,
+    /// The checksum of the chunk as stored.
+    pub digest: Digest,
+    /// The checksum of its content, where the file has flag 4.
+    pub raw_digest: Option<Digest>,
+    /// Where it begins, counted from the beginning of the file.
+    pub offset: u64,
+    /// Bytes as stored.
+    pub len: u64,
+    /// Where its content begins in the decompressed file. 0 for the dictionary, which is no part
+    /// of that.
+    pub raw_offset: u64,
+    /// Bytes of its content.
+    pub raw_len: u64,
+}
+
+impl Chunk {
+    /// The bytes of the file that it takes.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        self.offset..self.offset + self.len
+    }
+
+    /// With flag 4, a chunk that would not shrink may be stored as it is, with a checksum of
+    /// zeros; only the checksum of its content counts then.
+    pub fn is_stored_raw(&self) -> bool {
+        self.raw_digest.is_some() && self.len > 0 && self.digest.is_zero()
+    }
+
+    pub(crate) fn field(&self) -> Field {
+        if self.index == 0 {
+            Field::Dictionary
+        } else {
+            Field::Chunk
+        }
+    }
+}
+
+/// What a chunk ends at, and where its digests lie in the header's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    end: u64,
+    raw_end: u64,
+    digest_at: usize,
+}
+
+/// A parsed and verified header.
+#[derive(Clone)]
+pub struct Header {
+    /// With the magic of a whole file, whichever it came with.
+    bytes: Vec<u8>,
+    lead: Lead,
+    data_digest: Digest,
+    flags: u64,
+    compression: Compression,
+    elements: Vec<Element>,
+    chunk_hash: HashKind,
+    entries: Vec<Entry>,
+    streams: Vec<u64>,
+    signatures: Vec<Signature>,
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header")
+            .field("lead", &self.lead)
+            .field("flags", &self.flags)
+            .field("compression", &self.compression)
+            .field("chunk_hash", &self.chunk_hash)
+            .field("chunks", &self.entries.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Header {
+    /// The bytes say everything.
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Header {}
+
+impl Header {
+    /// Reads a header from the first bytes of a file or of a detached header. Bytes after it are
+    /// ignored; to know how many are needed, see [`Lead::parse`].
+    pub fn parse(bytes: &[u8], limits: &Limits) -> Result<Self> {
+        let Some(lead) = Lead::parse(bytes, limits)? else {
+            return Err(Error::Truncated {
+                field: Field::HeaderSize,
+                offset: bytes.len() as u64,
+            });
+        };
+        let Some(bytes) = bytes.get(..lead.header_len() as usize) else {
+            return Err(Error::Truncated {
+                field: Field::HeaderEnd,
+                offset: bytes.len() as u64,
+            });
+        };
+        let mut bytes = bytes.to_vec();
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+        let found = digest_of(&bytes, &lead);
+        if found != lead.digest {
+            return Err(Error::Digest {
+                field: Field::HeaderDigest,
+                offset: 0,
+                expected: Box::new(lead.digest),
+                found: Box::new(found),
+            });
+        }
+        Self::parse_verified(bytes, lead, limits)
+    }
+
+    fn parse_verified(bytes: Vec<u8>, lead: Lead, limits: &Limits) -> Result<Self> {
+        let mut at = Cursor::new(&bytes[lead.len..], lead.len as u64);
+        let data_digest = at.take(lead.hash.len() as u64, Field::DataDigest)?;
+        let data_digest = Digest::from_prefix(lead.hash, data_digest);
+
+        let offset = at.offset();
+        let flags = at.int(Field::Flags)?;
+        if flags & !(FLAG_STREAMS | FLAG_ELEMENTS | FLAG_UNCOMPRESSED_SOURCE) != 0 {
+            return Err(Error::Unknown {
+                field: Field::Flags,
+                offset,
+                value: flags,
+            });
+        }
+        let offset = at.offset();
+        let compression = match at.int(Field::Compression)? {
+            0 => Compression::None,
+            2 => Compression::Zstd,
+            value => {
+                return Err(Error::Unknown {
+                    field: Field::Compression,
+                    offset,
+                    value,
+                });
+            }
+        };
+        let mut elements = Vec::new();
+        if flags & FLAG_ELEMENTS != 0 {
+            for _ in 0..at.count(Field::ElementCount, 2)? {
+                let id = at.int(Field::ElementId)?;
+                let len = at.int(Field::ElementSize)?;
+                elements.push(Element {
+                    id,
+                    data: at.take(len, Field::ElementData)?.to_vec(),
+                });
+            }
+        }
+
+        let mut index = Index::default();
+        let chunk_hash = index.parse(&mut at, flags, compression, lead.header_len(), limits)?;
+
+        let mut signatures = Vec::new();
+        for _ in 0..at.count(Field::SignatureCount, 2)? {
+            let kind = at.int(Field::SignatureKind)?;
+            let len = at.int(Field::SignatureSize)?;
+            signatures.push(Signature {
+                kind,
+                data: at.take(len, Field::SignatureData)?.to_vec(),
+            });
+        }
+        if at.remaining() > 0 {
+            return Err(Error::Inconsistent {
+                field: Field::HeaderEnd,
+                offset: at.offset(),
+                expected: at.offset(),
+                found: bytes.len() as u64,
+            });
+        }
+        let Index { entries, streams } = index;
+        Ok(Self {
+            bytes,
+            lead,
+            data_digest,
+            flags,
+            compression,
+            elements,
+            chunk_hash,
+            entries,
+            streams,
+            signatures,
+        })
+    }
+
+    /// The header's bytes, with the magic of a whole file.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The header's bytes with the magic of a detached header. The stored bytes of the dictionary
+    /// have to follow.
+    pub fn to_detached_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC_DETACHED);
+        bytes
+    }
+
+    /// Whether it was read from a detached header.
+    pub fn is_detached(&self) -> bool {
+        self.lead.detached
+    }
+
+    /// Bytes of the header; the body begins there.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Never: a header has at least its lead.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The checksum of the header. Only if it is known from a trusted place does the file prove
+    /// anything beyond the absence of accidents.
+    pub fn digest(&self) -> &Digest {
+        &self.lead.digest
+    }
+
+    /// The checksum of the body; `None` with flag 4, which forgoes it.
+    pub fn data_digest(&self) -> Option<&Digest> {
+        (!self.has_uncompressed_source()).then_some(&self.data_digest)
+    }
+
+    /// The checksum that header and body use.
+    pub fn hash(&self) -> HashKind {
+        self.lead.hash
+    }
+
+    /// The checksum that chunks use.
+    pub fn chunk_hash(&self) -> HashKind {
+        self.chunk_hash
+    }
+
+    /// How chunks are stored.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Whether chunks name the stream they belong to (flag 1).
+    pub fn has_streams(&self) -> bool {
+        self.flags & FLAG_STREAMS != 0
+    }
+
+    /// Whether the index has the checksums of the chunks' contents, too (flag 4).
+    pub fn has_uncompressed_source(&self) -> bool {
+        self.flags & FLAG_UNCOMPRESSED_SOURCE != 0
+    }
+
+    /// The optional elements.
+    pub fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+
+    /// The data of the first optional element with this id.
+    pub fn element(&self, id: u64) -> Option<&[u8]> {
+        self.elements
+            .iter()
+            .find(|element| element.id == id)
+            .map(|element| &element.data[..])
+    }
+
+    /// The signatures, unchecked.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// Entries of the index, the dictionary's included; at least 1.
+    pub fn chunk_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// One entry of the index.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Self::chunk_count`].
+    pub fn chunk(&self, index: usize) -> Chunk {
+        let entry = self.entries[index];
+        let (start, raw_start) = match index {
+            0 => (0, 0),
+            // The dictionary is no part of the content.
+            1 => (self.entries[0].end, 0),
+            _ => (self.entries[index - 1].end, self.entries[index - 1].raw_end),
+        };
+        let hash = self.chunk_hash;
+        let digest_at = |at: usize| Digest::from_prefix(hash, &self.bytes[at..]);
+        Chunk {
+            index,
+            stream: self
+                .streams
+                .get(index)
+                .copied()
+                .unwrap_or(u64::from(index > 0)),
+            digest: digest_at(entry.digest_at),
+            raw_digest: self
+                .has_uncompressed_source()
+                .then(|| digest_at(entry.digest_at + hash.len())),
+            offset: self.len() + start,
+            len: entry.end - start,
+            raw_offset: raw_start,
+            raw_len: entry.raw_end - raw_start,
+        }
+    }
+
+    /// The first chunk that ends behind `offset`, which counts from the beginning of the file.
+    pub fn first_chunk_after(&self, offset: u64) -> usize {
+        let offset = offset.saturating_sub(self.len());
+        self.entries.partition_point(|entry| entry.end <= offset)
+    }
+
+    /// All entries of the index, the dictionary's first.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = Chunk> + DoubleEndedIterator + '_ {
+        (0..self.entries.len()).map(|index| self.chunk(index))
+    }
+
+    /// The dictionary's entry, if the file has one.
+    pub fn dictionary(&self) -> Option<Chunk> {
+        let chunk = self.chunk(0);
+        (chunk.len > 0).then_some(chunk)
+    }
+
+    /// Bytes of the body: the dictionary and all chunks as stored.
+    pub fn body_len(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.end)
+    }
+
+    /// Bytes of the whole file.
+    pub fn file_len(&self) -> u64 {
+        self.len() + self.body_len()
+    }
+
+    /// Bytes of the content.
+    pub fn raw_len(&self) -> u64 {
+        if self.entries.len() > 1 {
+            self.entries[self.entries.len() - 1].raw_end
+        } else {
+            0
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    entries: Vec<Entry>,
+    streams: Vec<u64>,
+}
+
+impl Index {
+    fn parse(
+        &mut self,
+        at: &mut Cursor<'_>,
+        flags: u64,
+        compression: Compression,
+        header_len: u64,
+        limits: &Limits,
+    ) -> Result<HashKind> {
+        let size = at.int(Field::IndexSize)?;
+        let start = at.offset();
+        let offset = at.offset();
+        let hash = HashKind::from_id(at.int(Field::ChunkHashKind)?, Field::ChunkHashKind, offset)?;
+        let digests = if flags & FLAG_UNCOMPRESSED_SOURCE != 0 {
+            2
+        } else {
+            1
+        };
+        let stream = usize::from(flags & FLAG_STREAMS != 0);
+
+        let offset = at.offset();
+        let count = at.count(Field::ChunkCount, digests * hash.len() + 2 + stream)?;
+        if count as u64 > limits.chunks {
+            return Err(Error::Limit {
+                field: Field::ChunkCount,
+                offset,
+                value: count as u64,
+                limit: limits.chunks,
+            });
+        }
+        if count == 0 {
+            // The dictionary's entry is always there.
+            return Err(Error::Inconsistent {
+                field: Field::ChunkCount,
+                offset,
+                expected: 1,
+                found: 0,
+            });
+        }
+        self.entries.reserve_exact(count);
+        for index in 0..count {
+            self.entry(
+                at,
+                index,
+                (digests * hash.len()) as u64,
+                flags,
+                compression,
+                limits,
+            )?;
+        }
+        if at.offset() - start != size {
+            return Err(Error::Inconsistent {
+                field: Field::IndexSize,
+                offset: start,
+                expected: at.offset() - start,
+                found: size,
+            });
+        }
+        // So that offsets in the file need no checks later.
+        let body = self.entries.last().map_or(0, |entry| entry.end);
+        sum(body, header_len, Field::BodyLen, at.offset(), u64::MAX)?;
+        Ok(hash)
+    }
+
+    fn entry(
+        &mut self,
+        at: &mut Cursor<'_>,
+        index: usize,
+        digests_len: u64,
+        flags: u64,
+        compression: Compression,
+        limits: &Limits,
+    ) -> Result<()> {
+        if flags & FLAG_STREAMS != 0 {
+            let offset = at.offset();
+            let stream = at.int(Field::ChunkStream)?;
+            if index == 0 && stream != 0 {
+                return Err(Error::Inconsistent {
+                    field: Field::ChunkStream,
+                    offset,
+                    expected: 0,
+                    found: stream,
+                });
+            }
+            self.streams.push(stream);
+        }
+        let digest_at = at.offset() as usize;
+        let digests = at.take(digests_len, Field::ChunkDigest)?;
+        let offset = at.offset();
+        let len = at.int(Field::ChunkLen)?;
+        let raw_offset = at.offset();
+        let raw_len = at.int(Field::ChunkRawLen)?;
+        for (field, offset, value) in [
+            (Field::ChunkLen, offset, len),
+            (Field::ChunkRawLen, raw_offset, raw_len),
+        ] {
+            // No chunk can be larger than the address space either.
+            let limit = limits.chunk.min(isize::MAX as u64);
+            if value > limit {
+                return Err(Error::Limit {
+                    field,
+                    offset,
+                    value,
+                    limit,
+                });
+            }
+        }
+        let inconsistent = Error::Inconsistent {
+            field: Field::ChunkRawLen,
+            offset: raw_offset,
+            expected: len,
+            found: raw_len,
+        };
+        let uncompressed_source = flags & FLAG_UNCOMPRESSED_SOURCE != 0;
+        let digest = if uncompressed_source {
+            &digests[..digests.len() / 2]
+        } else {
+            digests
+        };
+        let zero_digest = digest.iter().all(|&byte| byte == 0);
+        let stored_raw = uncompressed_source && zero_digest;
+        if (compression == Compression::None || stored_raw || len == 0) && len != raw_len {
+            return Err(inconsistent);
+        }
+        if index == 0 && (len == 0) != zero_digest && !stored_raw {
+            // A dictionary of no bytes has a checksum of zeros, and no other has.
+            return Err(Error::Inconsistent {
+                field: Field::ChunkDigest,
+                offset: digest_at as u64,
+                expected: u64::from(len != 0),
+                found: u64::from(!zero_digest),
+            });
+        }
+        if compression == Compression::Zstd && !stored_raw && raw_len > most_content(len) {
+            return Err(inconsistent);
+        }
+        let last = self.entries.last().map_or(0, |entry| entry.end);
+        let raw_last = if index > 1 {
+            self.entries.last().map_or(0, |entry| entry.raw_end)
+        } else {
+            0
+        };
+        let end = sum(last, len, Field::BodyLen, offset, limits.total)?;
+        let raw_end = sum(raw_last, raw_len, Field::TotalLen, raw_offset, limits.total)?;
+        self.entries.push(Entry {
+            end,
+            raw_end,
+            digest_at,
+        });
+        Ok(())
+    }
+}
+
+/// The most content that zstd frames of `len` bytes can hold (RFC 8878 §3.1.1.2): blocks yield at
+/// most 128 KiB, and the smallest that yields anything takes four bytes, three of them its header.
+/// So a claim of gigabytes in a few bytes is refused before anything is sized by it.
+fn most_content(len: u64) -> u64 {
+    (len / 4 + 1).saturating_mul(128 << 10)
+}
+
+fn sum(a: u64, b: u64, field: Field, offset: u64, limit: u64) -> Result<u64> {
+    match a.checked_add(b) {
+        Some(sum) if sum <= limit => Ok(sum),
+        sum => Err(Error::Limit {
+            field,
+            offset,
+            value: sum.unwrap_or(u64::MAX),
+            limit,
+        }),
+    }
+}
+
+/// The header's checksum: of everything but itself, always under the magic of a whole file.
+fn digest_of(bytes: &[u8], lead: &Lead) -> Digest {
+    let mut hasher = Hasher::new(lead.hash);
+    hasher.update(&bytes[..lead.len - lead.hash.len()]);
+    hasher.update(&bytes[lead.len..]);
+    hasher.finish()
+}
+
+/// An entry of an index to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryParts {
+    pub(crate) stream: u64,
+    pub(crate) digest: Digest,
+    pub(crate) raw_digest: Option<Digest>,
+    pub(crate) len: u64,
+    pub(crate) raw_len: u64,
+}
+
+/// Everything that a header says, to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct HeaderParts<'a> {
+    pub(crate) hash: HashKind,
+    /// `None` with flag 4.
+    pub(crate) data_digest: Option<Digest>,
+    pub(crate) streams: bool,
+    pub(crate) compression: Compression,
+    pub(crate) elements: &'a [Element],
+    pub(crate) chunk_hash: HashKind,
+    pub(crate) entries: &'a [EntryParts],
+    pub(crate) signatures: &'a [Signature],
+}
+
+impl HeaderParts<'_> {
+    /// The bytes of the header.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut index = Vec::new();
+        compint::put(&mut index, self.chunk_hash as u64);
+        compint::put(&mut index, self.entries.len() as u64);
+        for entry in self.entries {
+            if self.streams {
+                compint::put(&mut index, entry.stream);
+            }
+            index.extend_from_slice(entry.digest.as_bytes());
+            if let Some(digest) = &entry.raw_digest {
+                index.extend_from_slice(digest.as_bytes());
+            }
+            compint::put(&mut index, entry.len);
+            compint::put(&mut index, entry.raw_len);
+        }
+
+        let mut rest = Vec::with_capacity(index.len() + 128);
+        let data_digest = self.data_digest.unwrap_or(Digest::zero(self.hash));
+        rest.extend_from_slice(data_digest.as_bytes());
+        let mut flags = 0;
+        for (flag, set) in [
+            (FLAG_STREAMS, self.streams),
+            (FLAG_ELEMENTS, !self.elements.is_empty()),
+            (FLAG_UNCOMPRESSED_SOURCE, self.data_digest.is_none()),
+        ] {
+            flags |= if set { flag } else { 0 };
+        }
+        compint::put(&mut rest, flags);
+        compint::put(&mut rest, self.compression.id());
+        if !self.elements.is_empty() {
+            compint::put(&mut rest, self.elements.len() as u64);
+            for element in self.elements {
+                compint::put(&mut rest, element.id);
+                compint::put(&mut rest, element.data.len() as u64);
+                rest.extend_from_slice(&element.data);
+            }
+        }
+        compint::put(&mut rest, index.len() as u64);
+        rest.append(&mut index);
+        compint::put(&mut rest, self.signatures.len() as u64);
+        for signature in self.signatures {
+            compint::put(&mut rest, signature.kind);
+            compint::put(&mut rest, signature.data.len() as u64);
+            rest.extend_from_slice(&signature.data);
+        }
+
+        let mut bytes = MAGIC.to_vec();
+        compint::put(&mut bytes, self.hash as u64);
+        compint::put(&mut bytes, rest.len() as u64);
+        let mut hasher = Hasher::new(self.hash);
+        hasher.update(&bytes);
+        hasher.update(&rest);
+        bytes.extend_from_slice(hasher.finish().as_bytes());
+        bytes.append(&mut rest);
+        bytes
+    }
+}

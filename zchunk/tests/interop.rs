@@ -1,0 +1,241 @@
+//! Against the C tools, in both directions. Where they are not installed the tests say so and do
+//! nothing, unless `TAIPAN_REQUIRE_REAL_SERVERS=1` says that they must be there.
+
+#![allow(clippy::print_stderr, reason = "a test that skips says so")]
+
+mod common;
+
+use std::io::{Cursor, Read};
+use std::path::Path;
+use std::process::{Command, Output};
+
+use taipan_zchunk::{
+    Archive, Buzhash, Chunker, Encoding, HashKind, Header, Limits, Reader, Writer, WriterOptions,
+    Written, train_dictionary, write_to_vec,
+};
+
+fn have_tools() -> bool {
+    let missing: Vec<&str> = ["zck", "unzck", "zck_read_header", "zck_delta_size"]
+        .into_iter()
+        .filter(|tool| Command::new(tool).arg("--version").output().is_err())
+        .collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let required = std::env::var("TAIPAN_REQUIRE_REAL_SERVERS").is_ok_and(|value| value == "1");
+    assert!(!required, "not installed: {missing:?}");
+    eprintln!("skipped: not installed: {missing:?}");
+    false
+}
+
+fn run(folder: &Path, tool: &str, args: &[&str]) -> Output {
+    let output = Command::new(tool)
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{tool} {args:?}: {} {stderr}",
+        output.status
+    );
+    output
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Chunk digests, lengths and offsets as `zck_read_header -c` lists them.
+fn c_chunks(folder: &Path, name: &str) -> Vec<(String, u64, u64)> {
+    let text = stdout(&run(folder, "zck_read_header", &["-c", name]));
+    text.lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let number: u64 = words.first()?.parse().ok()?;
+            // The dictionary's entry is listed as chunk 0.
+            let hex = words
+                .iter()
+                .position(|w| w.len() >= 32 && w.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            let rest: Vec<u64> = words[hex + 1..]
+                .iter()
+                .filter_map(|w| w.parse().ok())
+                .collect();
+            let _ = number;
+            let [.., offset, len, _] = rest[..] else {
+                return None;
+            };
+            Some((words[hex].to_owned(), offset, len))
+        })
+        .collect()
+}
+
+fn accepted_by_the_tools(folder: &Path, file: &[u8], header: &Header, content: &[u8]) {
+    std::fs::write(folder.join("ours.zck"), file).unwrap();
+    let _ = std::fs::remove_file(folder.join("ours"));
+    run(folder, "unzck", &["ours.zck"]);
+    assert!(
+        std::fs::read(folder.join("ours")).unwrap() == content,
+        "unzck"
+    );
+    run(folder, "zck_read_header", &["-q", "-f", "ours.zck"]);
+    let listed = c_chunks(folder, "ours.zck");
+    assert_eq!(
+        listed.len(),
+        header.chunk_count(),
+        "zck_read_header lists all chunks"
+    );
+    for (chunk, (digest, offset, len)) in header.chunks().zip(&listed) {
+        assert_eq!(chunk.digest.to_string(), *digest);
+        assert_eq!((chunk.offset, chunk.len), (*offset, *len));
+    }
+}
+
+#[test]
+fn the_tools_accept_what_we_write_under_every_option() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let base = WriterOptions::default;
+    for (name, content) in common::inputs() {
+        let dictionary = train_dictionary(
+            &common::json(200_000, 2)
+                .chunks(200)
+                .map(<[u8]>::to_vec)
+                .collect::<Vec<_>>(),
+            4 << 10,
+        )
+        .unwrap();
+        let mut options = vec![
+            base(),
+            base().with_encoding(Encoding::None),
+            base().with_encoding(Encoding::zstd(19)),
+            base().with_dictionary(dictionary.clone()),
+            base()
+                .with_dictionary(dictionary)
+                .with_uncompressed_source(),
+            base()
+                .with_element(20, b"one".to_vec())
+                .with_element(1000, Vec::new()),
+            base().with_manual_boundaries(),
+        ];
+        options.extend(HashKind::ALL.map(|kind| base().with_chunk_hash(kind)));
+        options.extend(
+            [HashKind::Sha1, HashKind::Sha256].map(|hash| WriterOptions { hash, ..base() }),
+        );
+        for options in options {
+            eprintln!("{name} {options:?}");
+            let (file, written) = write_to_vec(&content, options).unwrap();
+            accepted_by_the_tools(folder.path(), &file, written.header(), &content);
+        }
+    }
+}
+
+#[test]
+fn we_read_what_zck_writes_and_cut_where_it_cuts() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for (name, content) in common::inputs() {
+        std::fs::write(folder.join("in"), &content).unwrap();
+        for args in [
+            &[][..],
+            &["-u"],
+            &["-h", "sha256"],
+            &["-h", "sha512"],
+            &["--compression-format", "none"],
+            &["-m"],
+        ] {
+            let _ = std::fs::remove_file(folder.join("in.zck"));
+            run(folder, "zck", &[args, &["-o", "in.zck", "in"]].concat());
+            let file = std::fs::read(folder.join("in.zck")).unwrap();
+            let mut read = Vec::new();
+            let mut reader = Reader::new(&file[..], &Limits::default()).unwrap();
+            reader.read_to_end(&mut read).unwrap();
+            assert!(read == content, "{name} {args:?}");
+            if args.contains(&"-m") {
+                continue;
+            }
+            let theirs: Vec<u64> = reader
+                .header()
+                .chunks()
+                .skip(2)
+                .map(|chunk| chunk.raw_offset)
+                .collect();
+            let mut chunker = Chunker::new(Buzhash::default());
+            let (mut ours, mut pos) = (Vec::new(), 0);
+            while let Some(n) = chunker.next_cut(&content[pos..]) {
+                pos += n;
+                ours.push(pos as u64);
+            }
+            assert_eq!(ours, theirs, "{name} {args:?}");
+        }
+    }
+}
+
+/// Two versions of a document: an item changed here and there.
+fn two_versions() -> (Vec<u8>, Vec<u8>) {
+    let old = common::json(1_000_000, 7);
+    let mut new = old.clone();
+    for at in [100_000, 500_000, 500_100, 900_000] {
+        new[at..at + 8].copy_from_slice(b"CHANGED!");
+    }
+    (old, new)
+}
+
+#[test]
+fn zck_delta_size_counts_what_we_count() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = two_versions();
+    let write = |name: &str, content: &[u8]| -> Written {
+        let (file, written) = write_to_vec(content, WriterOptions::default()).unwrap();
+        std::fs::write(folder.path().join(name), file).unwrap();
+        written
+    };
+    let (a, b) = (write("a.zck", &old), write("b.zck", &new));
+    let had: Vec<_> = a.header().chunks().map(|chunk| chunk.digest).collect();
+    let missing: Vec<_> = b
+        .header()
+        .chunks()
+        .filter(|chunk| !had.contains(&chunk.digest))
+        .collect();
+    let text = stdout(&run(folder.path(), "zck_delta_size", &["a.zck", "b.zck"]));
+    let bytes: u64 = missing.iter().map(|chunk| chunk.len).sum::<u64>() + b.header().len();
+    assert!(text.contains(&bytes.to_string()), "{bytes} in {text}");
+    assert!(
+        text.contains(&missing.len().to_string()),
+        "{} in {text}",
+        missing.len()
+    );
+}
+
+#[test]
+fn the_detached_header_is_what_unzck_makes() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let content = common::json(300_000, 8);
+    let lines: Vec<&[u8]> = content.split_inclusive(|&b| b == b'\n').collect();
+    let dictionary = train_dictionary(&lines, 4 << 10).unwrap();
+    let mut writer =
+        Writer::new(WriterOptions::default().with_dictionary(dictionary.clone())).unwrap();
+    writer.push(&content).unwrap();
+    let mut file = Vec::new();
+    let written = writer.finish(&mut file).unwrap();
+    std::fs::write(folder.path().join("ours.zck"), &file).unwrap();
+    run(folder.path(), "unzck", &["--header", "ours.zck"]);
+    assert!(std::fs::read(folder.path().join("ours.zhr")).unwrap() == written.detached());
+    let _ = run(folder.path(), "unzck", &["--dict", "ours.zck"]);
+    let dumped = std::fs::read(folder.path().join("ours.zdict")).unwrap();
+    assert!(dumped == dictionary);
+    let archive = Archive::open(Cursor::new(&file), &Limits::default()).unwrap();
+    assert!(archive.dictionary() == dumped);
+}
