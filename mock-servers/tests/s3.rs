@@ -214,13 +214,13 @@ async fn signatures_are_verified() {
         (now(-3_600), path, "RequestTimeTooSkewed"),
         (now(3_600), path, "RequestTimeTooSkewed"),
     ] {
-        let signed = if expected == "SignatureDoesNotMatch" {
+        let other = if expected == "SignatureDoesNotMatch" {
             "/bucket/x"
         } else {
             path
         };
         let hash = sha(b"");
-        let (value, _) = signer.sign("GET", signed, "", &date, &hash);
+        let (value, _) = signer.sign("GET", other, "", &date, &hash);
         let request = client()
             .get(format!("{}{path}", server.endpoint()))
             .header("x-amz-date", date)

@@ -132,6 +132,7 @@ fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn unsigned_chunks_and_trailers_are_taken_apart() {
@@ -157,6 +158,32 @@ mod tests {
                 decode(body.as_bytes(), None, &mut Vec::new()).is_err(),
                 "{body:?}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_of_any_size_come_together(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..8)
+        ) {
+            let mut body = Vec::new();
+            for chunk in &chunks {
+                body.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                body.extend(chunk);
+                body.extend(b"\r\n");
+            }
+            body.extend(b"0\r\n\r\n");
+            let decoded = decode(&body, None, &mut Vec::new()).unwrap();
+            prop_assert_eq!(decoded, chunks.concat());
+            // Cut anywhere before the last chunk is complete, it is an error.
+            for end in 0..body.len() - 4 {
+                prop_assert!(decode(&body[..end], None, &mut Vec::new()).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes, None, &mut Vec::new());
         }
     }
 }
