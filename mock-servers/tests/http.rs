@@ -388,6 +388,48 @@ async fn prefix_and_password_are_asked_for() {
 }
 
 #[tokio::test]
+async fn files_on_disk_are_served_like_those_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let big: Vec<u8> = content().repeat(20);
+    std::fs::create_dir(dir.path().join("dir")).unwrap();
+    std::fs::write(dir.path().join("dir/file.bin"), &big).unwrap();
+    let server = HttpServer::start(Site::from_dir(dir.path())).await.unwrap();
+    let whole = get(&server, "dir/file.bin").await;
+    let etag = header(&whole, "etag");
+    assert_eq!(whole.bytes().await.unwrap(), big);
+    let part = get_range(&server, "bytes=1000000-1999998").await;
+    assert_eq!(header(&part, "etag"), etag);
+    assert_eq!(part.bytes().await.unwrap(), big[1_000_000..1_999_999]);
+
+    faulty(&server, Fault::Corrupt { at: 1_500_000 });
+    let damaged = get_range(&server, "bytes=1500000-1500000").await;
+    assert_eq!(damaged.bytes().await.unwrap()[..], [big[1_500_000] ^ 1]);
+    faulty(&server, Fault::Truncate { after: 1_234_567 });
+    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
+    assert!(error.is_some());
+    assert_eq!(got, big[..1_234_567]);
+
+    for path in [
+        "../secret",
+        "%2e%2e/secret",
+        "dir",
+        "dir/",
+        "",
+        "dir/file.bin/x",
+    ] {
+        assert_eq!(
+            get(&server, path).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    std::fs::write(dir.path().join("dir/file.bin"), "new").unwrap();
+    let changed = get(&server, "dir/file.bin").await;
+    assert_ne!(header(&changed, "etag"), etag);
+    assert_eq!(changed.text().await.unwrap(), "new");
+}
+
+#[tokio::test]
 async fn the_log_tells_requests_connections_and_bytes() {
     let server = start().await;
     let client = client();
