@@ -568,6 +568,8 @@ async fn listings_have_prefixes_delimiters_and_pages() {
         }
     }
     assert_eq!(seen, ["a/", "b", "c&amp;d", "e"]);
+    let none = list("max-keys=0").await;
+    assert!(none.contains("<IsTruncated>false</IsTruncated>") && !none.contains("<Key>"));
     assert!(
         list("continuation-token=zz")
             .await
