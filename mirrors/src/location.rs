@@ -58,7 +58,7 @@ pub struct OciLocation {
 /// Why a text is not a location.
 ///
 /// No message contains a secret of the text.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LocationError {
     /// There is nothing.
     #[error("it is empty")]
