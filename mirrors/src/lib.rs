@@ -45,6 +45,7 @@ mod choose;
 mod config;
 mod draw;
 mod estimate;
+mod foreign_files;
 mod health;
 mod hold;
 mod link_header;

@@ -66,6 +66,9 @@ impl Duplicates {
         };
         if is("duplicate") {
             match Location::parse(url.as_str()) {
+                Ok(location) if !origin.may_name(&location) => {
+                    self.skipped.push(SkipReason::LocalPath);
+                }
                 Ok(location) if seen.insert(location.key()) => {
                     let mirror = self.mirror(link, location, origin);
                     self.mirrors.push(mirror);
@@ -228,10 +231,10 @@ mod tests {
     #[test]
     fn what_cannot_be_used_is_passed_over() {
         let found = parse(&[
-            "<ftp://a.example/a>; rel=duplicate, <https://b.example/a>; rel=duplicate; pri=0, \
+            "<ftp://a.example/a>; rel=duplicate, <file:///etc>; rel=duplicate, <https://b.example/a>; rel=duplicate; pri=0, \
              <https://b.example:443/a>; rel=duplicate",
         ]);
-        assert_eq!((found.mirrors.len(), found.skipped.len()), (1, 3));
+        assert_eq!((found.mirrors.len(), found.skipped.len()), (1, 4));
         for broken in [
             "",
             "<",

@@ -73,6 +73,9 @@ pub enum SkipReason {
     /// Not a place that can be fetched from, such as `rsync://`.
     #[error("{0}")]
     Location(LocationError),
+    /// A path on this machine, named by somebody else: what lies there is not his to offer.
+    #[error("a server must not name paths on this machine")]
+    LocalPath,
     /// It stands there already.
     #[error("`{0}` stands there already")]
     Duplicate(String),

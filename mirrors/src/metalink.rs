@@ -458,6 +458,13 @@ impl Builder {
                 return;
             }
         };
+        if !origin(line).may_name(&location) {
+            self.skipped.push(Skipped {
+                line,
+                why: SkipReason::LocalPath,
+            });
+            return;
+        }
         if !self.seen.insert(location.key()) {
             let why = SkipReason::Duplicate(location.to_string());
             self.skipped.push(Skipped { line, why });

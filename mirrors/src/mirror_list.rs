@@ -79,6 +79,10 @@ impl MirrorList {
                 ));
             }
             match read_entry(entry, variables) {
+                Ok(location) if !origin(line).may_name(&location) => {
+                    let why = SkipReason::LocalPath;
+                    list.skipped.push(Skipped { line, why });
+                }
                 Ok(location) if seen.insert(location.key()) => {
                     list.mirrors.push(Mirror::new(location, origin(line)));
                 }
@@ -199,6 +203,21 @@ mod tests {
                 "line 4: neither a mirror nor a comment",
                 "line 5: `$release` has no value"
             ]
+        );
+    }
+
+    #[test]
+    fn a_list_from_a_server_names_no_local_path() {
+        let text = "/etc\nfile:///etc\nhttps://a.example/\n";
+        let origin = |_| Origin::Discovered {
+            from: "https://list.example/".into(),
+        };
+        let list = MirrorList::parse(text, "list", &[], origin).unwrap();
+        assert_eq!(urls(&list), ["https://a.example/"]);
+        assert!(
+            list.skipped
+                .iter()
+                .all(|skipped| skipped.why == SkipReason::LocalPath)
         );
     }
 
