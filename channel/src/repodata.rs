@@ -209,6 +209,9 @@ pub async fn fetch_index(
         let fetched = match engine.fetch(mirrors, &job, &mut sink).await {
             Ok(fetched) => fetched,
             Err(error) => {
+                if !error.is_answered() {
+                    forms.clear();
+                }
                 // The worst of the failures is the one to tell: that nobody has the other form
                 // says little.
                 if failure.as_ref().is_none_or(FetchError::is_absent) {

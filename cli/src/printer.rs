@@ -37,10 +37,6 @@ impl Printer {
         self.bars.as_ref()
     }
 
-    pub(crate) fn is_json(&self) -> bool {
-        self.mode == Mode::Json
-    }
-
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }

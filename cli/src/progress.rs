@@ -84,6 +84,11 @@ impl Downloads {
     }
 }
 
+/// Whether the log says the same, with more detail.
+fn logged() -> bool {
+    tracing::enabled!(target: "taipan_transfer::engine", tracing::Level::DEBUG)
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -149,7 +154,7 @@ impl Observer for Downloads {
                 });
             }
             Event::Attempt { job, name, offset, why, .. } => {
-                if self.printer.is_verbose() {
+                if self.printer.is_verbose() && !logged() {
                     let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
                     let from = if offset > 0 { format!(" from byte {offset}") } else { String::new() };
                     self.printer.detail(&format!("  {label}: asking {name}{from} ({why})"));
@@ -157,7 +162,9 @@ impl Observer for Downloads {
             }
             Event::AttemptFailed { job, name, class, cause, bytes: got, .. } => {
                 let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
-                self.printer.detail(&format!("  {label}: {name}: {class}: {cause}"));
+                if !logged() {
+                    self.printer.detail(&format!("  {label}: {name}: {class}: {cause}"));
+                }
                 let class = class.to_string();
                 let failed =
                     AttemptFailed { file: &label, mirror: name, class, cause, bytes: got };

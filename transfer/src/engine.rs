@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use taipan_mirrors::{Choice, Class, Kind, MirrorId, Pick, Request};
+use taipan_mirrors::{Choice, Class, Kind, MirrorId, Pick, Request, Standing, Why};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -32,6 +32,10 @@ pub struct EngineOptions {
     pub slots: usize,
     /// How often one mirror is asked for one file when its failures look transient.
     pub tries_per_mirror: u32,
+    /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
+    pub patience: Duration,
+    /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
+    pub throttled_patience: Duration,
     /// Distinguishes this client from others, so that a herd does not move as one.
     pub seed: u64,
 }
@@ -41,6 +45,8 @@ impl Default for EngineOptions {
         Self {
             slots: 16,
             tries_per_mirror: 3,
+            patience: Duration::from_secs(6),
+            throttled_patience: Duration::from_secs(180),
             seed: 0,
         }
     }
@@ -159,6 +165,8 @@ impl Engine {
             tally: BTreeMap::new(),
             attempts: Vec::new(),
             wasted: 0,
+            patience: self.options.patience,
+            throttled_patience: self.options.throttled_patience,
         };
         let result = run.run(sink).await;
         match &result {
@@ -206,6 +214,9 @@ struct Run<'a> {
     tally: BTreeMap<MirrorId, Tally>,
     attempts: Vec<Attempt>,
     wasted: u64,
+    /// What is left of the options' patience.
+    patience: Duration,
+    throttled_patience: Duration,
 }
 
 /// How an attempt ended, when not in a complete body.
@@ -304,31 +315,42 @@ impl Run<'_> {
             }
             match choice {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
-                (Choice::Wait { until, .. }, _) => {
-                    let pause = until.since(self.mirrors.now());
+                (Choice::Wait { until, why }, _) => {
+                    let now = self.mirrors.now();
+                    let pause = until.since(now).max(Duration::from_millis(1));
+                    let patience = match why {
+                        // Somebody else's transfer will end; there is no harm in waiting.
+                        Why::Busy { .. } | Why::WaitingForBetter { .. } => None,
+                        Why::StandsBack(Standing::OnTrial) => None,
+                        Why::StandsBack(Standing::Throttled { .. }) => {
+                            Some(&mut self.throttled_patience)
+                        }
+                        _ => Some(&mut self.patience),
+                    };
+                    if patience.as_ref().is_some_and(|left| pause > **left) {
+                        let all = self.mirrors.ids().map(|id| (id, why)).collect();
+                        return Err(self.exhausted(all));
+                    }
                     // Cancel-safe: both only wait.
-                    let _ = timeout(pause.max(Duration::from_millis(1)), changed).await;
+                    let _ = timeout(pause, changed).await;
+                    if let Some(left) = patience {
+                        *left = left.saturating_sub(self.mirrors.now().since(now));
+                    }
                 }
-                (Choice::Exhausted(reasons), _) => {
-                    let asked = |id: &MirrorId| self.attempts.iter().any(|a| a.mirror == *id);
-                    let skipped = reasons
-                        .iter()
-                        .filter(|(id, _)| !asked(id))
-                        .map(|(id, why)| {
-                            (
-                                self.mirrors.describe(*id, &self.job.target),
-                                why.to_string(),
-                            )
-                        })
-                        .collect();
-                    return Err(FetchError::Exhausted {
-                        label: self.job.label.clone(),
-                        attempts: std::mem::take(&mut self.attempts),
-                        skipped,
-                    });
-                }
+                (Choice::Exhausted(reasons), _) => return Err(self.exhausted(reasons)),
             }
         }
+    }
+
+    /// The error that tells every attempt, and of the mirrors that were not asked, why.
+    fn exhausted(&mut self, reasons: Vec<(MirrorId, Why)>) -> FetchError {
+        let attempts = std::mem::take(&mut self.attempts);
+        let skipped = reasons
+            .into_iter()
+            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
+            .map(|(id, why)| (self.mirrors.describe(id, &self.job.target), why.to_string()))
+            .collect();
+        FetchError::Exhausted { label: self.job.label.clone(), attempts, skipped }
     }
 
     fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {

@@ -142,6 +142,10 @@ impl MirrorSet {
         (choice, why)
     }
 
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MirrorId> + use<> {
+        self.selector().ids()
+    }
+
     pub(crate) async fn changed(&self) {
         self.0.changed.notified().await;
     }
