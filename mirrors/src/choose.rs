@@ -78,7 +78,8 @@ impl Selector {
     /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
     /// second mirror as well; nothing when it should not be: it is too large, there is no other
     /// mirror, or enough was fetched in vain. The second mirror is asked for with
-    /// [`choose`](Self::choose), with `id` among the excluded.
+    /// [`choose`](Self::choose), with `id` among the excluded; should the others have become worse in
+    /// the meantime, so that `id` itself or a last resort comes back, the first is better left alone.
     pub fn hedge_after(
         &mut self,
         request: &Request<'_>,

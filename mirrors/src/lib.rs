@@ -5,6 +5,10 @@
 //! no random number: the caller says what time it is, gives a seed with each request, and reports
 //! what it saw. So every decision can be replayed, simulated and tested to exhaustion.
 //!
+//! Lists come as our own TOML ([`MirrorsFile`]), plain text ([`MirrorList`]), metalinks
+//! ([`Metalink`], RFC 5854), `Link` headers ([`Duplicates`], RFC 6249), and from the configuration of
+//! other programs; [`merge`] puts them together.
+//!
 //! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
 //! [`Location`], no package manager's vocabulary.
 //!

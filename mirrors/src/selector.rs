@@ -68,6 +68,7 @@ impl Selector {
 
     /// Mirrors of which nothing is known yet.
     pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig) -> Self {
+        let config = config.bounded();
         let health = mirrors
             .iter()
             .map(|mirror| Health::new(mirror, &config))
