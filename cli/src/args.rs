@@ -10,7 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// registries, directories), carries on elsewhere when one fails in the middle, and links them
 /// into an environment that conda itself can read.
 #[derive(Debug, Parser)]
-#[command(name = "taipan", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "taipan",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -68,7 +73,13 @@ pub(crate) struct InstallArgs {
     #[arg(short, long = "channel", value_name = "CHANNEL")]
     pub(crate) channels: Vec<String>,
     /// A file that lists the mirrors of channels
-    #[arg(short, long = "mirrors", value_name = "FILE", env = "TAIPAN_MIRRORS", value_delimiter = ':')]
+    #[arg(
+        short,
+        long = "mirrors",
+        value_name = "FILE",
+        env = "TAIPAN_MIRRORS",
+        value_delimiter = ':'
+    )]
     pub(crate) mirrors: Vec<PathBuf>,
     /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
     #[arg(value_name = "SPEC")]

@@ -1,7 +1,7 @@
 //! The engine: carries a job from mirror to mirror until its file is here.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,15 +23,13 @@ use crate::{
 };
 
 /// Over how long a connection's speed is judged.
-const RATE_WINDOW: Duration = Duration::from_secs(4);
+const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// How many jobs have a slot at a time; the others wait.
     pub slots: usize,
-    /// How often one mirror is asked for one file when its failures look transient.
-    pub tries_per_mirror: u32,
     /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
     pub patience: Duration,
     /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
@@ -44,7 +42,6 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             slots: 16,
-            tries_per_mirror: 3,
             patience: Duration::from_secs(6),
             throttled_patience: Duration::from_secs(180),
             seed: 0,
@@ -191,8 +188,6 @@ struct Tally {
     tries: u32,
     /// Not to be asked again for this file.
     out: bool,
-    /// Tried in this round; others go first.
-    tried: bool,
     /// It was left once for being slow. It may be the only one there is, so not twice.
     was_slow: bool,
 }
@@ -297,22 +292,7 @@ impl Run<'_> {
         loop {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
-            let mut exclude: Vec<MirrorId> = Vec::new();
-            exclude.extend(
-                self.tally
-                    .iter()
-                    .filter(|(_, t)| t.out || t.tried)
-                    .map(|(id, _)| *id),
-            );
-            let mut choice = self.ask(&exclude);
-            if matches!(choice, (Choice::Exhausted(_), _)) && self.tally.values().any(|t| !t.out) {
-                // Everybody has had a turn: another round for those whose trouble may pass.
-                self.tally
-                    .values_mut()
-                    .for_each(|tally| tally.tried = false);
-                exclude.retain(|id| self.tally.get(id).is_some_and(|tally| tally.out));
-                choice = self.ask(&exclude);
-            }
+            let choice = self.ask();
             match choice {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
                 (Choice::Wait { until, why }, _) => {
@@ -350,23 +330,43 @@ impl Run<'_> {
             .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
             .map(|(id, why)| (self.mirrors.describe(id, &self.job.target), why.to_string()))
             .collect();
-        FetchError::Exhausted { label: self.job.label.clone(), attempts, skipped }
+        FetchError::Exhausted {
+            label: self.job.label.clone(),
+            attempts,
+            skipped,
+        }
     }
 
-    fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {
+    /// What the selector is asked: one entry of `exclude` stands for one attempt, and a mirror is
+    /// out after as many as it allows.
+    fn request<'r>(&'r self, exclude: &'r [MirrorId]) -> Request<'r> {
         let left = self
             .job
             .expected
             .size
             .map(|size| size.saturating_sub(self.verifier.length()));
-        self.mirrors.choose(&Request {
+        Request {
             path: &self.job.target.path,
             bytes: left,
             kind: self.job.kind,
             exclude,
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             seed: self.engine.options.seed ^ self.id.0,
-        })
+        }
+    }
+
+    fn ask(&self) -> (Choice, String) {
+        let most = self.mirrors.attempts_per_mirror();
+        let mut exclude: Vec<MirrorId> = Vec::new();
+        for (id, tally) in &self.tally {
+            let entries = if tally.out {
+                most
+            } else {
+                tally.tries.min(most.saturating_sub(1))
+            };
+            exclude.extend(std::iter::repeat_n(*id, entries as usize));
+        }
+        self.mirrors.choose(&self.request(&exclude))
     }
 
     /// Whether what has arrived may be continued with bytes of this mirror.
@@ -454,12 +454,9 @@ impl Run<'_> {
         let mut skip = offset.saturating_sub(start);
         self.wasted += skip;
         let length = self.job.expected.size.or(total);
-        let min_rate = match self.tally.get(&mirror) {
-            Some(tally) if tally.was_slow => 0.0,
-            _ if self.job.expected.is_content_addressed() => pick.min_rate,
-            _ => 0.0,
-        };
-        let mut pace = Pace::new(min_rate);
+        let was_slow = self.tally.get(&mirror).is_some_and(|tally| tally.was_slow);
+        let may_leave = !was_slow && self.job.expected.is_content_addressed();
+        let mut pace = Pace::new();
         loop {
             let piece = match timeout(pick.stall_timeout, body.next()).await {
                 Ok(piece) => piece,
@@ -501,7 +498,13 @@ impl Run<'_> {
                 bytes,
             });
             let left = length.map_or(0, |length| length.saturating_sub(self.verifier.length()));
-            if let Some(rate) = pace.too_slow(bytes, left) {
+            let least = || self.mirrors.min_rate(&self.request(&[]), mirror);
+            if let Some(rate) = pace.measure(bytes)
+                && may_leave
+                && rate < least()
+                // A few seconds more at this rate are better than a new connection.
+                && seconds(left, rate) > 2.0
+            {
                 self.tally.entry(mirror).or_default().was_slow = true;
                 return Err(BackendError::Slow { url, rate }.into());
             }
@@ -589,12 +592,11 @@ impl Run<'_> {
         let nobody_to_blame = matches!(error, BackendError::Corrupt { .. })
             && self.contributors.iter().any(|other| *other != mirror);
         let tally = self.tally.entry(mirror).or_default();
-        tally.tried = true;
         if nobody_to_blame {
             self.solo = true;
             flight.cancel();
         } else {
-            let gave_up = tally.tries >= self.engine.options.tries_per_mirror;
+            let gave_up = tally.tries >= self.mirrors.attempts_per_mirror();
             // One that keeps delivering parts of the file may go on; there is only so much file.
             tally.out = !error.is_transient() || (gave_up && bytes == 0) || tally.tries > 20;
             if matches!(error, BackendError::Slow { .. }) {
@@ -629,52 +631,44 @@ impl Run<'_> {
     }
 }
 
+/// How long so many bytes take at this rate in bytes per second.
+fn seconds(bytes: u64, rate: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "an estimate need not be exact")]
+    let bytes = bytes as f64;
+    bytes / rate.max(1.0)
+}
+
 /// Watches how fast a body comes.
 struct Pace {
-    min_rate: f64,
+    since: Instant,
+    bytes: u64,
     excused: Duration,
-    recent: VecDeque<(Instant, u64)>,
 }
 
 impl Pace {
-    fn new(min_rate: f64) -> Self {
+    fn new() -> Self {
         Self {
-            min_rate,
+            since: Instant::now(),
+            bytes: 0,
             excused: Duration::ZERO,
-            recent: VecDeque::from([(Instant::now(), 0)]),
         }
     }
 
+    /// Time in which the mirror was not the one waited for.
     fn excuse(&mut self, pause: Duration) {
         self.excused += pause;
     }
 
-    /// Counts what arrived; the recent rate in bytes per second when it is below the least that
-    /// is acceptable and the `left` bytes are worth a change of mirror.
-    fn too_slow(&mut self, bytes: u64, left: u64) -> Option<f64> {
-        if self.min_rate <= 0.0 {
-            return None;
-        }
-        let now = Instant::now();
-        self.recent.push_back((now, bytes));
-        let (first, _) = *self.recent.front()?;
-        let span = (now - first).saturating_sub(self.excused);
+    /// Counts what arrived; once in a window, the rate over that window in bytes per second.
+    fn measure(&mut self, bytes: u64) -> Option<f64> {
+        self.bytes += bytes;
+        let span = self.since.elapsed().saturating_sub(self.excused);
         if span < RATE_WINDOW {
             return None;
         }
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let (sum, left) = (
-            self.recent
-                .iter()
-                .skip(1)
-                .map(|(_, bytes)| bytes)
-                .sum::<u64>() as f64,
-            left as f64,
-        );
-        let rate = sum / span.as_secs_f64();
-        self.recent = VecDeque::from([(now, 0)]);
-        self.excused = Duration::ZERO;
-        // A few seconds more at this rate are better than a new connection.
-        (rate < self.min_rate && left > rate * 2.0).then_some(rate)
+        let rate = self.bytes as f64 / span.as_secs_f64();
+        *self = Self::new();
+        Some(rate)
     }
 }

@@ -300,9 +300,9 @@ impl FetchError {
     /// all are unreachable or resting, none will.
     pub fn is_answered(&self) -> bool {
         match self {
-            Self::Exhausted { attempts, .. } => {
-                attempts.iter().any(|a| !matches!(a.class, Class::Unwell | Class::Throttled))
-            }
+            Self::Exhausted { attempts, .. } => attempts
+                .iter()
+                .any(|a| !matches!(a.class, Class::Unwell | Class::Throttled)),
             Self::Sink { .. } => true,
         }
     }

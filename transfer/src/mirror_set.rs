@@ -142,12 +142,23 @@ impl MirrorSet {
         (choice, why)
     }
 
+    /// How many attempts of one job a mirror gets.
+    pub(crate) fn attempts_per_mirror(&self) -> u32 {
+        self.selector().config().attempts_per_mirror
+    }
+
+    /// Below this many bytes per second, what is left of a request is better had elsewhere.
+    pub(crate) fn min_rate(&self, request: &Request<'_>, mirror: MirrorId) -> f64 {
+        self.selector().min_rate(request, mirror, self.now())
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = MirrorId> + use<> {
         self.selector().ids()
     }
 
-    pub(crate) async fn changed(&self) {
-        self.0.changed.notified().await;
+    /// Wakes up when a request on these mirrors ends after this call, polled yet or not.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.0.changed.notified()
     }
 
     pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {

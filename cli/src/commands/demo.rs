@@ -34,13 +34,19 @@ pub(crate) async fn run(
         Some(path) => path.clone(),
         None => work.join("environment"),
     };
-    let fleet = Fleet::demo().await.map_err(failed("cannot start the mirrors"))?;
+    let fleet = Fleet::demo()
+        .await
+        .map_err(failed("cannot start the mirrors"))?;
     printer.say("Six mirrors of one channel run in this process:");
     let rows: Vec<Vec<String>> = fleet
         .mirrors()
         .iter()
         .map(|mirror| {
-            vec![mirror.name.to_owned(), mirror.location.url(), mirror.description.to_owned()]
+            vec![
+                mirror.name.to_owned(),
+                mirror.location.url(),
+                mirror.description.to_owned(),
+            ]
         })
         .collect();
     printer.say(&table(&rows, &[1, 2]));
@@ -50,9 +56,8 @@ pub(crate) async fn run(
 
     let program = std::env::current_exe().map_err(failed("cannot find this program"))?;
     let steps = async {
-        let arguments = |command: &str| -> Vec<PathBuf> {
-            vec![command.into(), "-p".into(), prefix.clone()]
-        };
+        let arguments =
+            |command: &str| -> Vec<PathBuf> { vec![command.into(), "-p".into(), prefix.clone()] };
         let mut create = arguments("create");
         create.extend(["-c", CHANNEL, "--mirrors"].map(PathBuf::from));
         create.push(mirrors.clone());
@@ -118,16 +123,25 @@ fn seen(fleet: &Fleet) -> String {
         let sent: u64 = requests.iter().map(|request| request.bytes_sent).sum();
         let mut answers = std::collections::BTreeMap::<String, usize>::new();
         for request in &requests {
-            let answer = request.status.map_or_else(|| "none".to_owned(), |s| s.to_string());
+            let answer = request
+                .status
+                .map_or_else(|| "none".to_owned(), |s| s.to_string());
             *answers.entry(answer).or_default() += 1;
         }
-        let answers: Vec<String> =
-            answers.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        let answers: Vec<String> = answers
+            .iter()
+            .map(|(status, count)| format!("{count} × {status}"))
+            .collect();
         let answers = match mirror.server() {
             Some(_) => answers.join(", "),
             None => "connections refused".to_owned(),
         };
-        rows.push(vec![mirror.name.to_owned(), requests.len().to_string(), bytes(sent), answers]);
+        rows.push(vec![
+            mirror.name.to_owned(),
+            requests.len().to_string(),
+            bytes(sent),
+            answers,
+        ]);
     }
     table(&rows, &[3])
 }
