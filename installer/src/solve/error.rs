@@ -47,6 +47,14 @@ pub enum SolveError {
     Cancelled,
 }
 
+impl SolveError {
+    /// Whether this is the answer "there is no such environment" to a well-formed question, and
+    /// not a question that could not be answered.
+    pub fn is_unsatisfiable(&self) -> bool {
+        matches!(self, Self::Unsatisfiable(_) | Self::UnknownPackage { .. })
+    }
+}
+
 /// A spec whose name no channel has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownPackage {
@@ -99,7 +107,7 @@ pub struct Reason {
 }
 
 /// More lines than this are not read.
-const MAX_LINES: usize = 20;
+const MAX_LINES: usize = 18;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,10 +156,10 @@ impl fmt::Display for Explanation {
 
 impl Reason {
     pub(super) fn new(text: impl Into<String>, because: Vec<Reason>) -> Self {
-        Self {
-            text: text.into(),
-            because,
-        }
+        let text: String = text.into();
+        // Names, versions and dependencies are what servers say, and end up on terminals.
+        let text = text.replace(char::is_control, "\u{fffd}");
+        Self { text, because }
     }
 
     fn lines(&self, depth: usize, lines: &mut Vec<String>) {
@@ -239,7 +247,7 @@ pub(super) fn suggestions(request: &SolveRequest, name: &str) -> Vec<String> {
         .channels
         .iter()
         .flat_map(|channel| &channel.indexes)
-        .flat_map(|index| index.names())
+        .flat_map(taipan_channel::Index::names)
         .collect();
     suggest::similar(name, names)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rattler_conda_types::PackageName;
+use rattler_conda_types::{EqualityOperator, PackageName, VersionSpec};
 use resolvo::{NameId, SolvableId, VersionSetId};
 
 use super::graph::{Graph, Leaf, Node};
@@ -89,6 +89,9 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
             }
             continue;
         }
+        if is_missing && let Some(note) = exact_version_note(graph, spec) {
+            notes.push(note);
+        }
         if is_missing && package.candidates.is_empty() && package.unreadable.is_empty() {
             let similar = suggestions(request, name);
             if told.insert(name) && !similar.is_empty() {
@@ -123,6 +126,33 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
     }
     notes.truncate(MAX_CLASHES);
     notes
+}
+
+/// `python 3.12` is that very version, which surprises people.
+fn exact_version_note(graph: &Graph<'_>, spec: VersionSetId) -> Option<String> {
+    let Spec(bounds) = graph.provider.pool.resolve_version_set(spec);
+    let Some(VersionSpec::Exact(EqualityOperator::Equals, exact)) = &bounds.version else {
+        return None;
+    };
+    let id = graph.spec_name(spec);
+    let package = graph.provider.package(id);
+    let versions = package
+        .candidates
+        .iter()
+        .map(|&it| graph.provider.candidate(it).version());
+    let like_it: Vec<_> = versions
+        .filter(|version| version.starts_with(exact))
+        .collect();
+    // Where the version itself is there, something else is missing.
+    if like_it.contains(&exact) {
+        return None;
+    }
+    let longer = like_it.into_iter().max()?;
+    let name = graph.provider.name(id);
+    let spec = spec_text(graph, spec);
+    Some(format!(
+        "`{spec}` is one version; `{name} {exact}.*` would allow {longer}"
+    ))
 }
 
 /// `numpy >=2`; only the name when the spec is nothing more.

@@ -1,6 +1,7 @@
 //! One test for each rule.
 
 use std::{
+    fmt::Write as _,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -505,13 +506,14 @@ fn a_ladder_of_versions_is_one_line() {
     let mut lines = String::from("python 3.12.0\n");
     for minor in 1..=30 {
         for python in 5..=9 {
-            lines += &format!(
-                "tool 1.{minor} py3{python} : python >=3.{python},<3.{}.0a0, lib >={minor}\n",
+            let _ = writeln!(
+                lines,
+                "tool 1.{minor} py3{python} : python >=3.{python},<3.{}.0a0, lib >={minor}",
                 python + 1
             );
         }
-        lines += &format!("lib {minor} : python <3.11\n");
-        lines += &format!("python 3.{}.0\n", 5 + minor % 5);
+        let _ = writeln!(lines, "lib {minor} : python <3.11");
+        let _ = writeln!(lines, "python 3.{}.0", 5 + minor % 5);
     }
     let (conflicting, text) = explanation(&request(&lines, &["python 3.12.*", "tool"]));
     assert_eq!(conflicting, ["python 3.12.*", "tool"]);
@@ -527,15 +529,16 @@ fn deep_chains_are_cut_to_a_screen() {
     let mut lines = String::from("z 1\n z 2\n y 1 : z 1\n");
     for depth in 0..40 {
         for version in 1..=3 {
-            lines += &format!(
-                "p{depth} {version} : p{} >={version}, q{depth}\n",
+            let _ = writeln!(
+                lines,
+                "p{depth} {version} : p{} >={version}, q{depth}",
                 depth + 1
             );
         }
-        lines += &format!("q{depth} 1 : y\n");
+        let _ = writeln!(lines, "q{depth} 1 : y");
     }
     for version in 1..=3 {
-        lines += &format!("p40 {version} : z 2, y\n");
+        let _ = writeln!(lines, "p40 {version} : z 2, y");
     }
     let (conflicting, text) = explanation(&request(&lines, &["p0"]));
     assert_eq!(conflicting, ["p0"]);
@@ -549,6 +552,26 @@ fn dependencies_in_a_circle_end_the_explanation() {
     let (conflicting, text) = explanation(&request(lines, &["a"]));
     assert_eq!(conflicting, ["a"]);
     assert!(text.contains("the channels have only c 1"), "{text}");
+}
+
+#[test]
+fn an_exact_version_that_is_only_a_beginning_gets_a_hint() {
+    let (_, text) = explanation(&request(
+        "python 3.12.1\n python 3.12.4\n python 3.11.0",
+        &["python==3.12"],
+    ));
+    assert_eq!(
+        text,
+        "`python ==3.12` cannot be met\n  none of the channels' 3 versions fits, 3.11.0 to 3.12.4\n  \
+         note: `python ==3.12` is one version; `python 3.12.*` would allow 3.12.4"
+    );
+}
+
+#[test]
+fn what_servers_say_does_not_command_the_terminal() {
+    let error = failed(&request("a 1 : b @ depends=[\"x\\u001b[31m\\n\"]", &["a"]));
+    assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+    assert!(error.is_unsatisfiable());
 }
 
 #[test]
