@@ -539,6 +539,8 @@ impl DependencyProvider for &Provider<'_> {
             candidates: package.candidates.clone(),
             favored: package.favored,
             excluded,
+            // The more the search knows beforehand, the better it decides: told of no dependencies
+            // it is quicker, and ends up with older versions more often.
             hint_dependencies_available: HintDependenciesAvailable::All,
             ..Candidates::default()
         })
