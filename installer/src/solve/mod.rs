@@ -133,7 +133,7 @@ pub struct Solution {
 pub fn solve(request: &SolveRequest) -> Result<Solution, SolveError> {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     error::check(request)?;
-    let provider = Provider::new(request, deadline)?;
+    let provider = Provider::new(request, deadline);
     let mut question = provider.question();
     loop {
         let mut solver = Solver::new(&provider);

@@ -21,7 +21,7 @@ use resolvo::{
 };
 
 use super::{
-    ChannelIndexes, ChannelPriority, Orphans, SolveError, SolveRequest, SpecOrigin, UpdatePolicy,
+    ChannelIndexes, ChannelPriority, Orphans, SolveRequest, SpecOrigin, UpdatePolicy,
     candidate::{Candidate, Needs, Package, Spec, What},
     exact_name, is_virtual,
     question::{Question, Wish},
@@ -51,28 +51,15 @@ pub(super) struct Provider<'request> {
 }
 
 impl<'request> Provider<'request> {
-    pub(super) fn new(
-        request: &'request SolveRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Self, SolveError> {
+    pub(super) fn new(request: &'request SolveRequest, deadline: Option<Instant>) -> Self {
         let mut channel_of: HashMap<String, Vec<_>> = HashMap::new();
         for spec in &request.specs {
             if let (Some(name), Some(channel)) = (exact_name(spec), &spec.channel) {
-                if !request
-                    .channels
-                    .iter()
-                    .any(|known| is_channel(channel, known))
-                {
-                    return Err(SolveError::UnknownChannel {
-                        spec: spec.to_string(),
-                        channel: channel.name().to_owned(),
-                    });
-                }
                 let name = name.as_normalized().to_owned();
                 channel_of.entry(name).or_default().push(channel.clone());
             }
         }
-        Ok(Self {
+        Self {
             request,
             pool: Pool::new(),
             packages: RefCell::default(),
@@ -81,7 +68,7 @@ impl<'request> Provider<'request> {
             best: RefCell::default(),
             channel_of,
             deadline: Cell::new(deadline),
-        })
+        }
     }
 
     /// The root of the problem that the request describes.

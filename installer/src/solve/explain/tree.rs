@@ -405,6 +405,9 @@ impl Writer<'_, '_> {
                 all => format!("this machine has {name} {}", self.version_range(id, all)),
             };
         }
+        if let Some(builds) = self.other_builds(spec) {
+            return format!("the channels have it in other builds: {builds}");
+        }
         match package.candidates.as_slice() {
             [] if !package.unreadable.is_empty() => package.unreadable.join("; "),
             [] => "no channel has it".to_owned(),
@@ -418,6 +421,28 @@ impl Writer<'_, '_> {
                 ),
             },
         }
+    }
+
+    /// The builds of the version that a spec asks for, where only its build is missing.
+    fn other_builds(&self, spec: VersionSetId) -> Option<String> {
+        let provider = self.graph.provider;
+        let Spec(bounds) = provider.pool.resolve_version_set(spec);
+        bounds.build.as_ref()?;
+        let package = provider.package(self.graph.spec_name(spec));
+        let builds: BTreeSet<_> = package
+            .candidates
+            .iter()
+            .map(|&it| provider.candidate(it))
+            .filter(|it| {
+                bounds
+                    .version
+                    .as_ref()
+                    .is_none_or(|version| version.matches(it.version()))
+            })
+            .filter_map(|it| Some(it.record()?.package_record.build.to_string()))
+            .collect();
+        let builds: Vec<_> = builds.into_iter().collect();
+        (!builds.is_empty()).then(|| join(&builds))
     }
 
     /// The names of which two candidates are wanted, or one that is forbidden: by whom, and what.

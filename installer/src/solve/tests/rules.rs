@@ -309,6 +309,11 @@ fn a_channel_in_a_spec_goes_before_priority() {
         failed(&request).to_string(),
         "the spec `third::a` asks for the channel third, which is not one of the channels"
     );
+    let request = two_channels(&["first::c"], ChannelPriority::Strict);
+    assert_eq!(
+        failed(&request).to_string(),
+        "c is not in the channel first; did you mean second::c?"
+    );
 }
 
 // The machine ----------------------------------------------------------------------------------
@@ -462,7 +467,7 @@ fn unknown_names_come_with_suggestions() {
         error.to_string(),
         "nunpy is not in the channel alpha; did you mean numpy?\nqqq is not in the channel alpha"
     );
-    let SolveError::UnknownPackage { packages, .. } = error else {
+    let SolveError::UnknownPackage { packages } = error else {
         panic!()
     };
     assert_eq!(packages[0].suggestions, ["numpy"]);
@@ -564,6 +569,21 @@ fn an_exact_version_that_is_only_a_beginning_gets_a_hint() {
         text,
         "`python ==3.12` cannot be met\n  none of the channels' 3 versions fits, 3.11.0 to 3.12.4\n  \
          note: `python ==3.12` is one version; `python 3.12.*` would allow 3.12.4"
+    );
+}
+
+#[test]
+fn a_missing_build_is_told_from_a_missing_version() {
+    let lines = "a 1.0 py39_0\n a 1.0 py310_0\n a 2.0 py311_0";
+    let (_, text) = explanation(&request(lines, &["a 1.0 py27*"]));
+    assert!(
+        text.contains("the channels have it in other builds: py310_0 and py39_0"),
+        "{text}"
+    );
+    let (_, text) = explanation(&request(lines, &["a 3.0 py27*"]));
+    assert!(
+        text.contains("the channels have only a 1.0 and 2.0"),
+        "{text}"
     );
 }
 
