@@ -272,6 +272,8 @@ pub async fn fetch_index(
             attempts,
         });
     }
+    // Whoever may not read the channel any more is not to go on with what is left of it here.
+    let cached = cached.filter(|_| !error.is_denied());
     match cached.map(|cached| (parse(cached.text), cached.state.url)) {
         Some((Ok(index), from)) => {
             let freshness = Freshness::Stale(error);

@@ -27,19 +27,37 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
     /// Print one JSON object per line to stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Print nothing but errors and what was asked for
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
     pub(crate) quiet: bool,
     /// Say more; twice: log every request
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
     /// The configuration file [default: taipan/config.toml in the user's configuration directory]
-    #[arg(long, global = true, env = "TAIPAN_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "TAIPAN_CONFIG",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Where packages and repodata are kept [default: taipan in the user's cache directory]
-    #[arg(long, global = true, env = "TAIPAN_CACHE_DIR", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "TAIPAN_CACHE_DIR",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 

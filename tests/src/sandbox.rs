@@ -12,7 +12,10 @@ use tempfile::TempDir;
 pub fn taipan() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/PROFILE/deps/TEST
-    let profile = test.ancestors().nth(2).expect("tests are built two directories deep");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("tests are built two directories deep");
     let binary = profile.join("taipan");
     assert!(
         binary.is_file(),
@@ -54,7 +57,13 @@ impl Finished {
     /// Panics with all that was written unless the command ended with this code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.code,
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
@@ -88,7 +97,10 @@ impl Sandbox {
     /// An empty one.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
-        Self { dir, environment: Vec::new() }
+        Self {
+            dir,
+            environment: Vec::new(),
+        }
     }
 
     /// Sets an environment variable for the commands to come.
@@ -135,7 +147,9 @@ impl Sandbox {
 
     /// Starts the binary.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Child {
-        self.command(arguments).spawn().expect("the binary can be run")
+        self.command(arguments)
+            .spawn()
+            .expect("the binary can be run")
     }
 
     /// The names of what is left in the directory where the store makes its entries.
@@ -146,7 +160,9 @@ impl Sandbox {
 
 /// Waits for a command that was started.
 pub fn finish(child: Child) -> Finished {
-    let output = child.wait_with_output().expect("a child that was started can be waited for");
+    let output = child
+        .wait_with_output()
+        .expect("a child that was started can be waited for");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Finished {
         code: output.status.code(),

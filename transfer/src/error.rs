@@ -296,6 +296,14 @@ impl FetchError {
         }
     }
 
+    /// Whether a mirror refused our credentials.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => attempts.iter().any(|a| a.class == Class::Denied),
+            Self::Sink { .. } => false,
+        }
+    }
+
     /// Whether mirrors answered at all, be it with a refusal: another file may do better there. When
     /// all are unreachable or resting, none will.
     pub fn is_answered(&self) -> bool {

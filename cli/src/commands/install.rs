@@ -16,6 +16,7 @@ use taipan_installer::{
     Prefix, Prepared, Preparer, Solution, SolveRequest, Store, Summary, Transaction, UpdatePolicy,
     Wanted, detect_virtual_packages, parse_spec, solve,
 };
+use taipan_mirrors::SafeUrl;
 use taipan_transfer::Engine;
 
 use super::package::PackageLine;
@@ -549,6 +550,12 @@ fn transaction(plan: Plan, prepared: &[Prepared]) -> Transaction {
 
 /// An argument as a shell would take it, for the history.
 fn quote(argument: &str) -> String {
+    // A password in a URL is not for posterity.
+    let masked = match argument.contains("://") {
+        true => argument.parse::<SafeUrl>().ok().map(|url| url.to_string()),
+        false => None,
+    };
+    let argument = masked.as_deref().unwrap_or(argument);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%~".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
         return argument.to_owned();
