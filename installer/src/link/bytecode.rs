@@ -47,7 +47,7 @@ for source, target in zip(names[0::2], names[1::2]):
 const WORTH_A_PROCESS: usize = 64;
 
 /// A generous bound: an interpreter that hangs must not hang the install.
-const BASE_TIME: Duration = Duration::from_secs(120);
+const BASE_TIME: Duration = Duration::from_mins(2);
 const TIME_PER_MODULE: Duration = Duration::from_millis(200);
 
 /// Compiles `modules` in at most `workers` processes of `python` (absolute).
