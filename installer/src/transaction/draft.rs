@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rattler_conda_types::PrefixRecord;
 use rayon::prelude::*;
@@ -97,6 +97,7 @@ pub(super) struct Inputs<'a> {
     /// The file names of the records in `conda-meta`, by package name.
     pub(super) record_files: &'a HashMap<String, String>,
     pub(super) compile: bool,
+    pub(super) byte_code_cache: Option<&'a Path>,
 }
 
 impl<'a> Draft<'a> {
@@ -148,7 +149,7 @@ impl<'a> Draft<'a> {
             })
             .collect();
         for package in &mut packages {
-            package.plan_modules(python.as_ref(), inputs.compile);
+            package.plan_modules(python.as_ref(), inputs);
         }
         let mut draft = Self {
             scope: Scope::default(),
@@ -274,10 +275,16 @@ impl<'a> Draft<'a> {
 
 impl DraftPackage<'_> {
     /// Byte code is made for the modules that are in their place, not for those put aside.
-    fn plan_modules(&mut self, python: Option<&Python>, compile: bool) {
-        let Some(python) = python.filter(|_| compile && self.contents.noarch_python) else {
+    fn plan_modules(&mut self, python: Option<&Python>, inputs: &Inputs<'_>) {
+        let Some(python) = python.filter(|_| inputs.compile && self.contents.noarch_python) else {
             return;
         };
+        // Only an archive's digest says for certain which modules these are.
+        let sha256 = self.package.record.package_record.sha256;
+        let cache = inputs
+            .byte_code_cache
+            .zip(sha256)
+            .map(|(cache, sha256)| cache.join(&python.build).join(hex::encode(sha256)));
         let existing: HashSet<&str> = self
             .files
             .iter()
@@ -294,10 +301,14 @@ impl DraftPackage<'_> {
             .filter(|(_, source)| {
                 source.kind == FileKind::File && source.path.starts_with("site-packages/")
             })
-            .filter_map(|(file, _)| {
+            .filter_map(|(file, source)| {
                 Some(Module {
                     source: file.location.clone(),
                     byte_code: python.byte_code(&file.location)?,
+                    cached: cache
+                        .as_ref()
+                        .filter(|_| source.placeholder.is_none())
+                        .map(|cache| cache.join(format!("{}c", source.path))),
                 })
             })
             .filter(|module| !existing.contains(module.byte_code.as_str()))

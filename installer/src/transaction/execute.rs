@@ -196,6 +196,7 @@ impl Run<'_> {
             respec: &transaction.respec,
             record_files: &record_files,
             compile: self.options.compile_pyc,
+            byte_code_cache: self.options.byte_code_cache.as_deref(),
         };
         let mut draft = Draft::new(&inputs, self.observer)?;
         self.check_cancelled()?;
@@ -261,7 +262,7 @@ impl Run<'_> {
             let record = &package.package.record.package_record;
             self.script(ScriptKind::PostLink, record, self.location.path())?;
         }
-        let compiled = self.compile(draft)?;
+        let compiled = self.compile(draft, &linker)?;
         self.write_records(draft, journal, &linking, entries, &compiled)?;
         self.write_history()?;
         self.check_cancelled()?;
@@ -438,7 +439,11 @@ impl Run<'_> {
     }
 
     /// The byte code that was made, with its size, by its path.
-    fn compile(&self, draft: &Draft<'_>) -> Result<HashMap<String, u64>, LinkError> {
+    fn compile(
+        &self,
+        draft: &Draft<'_>,
+        linker: &Linker,
+    ) -> Result<HashMap<String, u64>, LinkError> {
         let modules: Vec<Module> = draft
             .packages
             .iter()
@@ -447,18 +452,26 @@ impl Run<'_> {
         let Some(python) = draft.python.as_ref().filter(|_| !modules.is_empty()) else {
             return Ok(HashMap::new());
         };
-        self.observer.compile_started(modules.len());
         let prefix = self.location.path();
+        let missing: Vec<Module> = modules
+            .par_iter()
+            .filter(|module| !module.reuse(prefix, linker))
+            .cloned()
+            .collect();
+        self.observer.compile_started(missing.len());
         let interpreter = prefix.join(python.interpreter());
         let workers = rayon::current_num_threads();
         let outcome = compile(
             prefix,
             &interpreter,
             python.major,
-            &modules,
+            &missing,
             workers,
             self.cancel,
         );
+        if matches!(outcome, Compilation::Done) {
+            missing.par_iter().for_each(|module| module.keep(prefix));
+        }
         failpoint("compiled");
         let made: HashMap<String, u64> = modules
             .par_iter()

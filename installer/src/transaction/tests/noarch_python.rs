@@ -195,3 +195,47 @@ fn compilation_may_fail_but_not_hang() {
         .install_with(&packages, &quick().with_compile_pyc(false), &())
         .unwrap();
 }
+
+#[test]
+fn byte_code_is_made_once_for_all_environments() {
+    // Stands in for python more closely: the header names the module's time and size.
+    const PYTHON: &str = "#!/bin/sh\necho ran >> runs\n\
+        tr '\\0' '\\n' | while read -r m && read -r c; do\n\
+        t=$(stat -c %Y \"$m\"); s=$(stat -c %s \"$m\")\n\
+        le() { n=$1; for i in 1 2 3 4; do printf \"\\\\$(printf %03o $((n % 256)))\"; n=$((n / 256)); done; }\n\
+        { printf 'mgic\\0\\0\\0\\0'; le \"$t\"; le \"$s\"; printf \"$m\"; } > \"$c\"\n\
+        done\n";
+    let place = Place::new();
+    let python = python(&place, "3.11.7", PYTHON).build();
+    let mut tool = tool(&place);
+    let cache = place.root.path().join("cache");
+    let options = quick().with_byte_code_cache(&cache);
+    // Without a digest there is nothing to know the package by.
+    place
+        .install_with(&[&python, &tool], &options, &())
+        .unwrap();
+    assert!(!cache.exists());
+    tool.record.package_record.sha256 = Some([7; 32].into());
+    let byte_code = "lib/python3.11/site-packages/tool/__pycache__/cli.cpython-311.pyc";
+    for (round, runs) in [(1, "ran\nran\n"), (2, "ran\nran\n")] {
+        place.install_with(&[&python], &options, &()).unwrap();
+        let summary = place
+            .install_with(&[&python, &tool], &options, &())
+            .unwrap();
+        assert_eq!(summary.compiled, 3, "{round}");
+        assert_eq!(place.read("runs"), runs, "{round}");
+        let code = fs::read(place.path(byte_code)).unwrap();
+        assert!(code.ends_with(b"site-packages/tool/cli.py"), "{round}");
+    }
+    // A module that is not the one the byte code was made from is compiled again.
+    place.install_with(&[&python], &options, &()).unwrap();
+    fs::write(
+        tool.source_dir.join("site-packages/tool/cli.py"),
+        "changed = 1\n",
+    )
+    .unwrap();
+    place
+        .install_with(&[&python, &tool], &options, &())
+        .unwrap();
+    assert_eq!(place.read("runs"), "ran\nran\nran\n");
+}
