@@ -33,8 +33,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             None => folder = PathBuf::from(argument),
             Some(("slack", value)) => options.slack = value.parse()?,
             Some(("max_chunk", value)) => options.max_chunk = value.parse()?,
-            Some(("min_chunk", value)) => options.min_chunk = value.parse()?,
-            Some(("sort", value)) => options.sort = value.parse()?,
             Some(("level", value)) => options.encoding = Encoding::zstd(value.parse()?),
             Some(("dictionary", "0")) => options.dictionary = LogDictionary::None,
             Some(("dictionary", value)) => {
@@ -76,7 +74,10 @@ fn versions(path: &Path) -> Result<Vec<Records>, Box<dyn Error>> {
     for entry in archive.entries()? {
         let mut entry = entry?;
         let name = entry.path()?.to_string_lossy().into_owned();
-        if Path::new(&name).extension().is_some_and(|end| end == "json") {
+        if Path::new(&name)
+            .extension()
+            .is_some_and(|end| end == "json")
+        {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes)?;
             let document: serde_json::Value = serde_json::from_slice(&bytes)?;
@@ -109,7 +110,11 @@ fn ideal(old: &Records, new: &Records) -> u64 {
         .filter(|(key, record)| old.get(*key) != Some(*record))
         .map(|(_, record)| &record[..])
         .collect();
-    if changed.is_empty() { 0 } else { zstd_19(changed.join(",\n").as_bytes()) }
+    if changed.is_empty() {
+        0
+    } else {
+        zstd_19(changed.join(",\n").as_bytes())
+    }
 }
 
 fn next_file(
@@ -138,8 +143,8 @@ fn follow(old: &LogFile, file: &[u8]) -> Result<(u64, u32), taipan_zchunk::Error
         rounds += 1;
         bytes += plan.fetch_bytes();
         for range in plan.ranges() {
-            let range = usize::try_from(range.start).unwrap_or(0)
-                ..usize::try_from(range.end).unwrap_or(0);
+            let range =
+                usize::try_from(range.start).unwrap_or(0)..usize::try_from(range.end).unwrap_or(0);
             follower.push_range(range.start as u64, &file[range])?;
         }
         follower.derive()?;
@@ -168,7 +173,11 @@ fn jumps(
         .map(|from| {
             let old = read(&files[from])?;
             let (bytes, rounds) = follow(&old, &files[from + step])?;
-            Ok((bytes, ideal(&versions[from], &versions[from + step]), rounds))
+            Ok((
+                bytes,
+                ideal(&versions[from], &versions[from + step]),
+                rounds,
+            ))
         })
         .collect::<Result<_, taipan_zchunk::Error>>()?;
     Ok(Jumps {
@@ -199,14 +208,19 @@ fn sorted_layout(
             chunk.extend_from_slice(if n > 0 { b",\n" } else { b"" });
             chunk.extend_from_slice(record.as_bytes());
             let hash = HashKind::Sha256.digest(key.as_bytes());
-            let hash = hash.as_bytes()[..8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+            let hash = hash.as_bytes()[..8]
+                .iter()
+                .fold(0, |n, &b| n << 8 | u64::from(b));
             if hash.is_multiple_of(every) {
                 chunks.push(std::mem::take(&mut chunk));
             }
         }
         chunk.extend_from_slice(&frame().tail);
         chunks.push(chunk);
-        let new: Vec<&Vec<u8>> = chunks.iter().filter(|chunk| !known.contains_key(*chunk)).collect();
+        let new: Vec<&Vec<u8>> = chunks
+            .iter()
+            .filter(|chunk| !known.contains_key(*chunk))
+            .collect();
         let stored: Vec<Vec<u8>> = new
             .par_iter()
             .map(|chunk| zstd::bulk::compress(chunk, 19))
@@ -244,13 +258,11 @@ fn patched(records: &Records) -> Records {
     records.iter().map(patch).collect()
 }
 
-fn history(
-    path: &Path,
-    options: &LogOptions,
-    sorted: bool,
-) -> Result<String, Box<dyn Error>> {
+fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Box<dyn Error>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.trim_start_matches("history-").trim_end_matches(".tar.zst");
+    let name = name
+        .trim_start_matches("history-")
+        .trim_end_matches(".tar.zst");
     let versions = versions(path)?;
     let (Some(last_records), true) = (versions.last(), versions.len() > 1) else {
         return Err(format!("{name} has no two versions").into());
@@ -258,7 +270,8 @@ fn history(
     let mut files: Vec<Vec<u8>> = Vec::new();
     for records in &versions {
         let previous = files.last().map(|file| read(file)).transpose()?;
-        files.push(next_file(previous.as_ref(), records, options).map_err(|e| e as Box<dyn Error>)?);
+        files
+            .push(next_file(previous.as_ref(), records, options).map_err(|e| e as Box<dyn Error>)?);
     }
     let boxed = |error: Box<dyn Error + Send + Sync>| error as Box<dyn Error>;
     let mut table = String::new();
@@ -281,23 +294,33 @@ fn history(
             row(&format!("log, skipping {skip}"), &jumps);
         }
     }
-    row("log, from the first to the last", &jumps(&versions, &files, files.len() - 1).map_err(boxed)?);
+    row(
+        "log, from the first to the last",
+        &jumps(&versions, &files, files.len() - 1).map_err(boxed)?,
+    );
     let last = read(&files[files.len() - 1])?;
     let patch = [last_records.clone(), patched(last_records)];
     let patch_file = next_file(Some(&last), &patch[1], options).map_err(boxed)?;
     let pair = [files[files.len() - 1].clone(), patch_file];
-    row("log, 5 % patched at once", &jumps(&patch, &pair, 1).map_err(boxed)?);
+    row(
+        "log, 5 % patched at once",
+        &jumps(&patch, &pair, 1).map_err(boxed)?,
+    );
     if sorted {
         for records in [16, 64] {
             let (fetched, full) = sorted_layout(&versions, records).map_err(boxed)?;
             let what = format!("sorted, {records} per chunk ({full} full)");
-            let jumps = Jumps { fetched, worst: 0.0, second_rounds: 0, ..every };
+            let jumps = Jumps {
+                fetched,
+                worst: 0.0,
+                second_rounds: 0,
+                ..every
+            };
             row(&what, &jumps);
         }
     }
     // The full file against one stream of the same content, at ten versions and the last.
-    let samples: Vec<usize> =
-        (0..10).map(|n| n * (files.len() - 1) / 9).collect();
+    let samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
     let fulls: Vec<(u64, u64)> = samples
         .par_iter()
         .map(|&n| {
@@ -305,9 +328,15 @@ fn history(
             content.map(|plain| (files[n].len() as u64, plain))
         })
         .collect::<Result<_, _>>()?;
-    let full_ratio = fulls.iter().map(|&(ours, plain)| ours as f64 / plain as f64).sum::<f64>()
+    let full_ratio = fulls
+        .iter()
+        .map(|&(ours, plain)| ours as f64 / plain as f64)
+        .sum::<f64>()
         / fulls.len() as f64;
-    let worst_full = fulls.iter().map(|&(a, b)| a as f64 / b as f64).fold(0.0, f64::max);
+    let worst_full = fulls
+        .iter()
+        .map(|&(a, b)| a as f64 / b as f64)
+        .fold(0.0, f64::max);
     let ratio = every.fetched as f64 / every.ideal as f64;
     let mut out = std::io::stdout().lock();
     writeln!(

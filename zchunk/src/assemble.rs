@@ -103,7 +103,10 @@ impl<S> Assembler<S> {
     pub(crate) fn replan_without(&self, expected: &HashSet<usize>, model: &CostModel) -> Plan {
         let mut origins = vec![Origin::Nowhere; self.states.len()];
         let mut any = self.goal == Goal::File || !self.waiting.is_empty();
-        for index in self.missing_chunks().filter(|index| !expected.contains(index)) {
+        for index in self
+            .missing_chunks()
+            .filter(|index| !expected.contains(index))
+        {
             origins[index] = Origin::Fetch;
             // What will be fetched will have to be decompressed.
             any = true;
@@ -123,7 +126,9 @@ impl Assembler<std::io::Cursor<Vec<u8>>> {
         }
         let chunk = self.target.chunk(index);
         let start = chunk.raw_offset as usize;
-        self.sink.get_ref().get(start..start + chunk.raw_len as usize)
+        self.sink
+            .get_ref()
+            .get(start..start + chunk.raw_len as usize)
     }
 
     pub(crate) fn stored_dictionary(&self) -> &[u8] {

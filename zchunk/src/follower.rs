@@ -48,13 +48,20 @@ impl<'a> Follower<'a> {
             && ours.separator == theirs.separator
             && ours.key_end == theirs.key_end;
         // A settled chunk none of whose records is newer than the old file has nothing new.
-        let known =
-            theirs.newest.partition_point(|&newest| related && newest <= ours.generation);
+        let known = theirs
+            .newest
+            .partition_point(|&newest| related && newest <= ours.generation);
         let first = theirs.first_settled();
         let derivable: Vec<usize> = (first..first + known).collect();
 
-        let mut origins = vec![Origin::Fetch; target.chunk_count()];
-        let store = Origin::Store { source: 0, form: Form::Content };
+        let mut origins: Vec<Origin> = target
+            .chunks()
+            .map(|chunk| if chunk.len == 0 { Origin::Nowhere } else { Origin::Fetch })
+            .collect();
+        let store = Origin::Store {
+            source: 0,
+            form: Form::Content,
+        };
         for &index in &derivable {
             origins[index] = store.clone();
         }
@@ -72,7 +79,12 @@ impl<'a> Follower<'a> {
         for (index, text) in same {
             assembler.put_chunk(index, Form::Content, text)?;
         }
-        Ok(Self { old, layout, assembler, derivable })
+        Ok(Self {
+            old,
+            layout,
+            assembler,
+            derivable,
+        })
     }
 
     /// The ranges to fetch now.
@@ -176,10 +188,18 @@ impl<'a> Follower<'a> {
             .zip(&fetched)
         {
             let records = records_of(&self.layout, index, text);
-            newer.extend(records.into_iter().map(|record| key(record, &self.layout.key_end)));
+            newer.extend(
+                records
+                    .into_iter()
+                    .map(|record| key(record, &self.layout.key_end)),
+            );
         }
-        let removed: HashSet<_> =
-            self.layout.removed.iter().flat_map(|removed| &removed.marks).collect();
+        let removed: HashSet<_> = self
+            .layout
+            .removed
+            .iter()
+            .flat_map(|removed| &removed.marks)
+            .collect();
         let mut thinned = self.old.record_chunks();
         for records in &mut thinned {
             records.retain(|record| {
@@ -220,7 +240,11 @@ fn same_chunks<'a>(
     derivable: &[usize],
 ) -> Vec<(usize, &'a [u8])> {
     let mut same = Vec::new();
-    for chunk in target.chunks().skip(1).filter(|chunk| !derivable.contains(&chunk.index)) {
+    for chunk in target
+        .chunks()
+        .skip(1)
+        .filter(|chunk| !derivable.contains(&chunk.index))
+    {
         let digest = layout.content_digest(chunk.index);
         let found = old.header().chunks().skip(1).find(|ours| {
             ours.raw_len == chunk.raw_len && old.layout().content_digest(ours.index) == digest

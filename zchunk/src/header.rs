@@ -433,6 +433,7 @@ impl Header {
             .or_else(|| stored.then_some(chunk.digest))
             .filter(|digest| !digest.is_zero())
             .or_else(|| self.layout.as_ref()?.content_digest(index))
+            .filter(|digest| !digest.is_zero())
     }
 
     /// The signatures, unchecked.

@@ -143,11 +143,17 @@ impl Layout {
 
     /// Reads the element of a header, if it has one.
     pub(crate) fn parse(header: &Header) -> Result<Option<Self>> {
-        let Some(data) = header.element(LAYOUT_ELEMENT) else { return Ok(None) };
+        let Some(data) = header.element(LAYOUT_ELEMENT) else {
+            return Ok(None);
+        };
         let mut at = Cursor::new(data, 0);
         let version = at.int(Field::Layout)?;
         if version != VERSION {
-            return Err(Error::Unknown { field: Field::Layout, offset: 0, value: version });
+            return Err(Error::Unknown {
+                field: Field::Layout,
+                offset: 0,
+                value: version,
+            });
         }
         let mut series = [0; SERIES_LEN];
         series.copy_from_slice(at.take(SERIES_LEN as u64, Field::Layout)?);
@@ -168,7 +174,13 @@ impl Layout {
             let of = generation.checked_sub(age);
             match of.filter(|of| newest.last().is_none_or(|last| last <= of)) {
                 Some(of) => newest.push(of),
-                None => return Err(Error::Unknown { field: Field::Layout, offset, value: age }),
+                None => {
+                    return Err(Error::Unknown {
+                        field: Field::Layout,
+                        offset,
+                        value: age,
+                    });
+                }
             }
         }
         let mut digests = Vec::with_capacity(header.chunk_count() - 1);
@@ -181,7 +193,11 @@ impl Layout {
             let offset = at.offset();
             let age = at.int(Field::Layout)?;
             let Some(generation) = generation.checked_sub(age) else {
-                return Err(Error::Unknown { field: Field::Layout, offset, value: age });
+                return Err(Error::Unknown {
+                    field: Field::Layout,
+                    offset,
+                    value: age,
+                });
             };
             let count = at.count(Field::Layout, TOMBSTONE_LEN)?;
             let marks = at.take((count * TOMBSTONE_LEN) as u64, Field::Layout)?;
@@ -209,7 +225,12 @@ impl Layout {
     /// Whether the chunks are as the element says.
     fn check(&self, header: &Header, left: usize) -> Result<()> {
         let wrong = |expected: u64, found: u64| {
-            Err(Error::Inconsistent { field: Field::Layout, offset: 0, expected, found })
+            Err(Error::Inconsistent {
+                field: Field::Layout,
+                offset: 0,
+                expected,
+                found,
+            })
         };
         if left > 0 {
             return wrong(0, left as u64);
@@ -224,7 +245,11 @@ impl Layout {
         if self.head_len > 0 && header.chunk(1).raw_len != self.head_len {
             return wrong(header.chunk(1).raw_len, self.head_len);
         }
-        let last_len = if count > self.last() { header.chunk(self.last()).raw_len } else { 0 };
+        let last_len = if count > self.last() {
+            header.chunk(self.last()).raw_len
+        } else {
+            0
+        };
         if last_len < self.tail_len {
             return wrong(self.tail_len, last_len);
         }
@@ -254,7 +279,10 @@ impl Layout {
         for removed in &self.removed {
             compint::put(&mut out, self.generation - removed.generation);
             compint::put(&mut out, removed.marks.len() as u64);
-            removed.marks.iter().for_each(|mark| out.extend_from_slice(mark));
+            removed
+                .marks
+                .iter()
+                .for_each(|mark| out.extend_from_slice(mark));
         }
         out
     }

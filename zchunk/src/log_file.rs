@@ -28,7 +28,13 @@ impl LogFile {
             return Err(Error::Detached);
         }
         let mut body = Vec::new();
-        read_exactly(reader, &mut body, header.body_len(), Field::Chunk, header.len())?;
+        read_exactly(
+            reader,
+            &mut body,
+            header.body_len(),
+            Field::Chunk,
+            header.len(),
+        )?;
         let mut content = Vec::new();
         let mut chunks = Reader::new(header.as_bytes().chain(&body[..]), limits)?;
         while let Some((_, bytes)) = chunks.next_chunk()? {
@@ -45,7 +51,10 @@ impl LogFile {
         let header = Header::parse(detached, limits)?;
         let chunk = header.chunk(0);
         let Some(stored) = detached.get(header.len() as usize..) else {
-            return Err(Error::Truncated { field: Field::Dictionary, offset: chunk.offset });
+            return Err(Error::Truncated {
+                field: Field::Dictionary,
+                offset: chunk.offset,
+            });
         };
         verify_stored(&chunk, stored)?;
         let stored = stored.to_vec();
@@ -74,7 +83,13 @@ impl LogFile {
                 found: content.len() as u64,
             });
         }
-        let file = Self { header, layout, content, stored_dictionary, body };
+        let file = Self {
+            header,
+            layout,
+            content,
+            stored_dictionary,
+            body,
+        };
         for chunk in file.header.chunks().skip(1) {
             let found = CONTENT_HASH.digest(file.text(&chunk));
             match file.layout.content_digest(chunk.index) {
@@ -117,9 +132,13 @@ impl LogFile {
     /// Writes the file itself, where it was read whole; a follower has only the content.
     pub fn write_file(&self, out: &mut impl Write) -> Result<()> {
         let Some(body) = &self.body else {
-            return Err(Error::Missing { count: self.header.chunk_count(), first: 0 });
+            return Err(Error::Missing {
+                count: self.header.chunk_count(),
+                first: 0,
+            });
         };
-        out.write_all(self.header.as_bytes()).map_err(Error::Write)?;
+        out.write_all(self.header.as_bytes())
+            .map_err(Error::Write)?;
         out.write_all(body).map_err(Error::Write)
     }
 
@@ -150,15 +169,9 @@ impl LogFile {
     /// A chunk's stored form, where it is known.
     pub(crate) fn stored(&self, chunk: &Chunk) -> Option<&[u8]> {
         let start = (chunk.offset - self.header.len()) as usize;
-        self.body.as_ref().map(|body| &body[start..start + chunk.len as usize])
-    }
-
-    pub(crate) fn tail(&self) -> &[u8] {
-        &self.content[self.content.len() - self.layout.tail_len as usize..]
-    }
-
-    pub(crate) fn head(&self) -> &[u8] {
-        &self.content[..self.layout.head_len as usize]
+        self.body
+            .as_ref()
+            .map(|body| &body[start..start + chunk.len as usize])
     }
 
     /// The records of each chunk that has any: the settled ones in order, then the last.

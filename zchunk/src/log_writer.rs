@@ -42,10 +42,6 @@ pub struct LogOptions {
     pub slack: f64,
     /// How many removed records the header remembers, the newest first.
     pub max_removed: usize,
-    /// Whether merged records are sorted by key, or stay in the order of their chunks.
-    pub sort: bool,
-    /// Neighbours that are smaller than this together are merged whatever is newer, in bytes.
-    pub min_chunk: usize,
 }
 
 impl Default for LogOptions {
@@ -56,8 +52,6 @@ impl Default for LogOptions {
             max_chunk: 1 << 20,
             slack: 0.5,
             max_removed: 256,
-            sort: true,
-            min_chunk: 0,
         }
     }
 }
@@ -92,7 +86,12 @@ pub fn write_log<'a>(
         layout.separator == frame.separator && layout.key_end == frame.key_end
     });
     let fresh = keyed(frame, records)?;
-    let mut log = Log { frame, options, separator: frame.separator.len(), generation: 1 };
+    let mut log = Log {
+        frame,
+        options,
+        separator: frame.separator.len(),
+        generation: 1,
+    };
     let mut nodes = Vec::new();
     let mut removed = Vec::new();
     let mut fresh = fresh;
@@ -104,8 +103,11 @@ pub fn write_log<'a>(
     let mut fresh = log.cut(fresh);
     // All but the last piece are settled from the beginning.
     let last = fresh.pop();
-    let newer: usize =
-        fresh.iter().chain(&last).map(|records| log.size(records)).sum();
+    let newer: usize = fresh
+        .iter()
+        .chain(&last)
+        .map(|records| log.size(records))
+        .sum();
     let mut nodes = log.merge(nodes, newer);
     nodes.extend(fresh.into_iter().map(|records| Node {
         size: log.size(&records),
@@ -124,7 +126,10 @@ fn keyed<'a>(
     let mut ended = Vec::new();
     for record in records {
         let key = frame.key(record);
-        let wrong = |why| Error::Record { key: String::from_utf8_lossy(key).into_owned(), why };
+        let wrong = |why| Error::Record {
+            key: String::from_utf8_lossy(key).into_owned(),
+            why,
+        };
         ended.clear();
         ended.extend_from_slice(record);
         ended.extend_from_slice(&frame.separator);
@@ -150,7 +155,10 @@ struct Log<'o> {
 
 impl Log<'_> {
     fn size(&self, records: &[&[u8]]) -> usize {
-        records.iter().map(|record| record.len() + self.separator).sum()
+        records
+            .iter()
+            .map(|record| record.len() + self.separator)
+            .sum()
     }
 
     /// Takes what is unchanged out of `fresh` and into `nodes`; returns what is removed.
@@ -180,7 +188,11 @@ impl Log<'_> {
             });
             if !records.is_empty() {
                 let size = self.size(&records);
-                nodes.push(Node { records, size, newest });
+                nodes.push(Node {
+                    records,
+                    size,
+                    newest,
+                });
             }
         }
         self.remember(previous, &gone, fresh, nodes)
@@ -199,13 +211,19 @@ impl Log<'_> {
         marks.sort_unstable();
         marks.dedup();
         if !marks.is_empty() {
-            removed.push(Removed { generation: self.generation, marks });
+            removed.push(Removed {
+                generation: self.generation,
+                marks,
+            });
         }
         if removed.is_empty() {
             return removed;
         }
         // A record that came back, or one with the same mark, must not be dropped by followers.
-        let kept = nodes.iter().flat_map(|node| &node.records).map(|record| self.frame.key(record));
+        let kept = nodes
+            .iter()
+            .flat_map(|node| &node.records)
+            .map(|record| self.frame.key(record));
         let live: HashSet<_> = kept.chain(fresh.keys().copied()).map(tombstone).collect();
         let mut left = self.options.max_removed;
         for group in removed.iter_mut().rev() {
@@ -232,7 +250,9 @@ impl Log<'_> {
                 size = 0;
             }
             size += len;
-            cut.last_mut().expect("one was pushed where there was none").push(record);
+            cut.last_mut()
+                .expect("one was pushed where there was none")
+                .push(record);
         }
         cut
     }
@@ -247,15 +267,15 @@ impl Log<'_> {
                 // Whoever lacks the one lacks the other, if the same version completed both.
                 let free = node.newest == last.newest;
                 let allowed = size as f64 <= self.options.slack * newer as f64;
-                if size <= self.options.max_chunk
-                    && (free || allowed || size <= self.options.min_chunk)
-                {
+                if size <= self.options.max_chunk && (free || allowed) {
                     let mut records = node.records;
                     records.append(&mut last.records);
-                    if self.options.sort {
-                        records.sort_by_key(|record| self.frame.key(record));
-                    }
-                    *last = Node { records, size, newest: last.newest };
+                    records.sort_by_key(|record| self.frame.key(record));
+                    *last = Node {
+                        records,
+                        size,
+                        newest: last.newest,
+                    };
                     continue;
                 }
                 newer += last.size;
@@ -290,13 +310,21 @@ impl Log<'_> {
         if !self.frame.head.is_empty() {
             texts.push(self.frame.head.clone());
         }
-        texts.extend(nodes.iter().enumerate().map(|(n, node)| self.text(&node.records, n == 0)));
+        texts.extend(
+            nodes
+                .iter()
+                .enumerate()
+                .map(|(n, node)| self.text(&node.records, n == 0)),
+        );
         let mut text = self.text(&last, nodes.is_empty());
         text.extend_from_slice(&self.frame.tail);
         if !text.is_empty() {
             texts.push(text);
         }
-        let digests: Vec<Digest> = texts.par_iter().map(|text| CONTENT_HASH.digest(text)).collect();
+        let digests: Vec<Digest> = texts
+            .par_iter()
+            .map(|text| CONTENT_HASH.digest(text))
+            .collect();
         let series = previous.map_or_else(
             || {
                 let all: Vec<u8> = digests.iter().flat_map(|d| d.as_bytes().to_vec()).collect();
@@ -322,8 +350,12 @@ impl Log<'_> {
             (None, LogDictionary::None) => Vec::new(),
             (None, LogDictionary::Given(dictionary)) => dictionary.clone(),
             (None, LogDictionary::Trained(size)) => {
-                let samples: Vec<&[u8]> =
-                    nodes.iter().flat_map(|node| &node.records).chain(&last).copied().collect();
+                let samples: Vec<&[u8]> = nodes
+                    .iter()
+                    .flat_map(|node| &node.records)
+                    .chain(&last)
+                    .copied()
+                    .collect();
                 train_dictionary(&samples, *size).unwrap_or_default()
             }
         };
