@@ -276,7 +276,7 @@ impl<S: Spool> Assembler<S> {
                 (Ok(()), None) => self.put(index, Form::Content, &content, &mut outcome)?,
                 (Ok(()), Some(encoder)) => {
                     let stored = encoder.encode(&content)?;
-                    self.put(index, Form::Stored, &stored, &mut outcome)?;
+                    self.put(index, Form::Stored, stored, &mut outcome)?;
                 }
             }
         }

@@ -56,7 +56,13 @@ impl<'a> Follower<'a> {
 
         let mut origins: Vec<Origin> = target
             .chunks()
-            .map(|chunk| if chunk.len == 0 { Origin::Nowhere } else { Origin::Fetch })
+            .map(|chunk| {
+                if chunk.len == 0 {
+                    Origin::Nowhere
+                } else {
+                    Origin::Fetch
+                }
+            })
             .collect();
         let store = Origin::Store {
             source: 0,

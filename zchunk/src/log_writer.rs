@@ -397,7 +397,9 @@ impl Log<'_> {
             .with_max_len(1)
             .map(|(text, digest)| match known.get(digest) {
                 Some(stored) => Ok(stored.to_vec()),
-                None => Encoder::new(self.options.encoding, dictionary)?.encode(text),
+                None => Ok(Encoder::new(self.options.encoding, dictionary)?
+                    .encode(text)?
+                    .to_vec()),
             })
             .collect()
     }
