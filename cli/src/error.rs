@@ -118,6 +118,11 @@ impl AppError {
                  and a mirrors file may name other places"
                     .to_owned(),
             ),
+            Self::Repodata(RepodataError::Fetch { source, .. }) if source.is_corrupt() => Some(
+                "check the address of the channel and of its mirrors, and whether a login page or a \
+                 proxy answers in their place"
+                    .to_owned(),
+            ),
             Self::Repodata(RepodataError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),

@@ -246,7 +246,7 @@ async fn repodata_that_is_none_is_named_as_such() {
     }
     let nothing = Site::new();
     for (name, server, code, part) in [
-        ("HTML", server(&good, html).await, 5, "HTML"),
+        ("HTML", server(&good, html).await, 5, "web page"),
         ("cut", server(&good, cut).await, 4, "broke off"),
         (
             "shortened",

@@ -352,6 +352,7 @@ impl Install<'_> {
             .with_tool("taipan", env!("CARGO_PKG_VERSION"), command)
             .with_run_scripts(!self.args.no_scripts)
             .with_compile_pyc(!self.args.no_compile)
+            .with_byte_code_cache(self.settings.cache_dir.value.join("pyc"))
             .with_update_specs(specs.iter().map(ToString::to_string).collect());
         if self.settings.always_copy.value {
             options = options.with_always_copy();
