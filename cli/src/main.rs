@@ -105,6 +105,7 @@ fn log_to_stderr(verbose: u8) {
     let filter = EnvFilter::try_from_env("TAIPAN_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
 }
