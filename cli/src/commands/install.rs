@@ -145,7 +145,9 @@ impl Install<'_> {
         let installed = prefix.records()?;
         let indexes = self.interruptible(self.repodata()).await??;
         let solved = Instant::now();
-        let solution = self.solve(prefix, &specs, &installed, indexes).await?;
+        let solution = self
+            .solve(prefix, &specs, &installed, indexes.clone())
+            .await?;
         let solve_time = solved.elapsed();
         let wanted = wanted(&solution, &specs, &installed);
         let plan = Plan::between(&installed, &wanted)?;
@@ -180,7 +182,7 @@ impl Install<'_> {
         let fetch_time = fetching.elapsed();
 
         let linking = Instant::now();
-        let transaction = transaction(plan, &prepared);
+        let transaction = transaction(plan, &prepared, &indexes);
         let summary = self.link(transaction, locked, &specs).await?;
         let times = Times {
             solve: solve_time.as_secs_f64(),
@@ -247,7 +249,7 @@ impl Install<'_> {
             }
             indexes.push(ChannelIndexes {
                 name: channel.name().to_owned(),
-                url: channel.base().clone(),
+                url: channel.canonical_url(),
                 indexes: of_channel.into_iter().map(|subdir| subdir.index).collect(),
             });
         }
@@ -534,14 +536,28 @@ fn wanted(solution: &Solution, specs: &[MatchSpec], installed: &[PrefixRecord]) 
         .collect()
 }
 
-fn transaction(plan: Plan, prepared: &[Prepared]) -> Transaction {
+/// Pairs what is to be linked with where it was unpacked.
+fn transaction(plan: Plan, prepared: &[Prepared], indexes: &[ChannelIndexes]) -> Transaction {
     let mut prepared = prepared.iter();
     let result = Transaction::new(plan, |planned| {
         // They were prepared from the plan, in its order.
         let package = prepared
             .next()
             .expect("each package of the plan was prepared");
-        Ok::<_, std::convert::Infallible>(LinkPackage::new(planned.record.clone(), &package.dir))
+        let record = &planned.record;
+        let file = record.identifier.to_file_name();
+        let mut link = LinkPackage::new(record.clone(), &package.dir);
+        // Where conda would have the archive. It is not kept, but the field is part of a record.
+        link.package_tarball_full_path = Some(package.dir.with_file_name(&file));
+        // Keys that only the repodata knows stay in the record.
+        let listed = indexes
+            .iter()
+            .filter(|channel| record.url.as_str().starts_with(channel.url.as_str()))
+            .flat_map(|channel| &channel.indexes)
+            .filter(|index| index.subdir() == record.package_record.subdir)
+            .find_map(|index| index.fields(&record.package_record.name, &file));
+        link.extra = listed.unwrap_or_default();
+        Ok::<_, std::convert::Infallible>(link)
     });
     match result {
         Ok(transaction) => transaction,
