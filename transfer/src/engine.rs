@@ -1,7 +1,7 @@
 //! The engine: carries a job from mirror to mirror until its file is here.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,18 +19,26 @@ use tokio::{
 use crate::{
     Attempt, BackendError, ByteRange, Event, Expected, FetchError, GetRequest, GetResponse, JobId,
     MirrorSet, Observer, Sha256, Sink, SinkError, Target, Validators, Verifier, error::chain,
-    mirror_set::InFlight,
+    mirror_set::InFlight, pace::Pace,
 };
 
-/// Over how long a connection's speed is judged.
-const RATE_WINDOW: Duration = Duration::from_secs(4);
+/// How long the end of a body is waited for when all of its bytes are here. It is waited for at
+/// all so that the connection can be used again.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// An attempt that brings less than this, in bytes, brings little.
+const LITTLE: u64 = 64 * 1024;
+
+/// How many attempts that bring little one mirror has in one job.
+const LITTLES: u32 = 20;
 
 /// How an engine is set up.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// How many jobs have a slot at a time; the others wait.
     pub slots: usize,
-    /// How often one mirror is asked for one file when its failures look transient.
+    /// How often one mirror is asked for one file when its failures look transient and it gives
+    /// nothing that can be kept. One that keeps giving parts of the file may go on.
     pub tries_per_mirror: u32,
     /// Distinguishes this client from others, so that a herd does not move as one.
     pub seed: u64,
@@ -180,11 +188,14 @@ impl Engine {
 /// What became of a mirror in this job.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
-    tries: u32,
+    /// Tries that brought nothing that could be kept, since the last that did.
+    fruitless: u32,
+    /// Tries that brought little.
+    meagre: u32,
     /// Not to be asked again for this file.
     out: bool,
-    /// Tried in this round; others go first.
-    tried: bool,
+    /// It gets ranges wrong, so it is asked for the whole file only.
+    whole_only: bool,
     /// It was left once for being slow. It may be the only one there is, so not twice.
     was_slow: bool,
 }
@@ -211,6 +222,8 @@ struct Run<'a> {
 /// How an attempt ended, when not in a complete body.
 enum Stop {
     Mirror(BackendError),
+    /// The body was complete, and the file as a whole is wrong.
+    Wrong(BackendError),
     Sink(SinkError),
 }
 
@@ -245,7 +258,6 @@ impl Run<'_> {
                 offset,
                 why: &why,
             });
-            self.tally.entry(mirror).or_default().tries += 1;
             let mut flight = self.mirrors.start(mirror, &self.job.target.path);
             let stop = match self.attempt(&pick, &mut flight, sink).await {
                 Ok(got) if got.not_modified => {
@@ -266,7 +278,11 @@ impl Run<'_> {
                         source,
                     });
                 }
-                Stop::Mirror(error) => self.note(flight, name, error, sink).await?,
+                Stop::Mirror(error) => {
+                    let gained = self.verifier.length().saturating_sub(offset);
+                    self.note(flight, name, error, gained, sink).await?;
+                }
+                Stop::Wrong(error) => self.wrong(flight, name, error, sink).await?,
             }
         }
     }
@@ -286,22 +302,7 @@ impl Run<'_> {
         loop {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
-            let mut exclude: Vec<MirrorId> = Vec::new();
-            exclude.extend(
-                self.tally
-                    .iter()
-                    .filter(|(_, t)| t.out || t.tried)
-                    .map(|(id, _)| *id),
-            );
-            let mut choice = self.ask(&exclude);
-            if matches!(choice, (Choice::Exhausted(_), _)) && self.tally.values().any(|t| !t.out) {
-                // Everybody has had a turn: another round for those whose trouble may pass.
-                self.tally
-                    .values_mut()
-                    .for_each(|tally| tally.tried = false);
-                exclude.retain(|id| self.tally.get(id).is_some_and(|tally| tally.out));
-                choice = self.ask(&exclude);
-            }
+            let choice = self.ask(&self.exclude());
             match choice {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
                 (Choice::Wait { until, .. }, _) => {
@@ -331,6 +332,20 @@ impl Run<'_> {
         }
     }
 
+    /// The mirrors that were tried, as often as their failures count. The selector asks one again
+    /// only when nothing better is left, and not at all when it stands here often enough.
+    fn exclude(&self) -> Vec<MirrorId> {
+        let most = self.mirrors.attempts_per_mirror().max(1);
+        let count = |tally: &Tally| match tally.out {
+            true => most,
+            false => tally.fruitless.max(1).min(most - 1),
+        };
+        self.tally
+            .iter()
+            .flat_map(|(id, tally)| std::iter::repeat_n(*id, count(tally) as usize))
+            .collect()
+    }
+
     fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {
         let left = self
             .job
@@ -351,6 +366,9 @@ impl Run<'_> {
     fn can_continue_on(&self, mirror: MirrorId) -> bool {
         if self.verifier.length() == 0 {
             return true;
+        }
+        if self.tally.get(&mirror).is_some_and(|t| t.whole_only) {
+            return false;
         }
         // Without a digest nobody would notice that two halves do not belong together.
         self.job.expected.is_content_addressed()
@@ -397,11 +415,23 @@ impl Run<'_> {
         };
         let patience = pick.first_byte_timeout;
         let answer = timeout(patience, self.mirrors.backend(mirror).get(request)).await;
-        let answer = answer.map_err(|_| BackendError::Timeout {
-            url: url.clone(),
-            what: "no answer",
-            after: patience,
-        })??;
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            // The last mirror broke off after the last byte, and nobody knew that it was the last.
+            Ok(Err(BackendError::BeyondEnd { .. })) if self.is_right() => {
+                let validators = Validators::default();
+                return Ok(Got {
+                    url,
+                    validators,
+                    not_modified: false,
+                });
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                let (what, after) = ("no answer", patience);
+                return Err(BackendError::Timeout { url, what, after }.into());
+            }
+        };
         flight.answered();
         let (start, total, said, mut body) = match answer {
             GetResponse::NotModified => match validators {
@@ -430,31 +460,37 @@ impl Run<'_> {
         }
         // A server that ignores ranges sends all; what we have of it is passed over.
         let mut skip = offset.saturating_sub(start);
-        self.wasted += skip;
         let length = self.job.expected.size.or(total);
         let min_rate = match self.tally.get(&mirror) {
             Some(tally) if tally.was_slow => 0.0,
-            _ if self.job.expected.is_content_addressed() => pick.min_rate,
-            _ => 0.0,
+            _ => pick.min_rate,
         };
         let mut pace = Pace::new(min_rate);
         loop {
-            let piece = match timeout(pick.stall_timeout, body.next()).await {
-                Ok(piece) => piece,
+            let whole = skip == 0 && length.is_some_and(|length| self.verifier.length() >= length);
+            let patience = if whole {
+                pick.stall_timeout.min(LAST_WORD)
+            } else {
+                pick.stall_timeout
+            };
+            let mut piece = match timeout(patience, body.next()).await {
+                Ok(None) => break,
+                Ok(Some(Ok(piece))) => piece,
+                // What goes wrong after the last byte is no longer of interest.
+                _ if whole || (length.is_none() && self.is_right()) => break,
+                Ok(Some(Err(error))) => return Err(error.into()),
                 Err(_) => {
-                    let after = pick.stall_timeout;
-                    let what = "the body stalled";
+                    let (what, after) = ("the body stalled", patience);
                     return Err(BackendError::Timeout { url, what, after }.into());
                 }
             };
-            let Some(piece) = piece else { break };
-            let mut piece = piece?;
             flight.received(piece.len() as u64);
             if skip > 0 {
                 let passed = skip.min(piece.len() as u64);
                 // `passed` is at most the length of the piece.
                 piece = piece.slice(usize::try_from(passed).unwrap_or(piece.len())..);
                 skip -= passed;
+                self.wasted += passed;
                 if piece.is_empty() {
                     continue;
                 }
@@ -478,8 +514,15 @@ impl Run<'_> {
                 job: self.id,
                 bytes,
             });
-            let left = length.map_or(0, |length| length.saturating_sub(self.verifier.length()));
-            if let Some(rate) = pace.too_slow(bytes, left) {
+            let have = self.verifier.length();
+            let left = length.map(|length| length.saturating_sub(have));
+            // Without a digest nobody else can continue, so that what is here would be lost.
+            let again = if self.job.expected.is_content_addressed() {
+                0
+            } else {
+                have
+            };
+            if let Some(rate) = pace.too_slow(bytes, left, again) {
                 self.tally.entry(mirror).or_default().was_slow = true;
                 return Err(BackendError::Slow { url, rate }.into());
             }
@@ -495,6 +538,11 @@ impl Run<'_> {
             validators: said,
             not_modified: false,
         })
+    }
+
+    /// Whether what has arrived is the file: its digest is known and agrees.
+    fn is_right(&self) -> bool {
+        self.job.expected.is_content_addressed() && self.verifier.clone().finish().is_ok()
     }
 
     async fn write(
@@ -537,14 +585,20 @@ impl Run<'_> {
             .verifier
             .clone()
             .finish()
-            .map_err(|source| BackendError::Corrupt { url: url(), source })?;
+            .map_err(|source| Stop::Wrong(BackendError::Corrupt { url: url(), source }))?;
+        let known = self.job.expected.is_content_addressed();
+        if known {
+            // Whatever the sink says now, the mirror has done its part.
+            flight.finish(Class::Ok, None);
+        }
         if let Some(refused) = self.refused.take() {
             return Err(Stop::Sink(refused));
         }
         match sink.finish().await {
             Ok(()) => {}
-            Err(SinkError::Rejected(source)) if !self.job.expected.is_content_addressed() => {
-                return Err(BackendError::Unusable { url: url(), source }.into());
+            Err(SinkError::Rejected(source)) if !known => {
+                let error = BackendError::Unusable { url: url(), source };
+                return Err(Stop::Wrong(error));
             }
             Err(error) => return Err(Stop::Sink(error)),
         }
@@ -552,8 +606,55 @@ impl Run<'_> {
         Ok((sha256, length))
     }
 
-    /// Remembers a failure and draws the consequences.
+    /// Remembers a failure after which `gained` bytes of this mirror are in the verifier, and
+    /// draws the consequences.
     async fn note(
+        &mut self,
+        mut flight: InFlight,
+        name: String,
+        error: BackendError,
+        gained: u64,
+        sink: &mut dyn Sink,
+    ) -> Result<(), FetchError> {
+        let class = error.class();
+        let corrupt = class == Class::Corrupt;
+        let addressed = self.job.expected.is_content_addressed();
+        let solo = self.solo;
+        let tally = self.tally.entry(flight.mirror()).or_default();
+        if matches!(
+            error,
+            BackendError::BeyondEnd { .. } | BackendError::WrongRange { .. }
+        ) {
+            tally.whole_only = true;
+        }
+        // Bytes that the next mirror will not continue are no progress.
+        let kept = addressed && !solo && !corrupt && !tally.whole_only && gained > 0;
+        if kept {
+            tally.fruitless = 0;
+            tally.meagre += u32::from(gained < LITTLE);
+        } else {
+            tally.fruitless += 1;
+        }
+        let most = self.engine.options.tries_per_mirror;
+        let most = most.min(self.mirrors.attempts_per_mirror());
+        tally.out = !error.is_transient() || tally.fruitless >= most || tally.meagre > LITTLES;
+        if matches!(error, BackendError::Slow { .. }) {
+            // Our choice and not its failure; what it gave tells how fast it is.
+            tally.out = false;
+            flight.cancel();
+        } else {
+            flight.finish(class, error.retry_after());
+        }
+        self.record(&flight, name, error);
+        if corrupt && gained > 0 {
+            self.restart(sink).await?;
+        }
+        Ok(())
+    }
+
+    /// The whole file is wrong. One mirror that gave all of it is to blame; of several it is not
+    /// known which of them lied.
+    async fn wrong(
         &mut self,
         mut flight: InFlight,
         name: String,
@@ -561,27 +662,21 @@ impl Run<'_> {
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let mirror = flight.mirror();
-        let class = error.class();
-        let bytes = flight.bytes();
-        // Bytes of several mirrors were put together wrong: which of them lied is not known.
-        let nobody_to_blame = matches!(error, BackendError::Corrupt { .. })
-            && self.contributors.iter().any(|other| *other != mirror);
         let tally = self.tally.entry(mirror).or_default();
-        tally.tried = true;
-        if nobody_to_blame {
+        tally.fruitless += 1;
+        if self.contributors.iter().all(|other| *other == mirror) {
+            tally.out = true;
+            flight.finish(error.class(), None);
+        } else {
             self.solo = true;
             flight.cancel();
-        } else {
-            let gave_up = tally.tries >= self.engine.options.tries_per_mirror;
-            // One that keeps delivering parts of the file may go on; there is only so much file.
-            tally.out = !error.is_transient() || (gave_up && bytes == 0) || tally.tries > 20;
-            if matches!(error, BackendError::Slow { .. }) {
-                // Our choice and not its failure; what it gave tells how fast it is.
-                flight.cancel();
-            } else {
-                flight.finish(class, error.retry_after());
-            }
         }
+        self.record(&flight, name, error);
+        self.restart(sink).await
+    }
+
+    fn record(&mut self, flight: &InFlight, name: String, error: BackendError) {
+        let (mirror, class, bytes) = (flight.mirror(), error.class(), flight.bytes());
         let cause = chain(&error);
         tracing::debug!(job = %self.job.label, mirror = %name, %class, %cause, "failed");
         self.engine.observer.event(&Event::AttemptFailed {
@@ -592,7 +687,6 @@ impl Run<'_> {
             cause: &cause,
             bytes,
         });
-        let corrupt = class == Class::Corrupt;
         self.attempts.push(Attempt {
             mirror,
             name,
@@ -600,59 +694,5 @@ impl Run<'_> {
             error,
             bytes,
         });
-        if corrupt && self.verifier.length() > 0 {
-            self.restart(sink).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Watches how fast a body comes.
-struct Pace {
-    min_rate: f64,
-    excused: Duration,
-    recent: VecDeque<(Instant, u64)>,
-}
-
-impl Pace {
-    fn new(min_rate: f64) -> Self {
-        Self {
-            min_rate,
-            excused: Duration::ZERO,
-            recent: VecDeque::from([(Instant::now(), 0)]),
-        }
-    }
-
-    fn excuse(&mut self, pause: Duration) {
-        self.excused += pause;
-    }
-
-    /// Counts what arrived; the recent rate in bytes per second when it is below the least that
-    /// is acceptable and the `left` bytes are worth a change of mirror.
-    fn too_slow(&mut self, bytes: u64, left: u64) -> Option<f64> {
-        if self.min_rate <= 0.0 {
-            return None;
-        }
-        let now = Instant::now();
-        self.recent.push_back((now, bytes));
-        let (first, _) = *self.recent.front()?;
-        let span = (now - first).saturating_sub(self.excused);
-        if span < RATE_WINDOW {
-            return None;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
-        let (sum, left) = (
-            self.recent
-                .iter()
-                .skip(1)
-                .map(|(_, bytes)| bytes)
-                .sum::<u64>() as f64,
-            left as f64,
-        );
-        let rate = sum / span.as_secs_f64();
-        self.recent = VecDeque::from([(now, 0)]);
-        self.excused = Duration::ZERO;
-        // A few seconds more at this rate are better than a new connection.
-        (rate < self.min_rate && left > rate * 2.0).then_some(rate)
     }
 }

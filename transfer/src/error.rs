@@ -97,6 +97,14 @@ pub enum BackendError {
         /// What the answer says of itself.
         got: String,
     },
+    /// The file ends before the range begins (416, RFC 9110 §15.5.17).
+    #[error("{url} ends before the bytes {wanted} that it was asked for")]
+    BeyondEnd {
+        /// What was asked for.
+        url: String,
+        /// The range of the request.
+        wanted: ByteRange,
+    },
     /// The server encoded the content although it was asked not to.
     #[error("{url} sent its content encoded as `{encoding}`, which was not asked for")]
     Encoded {
@@ -190,11 +198,16 @@ impl BackendError {
     /// What the mirror is to be thought of for it.
     pub fn class(&self) -> Class {
         match self {
+            Self::Status {
+                status: 503,
+                retry_after: None,
+                ..
+            } => Class::Unwell,
             Self::Status { status, .. } => class_of_status(*status),
             Self::NotFound { .. } | Self::NoLayer { .. } | Self::BadPath { .. } => Class::NotHere,
             Self::Denied { .. } => Class::Denied,
             Self::Service { class, .. } => *class,
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::NotHere,
+            Self::Read { source, .. } if is_absence(source.kind()) => Class::NotHere,
             Self::Corrupt { .. } | Self::Unusable { .. } | Self::Long { .. } => Class::Corrupt,
             _ => Class::Unwell,
         }
@@ -210,8 +223,23 @@ impl BackendError {
 
     /// Whether another connection to the same mirror may do better.
     pub fn is_transient(&self) -> bool {
-        matches!(self.class(), Class::Unwell | Class::Throttled)
+        self.class().is_transient() && !matches!(self, Self::Encoded { .. } | Self::Unasked { .. })
     }
+}
+
+/// What the system says of a path at which there is no file to be had. A file that we may not
+/// read is like a 403: it is missing for us, and other files may be readable.
+fn is_absence(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::NotFound
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::PermissionDenied
+            | Kind::InvalidFilename
+            | Kind::InvalidInput
+    )
 }
 
 /// What an HTTP status says of a mirror. 403 is what buckets answer for a missing key when

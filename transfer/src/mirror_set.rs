@@ -9,7 +9,10 @@ use taipan_mirrors::{
     Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
     Request, SavedState, Selector, SelectorConfig, Time,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use crate::{Backend, FileBackend, HttpBackend, OciBackend, S3Backend, Target};
 
@@ -51,6 +54,7 @@ struct Inner {
     backends: Vec<Arc<dyn Backend>>,
     changed: Notify,
     clock: Clock,
+    attempts_per_mirror: u32,
 }
 
 /// Mirrors that have the same files. Cheap to clone; clones share what they learn.
@@ -92,6 +96,7 @@ impl MirrorSet {
     ) -> Self {
         assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         Self(Arc::new(Inner {
+            attempts_per_mirror: config.attempts_per_mirror,
             selector: Mutex::new(Selector::new(mirrors, config)),
             backends,
             changed: Notify::new(),
@@ -142,8 +147,15 @@ impl MirrorSet {
         (choice, why)
     }
 
-    pub(crate) async fn changed(&self) {
-        self.0.changed.notified().await;
+    /// Ends when any attempt on these mirrors ends after this call. Not an `async fn`, because
+    /// that would begin to listen only when it is first polled.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.0.changed.notified()
+    }
+
+    /// How often a mirror must stand among the excluded to be out for a job.
+    pub(crate) fn attempts_per_mirror(&self) -> u32 {
+        self.0.attempts_per_mirror
     }
 
     pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {

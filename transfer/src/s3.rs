@@ -91,6 +91,11 @@ impl S3Backend {
 impl Backend for S3Backend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let place = self.describe(request.target);
+        // The SDK would take a `..` out of the key, and the rest of the prefix with it.
+        if request.target.segments().is_none() {
+            let path = request.target.path.clone();
+            return Err(BackendError::BadPath { path, place });
+        }
         let answer = self
             .client()
             .await
@@ -106,6 +111,10 @@ impl Backend for S3Backend {
             Err(error) => {
                 return match status(&error) {
                     Some(304) => Ok(GetResponse::NotModified),
+                    Some(416) if request.range.is_some() => Err(BackendError::BeyondEnd {
+                        url: place,
+                        wanted: request.range.expect("the guard has seen it"),
+                    }),
                     status => Err(translate(place, status, error)),
                 };
             }

@@ -1,10 +1,15 @@
 //! Where bytes go.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// Why a sink takes no more.
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +101,15 @@ pub struct FileSink {
 impl FileSink {
     /// A sink that will make `target`; its directory must exist.
     pub fn new(target: impl Into<PathBuf>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        // Two processes may want the same file at the same time.
-        name.push(format!(".{}.part", std::process::id()));
+        // Two jobs may want the same file at the same time, in this process or in another, which
+        // may be on another machine and have the same number.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.subsec_nanos());
+        name.push(format!(".{}-{count}-{nanos:x}.part", std::process::id()));
         let partial = target.with_file_name(name);
         Self {
             target,
@@ -117,7 +127,8 @@ impl FileSink {
 
     async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
         if self.file.is_none() {
-            let file = tokio::fs::File::create(&self.partial)
+            // Never somebody else's: what two jobs write into one file is neither's.
+            let file = tokio::fs::File::create_new(&self.partial)
                 .await
                 .map_err(|e| self.failed(e))?;
             self.file = Some(file);
@@ -136,9 +147,17 @@ impl Sink for FileSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        // Creating the file anew at the next write truncates it.
-        self.file = None;
-        Ok(())
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        // The last write may still be under way in the background. It must not land in the file
+        // after that has been emptied.
+        let emptied = async {
+            file.flush().await?;
+            file.rewind().await?;
+            file.set_len(0).await
+        };
+        emptied.await.map_err(|source| self.failed(source))
     }
 
     async fn finish(&mut self) -> Result<(), SinkError> {
@@ -155,7 +174,7 @@ impl Sink for FileSink {
 impl Drop for FileSink {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            // Nobody is left to tell, and a leftover is overwritten by the next try.
+            // Nobody is left to tell; a leftover is never taken for the file.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
