@@ -17,6 +17,7 @@ mod file;
 mod http;
 mod mirror_set;
 mod oci;
+mod oci_token;
 mod pace;
 mod range;
 mod s3;

@@ -72,9 +72,7 @@ impl MirrorSet {
                 match mirror.location.clone() {
                     Location::Http(url) => Arc::new(HttpBackend::new(client.clone(), url)),
                     Location::S3(bucket) => Arc::new(S3Backend::new(bucket, CONNECT)),
-                    Location::Oci(registry) => {
-                        Arc::new(OciBackend::new(registry, client.clone(), CONNECT))
-                    }
+                    Location::Oci(registry) => Arc::new(OciBackend::new(registry, client.clone())),
                     Location::File(root) => Arc::new(FileBackend::new(root)),
                 }
             })

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::StalledStreamProtectionConfig,
+    config::{Credentials, StalledStreamProtectionConfig},
     error::{ProvideErrorMetadata as _, SdkError},
     operation::get_object::GetObjectError,
 };
@@ -24,6 +24,7 @@ use crate::{
 pub struct S3Backend {
     location: S3Location,
     connect_timeout: Duration,
+    credentials: Option<Credentials>,
     // The credential chain reads files and may ask the network, so it is walked at the first
     // request and not when a list of mirrors is read.
     client: OnceCell<Client>,
@@ -35,7 +36,25 @@ impl S3Backend {
         Self {
             location,
             connect_timeout,
+            credentials: None,
             client: OnceCell::new(),
+        }
+    }
+
+    /// With these keys instead of what the SDK's chain of credentials would find. Temporary keys
+    /// have a session token.
+    #[must_use]
+    pub fn with_keys(
+        self,
+        access_key: impl Into<String>,
+        secret_key: impl Into<String>,
+        session_token: Option<String>,
+    ) -> Self {
+        let keys = Credentials::new(access_key, secret_key, session_token, None, "taipan");
+        Self {
+            credentials: Some(keys),
+            client: OnceCell::new(),
+            ..self
         }
     }
 
@@ -66,6 +85,8 @@ impl S3Backend {
         }
         if self.location.anonymous {
             loader = loader.no_credentials();
+        } else if let Some(keys) = &self.credentials {
+            loader = loader.credentials_provider(keys.clone());
         }
         let shared = loader.load().await;
         let mut config =
