@@ -91,7 +91,7 @@ pub enum BackendError {
     #[error("{url} was asked for the bytes {wanted} and sent {got}")]
     WrongRange {
         /// What was asked for.
-        url: SafeUrl,
+        url: String,
         /// The range of the request.
         wanted: ByteRange,
         /// What the answer says of itself.

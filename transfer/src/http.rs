@@ -137,7 +137,7 @@ pub(crate) async fn send(
                 }
                 _ => {
                     return Err(BackendError::WrongRange {
-                        url,
+                        url: url.to_string(),
                         wanted,
                         got: text,
                     });
@@ -214,7 +214,7 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 /// The value of a `Retry-After` header (RFC 9110 §10.2.3): seconds, or a date. A date is compared
 /// with our own clock, so it is capped: a wrong clock must not put a mirror away for good.
 pub(crate) fn retry_after(text: &str) -> Option<Duration> {
-    const LIMIT: Duration = Duration::from_secs(3600);
+    const LIMIT: Duration = Duration::from_hours(1);
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LIMIT));
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("99999999"), Some(Duration::from_secs(3600)));
+        assert_eq!(retry_after("99999999"), Some(Duration::from_hours(1)));
         assert_eq!(
             retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
             Some(Duration::ZERO)

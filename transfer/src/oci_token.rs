@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a token is good that does not say it; the specification's number.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A token is renewed so long before it runs out, or at half its time if that is later.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -181,13 +181,8 @@ impl Backend for S3Backend {
     }
 }
 
-fn wrong_range(place: String, wanted: ByteRange, got: String) -> BackendError {
-    BackendError::Service {
-        place,
-        class: Class::Unwell,
-        retry_after: None,
-        source: format!("it was asked for the bytes {wanted} and sent `{got}`").into(),
-    }
+fn wrong_range(url: String, wanted: ByteRange, got: String) -> BackendError {
+    BackendError::WrongRange { url, wanted, got }
 }
 
 fn status(error: &SdkError<GetObjectError>) -> Option<u16> {

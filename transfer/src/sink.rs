@@ -179,3 +179,70 @@ impl Drop for FileSink {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &std::path::Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = entries
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_starts_again_keeps_nothing_of_what_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for round in 0..50 {
+            let mut sink = FileSink::new(&path);
+            for _ in 0..3 {
+                sink.write(vec![b'x'; 1 << 20].into()).await.unwrap();
+                sink.restart().await.unwrap();
+            }
+            sink.write(Bytes::from_static(b"right")).await.unwrap();
+            sink.finish().await.unwrap();
+            drop(sink);
+            assert_eq!(std::fs::read(&path).unwrap(), b"right", "round {round}");
+        }
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        FileSink::new(&path).finish().await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_cannot_write_says_where_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = FileSink::new(dir.path().join("no/such/file"));
+        let error = sink.write(Bytes::from_static(b"x")).await.unwrap_err();
+        assert!(error.to_string().contains("no/such/file"), "{error}");
+        // A directory is in the way of the final name.
+        std::fs::create_dir_all(dir.path().join("taken/x")).unwrap();
+        let mut sink = FileSink::new(dir.path().join("taken"));
+        sink.write(Bytes::from_static(b"x")).await.unwrap();
+        sink.finish().await.unwrap_err();
+        drop(sink);
+        assert_eq!(names(dir.path()), ["taken"]);
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let mut sink = MemorySink::new(4);
+        sink.write(Bytes::from_static(b"1234")).await.unwrap();
+        let error = sink.write(Bytes::from_static(b"5")).await.unwrap_err();
+        assert!(matches!(error, SinkError::Rejected(_)));
+        sink.restart().await.unwrap();
+        sink.write(Bytes::from_static(b"56")).await.unwrap();
+        assert_eq!(sink.into_bytes(), b"56");
+    }
+}

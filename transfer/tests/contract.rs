@@ -140,7 +140,8 @@ async fn gives_ranges(backend: &dyn Backend, files: &Files) {
                 "{range}"
             );
             let end = range.end().unwrap_or(100_000);
-            let wanted = &files.whole[range.start() as usize..end as usize];
+            let index = |offset| usize::try_from(offset).unwrap();
+            let wanted = &files.whole[index(range.start())..index(end)];
             assert!(read(got.body).await == wanted, "{range}");
         }
         // A range that begins in the file and ends beyond it is cut (RFC 9110 §14.1.2).
@@ -481,15 +482,15 @@ async fn in_child(test: &str, environment: &[(&str, &str)]) {
         .output()
         .await
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success(),
-        "{text}{}",
+        "{printed}{}",
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(
-        text.contains("1 passed"),
-        "there is no test `{test}`: {text}"
+        printed.contains("1 passed"),
+        "there is no test `{test}`: {printed}"
     );
 }
 

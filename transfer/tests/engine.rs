@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{client, content, expected, hasty, http, in_order, publish, target};
-use taipan_mirrors::{Class, Location};
+use taipan_mirrors::{Class, Location, SelectorConfig};
 use taipan_mock_servers::{
     BearerAuth, Behaviour, Fault, HttpServer, Matcher, OciAuth, OciServer, RefusingServer, Rule,
     S3Server, Site,
@@ -451,9 +451,10 @@ struct Picky {
 
 impl Picky {
     fn error(&self) -> SinkError {
-        match self.reject {
-            true => SinkError::Rejected("not to my taste".into()),
-            false => SinkError::Failed("full".into()),
+        if self.reject {
+            SinkError::Rejected("not to my taste".into())
+        } else {
+            SinkError::Failed("full".into())
         }
     }
 }
@@ -531,7 +532,7 @@ async fn a_dropped_fetch_leaves_no_file_and_no_request() {
     let dir = tempfile::tempdir().unwrap();
     let set = MirrorSet::new(
         in_order([http(&server.url())]),
-        Default::default(),
+        SelectorConfig::default(),
         &client(),
     );
     let mut sink = FileSink::new(dir.path().join("file"));

@@ -103,7 +103,9 @@ impl Backend for Scripted {
         match act {
             Act::Good => {}
             Act::Status(status) => return Err(self.failed(status, None)),
-            Act::RetryAfter(seconds) => return Err(self.failed(429, Some(SECOND * seconds as u32))),
+            Act::RetryAfter(seconds) => {
+                return Err(self.failed(429, Some(Duration::from_secs(seconds))));
+            }
             Act::Hang => std::future::pending().await,
             Act::SlowFirstByte(pause) => sleep(pause).await,
             Act::Break(after) => {
@@ -128,7 +130,7 @@ impl Backend for Scripted {
                     let url = self.describe(request.target);
                     return Err(BackendError::BeyondEnd { url, wanted });
                 }
-                end = end / 2;
+                end /= 2;
                 last_words = Some(false);
             }
             Act::WrongTotal => total += 1,
@@ -158,7 +160,7 @@ impl Backend for Scripted {
                     };
                 }
                 let next = left.split_to(piece.min(left.len()));
-                sleep(SECOND.mul_f64(next.len() as f64 / rate as f64)).await;
+                sleep(Duration::from_micros(next.len() as u64 * 1_000_000 / rate)).await;
                 Some((Ok(next), (left, last_words, open, name)))
             },
         );
@@ -306,13 +308,13 @@ fn first_asked(count: usize, act: Act) -> Vec<Script> {
     (0..count)
         .map(|_| {
             let used = Arc::clone(&used);
-            let script: Script =
-                Box::new(
-                    move |_| match std::mem::replace(&mut *used.lock().unwrap(), true) {
-                        true => Act::Good,
-                        false => act,
-                    },
-                );
+            let script: Script = Box::new(move |_| {
+                if std::mem::replace(&mut *used.lock().unwrap(), true) {
+                    Act::Good
+                } else {
+                    act
+                }
+            });
             script
         })
         .collect()
@@ -637,7 +639,7 @@ fn passing(random: u64, length: u64) -> Act {
         0 => Act::Status(500),
         1 => Act::RetryAfter(1 + at % 5),
         2 => Act::Hang,
-        3 => Act::SlowFirstByte(SECOND * (at % 12) as u32),
+        3 => Act::SlowFirstByte(Duration::from_secs(at % 12)),
         4 => Act::Break(at),
         5 => Act::Stall(at),
         6 => Act::Drip(500 + at % 10_000),
