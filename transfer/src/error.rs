@@ -352,3 +352,82 @@ fn list(attempts: &[Attempt], skipped: &[(String, String)]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<u64>) -> BackendError {
+        let url: url::Url = "http://mirror.example/x?token=hunter2".parse().unwrap();
+        BackendError::Status {
+            url: url.into(),
+            status,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn a_status_says_what_to_think_of_a_mirror() {
+        let class = |code, wish| status(code, wish).class();
+        for (code, expected) in [
+            (400, Class::Unwell),
+            (401, Class::Denied),
+            (403, Class::NotHere),
+            (404, Class::NotHere),
+            (407, Class::Denied),
+            (408, Class::Unwell),
+            (410, Class::NotHere),
+            (429, Class::Throttled),
+            (451, Class::NotHere),
+            (500, Class::Unwell),
+            // Without a wish it is the error of a proxy whose server is down.
+            (503, Class::Unwell),
+        ] {
+            assert_eq!(class(code, None), expected, "{code}");
+        }
+        assert_eq!(class(503, Some(1)), Class::Throttled);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        assert!(status(500, None).is_transient());
+        assert!(status(429, Some(1)).is_transient());
+        assert!(!status(404, None).is_transient());
+        let url: url::Url = "http://mirror.example/x".parse().unwrap();
+        let encoded = BackendError::Encoded {
+            url: url.into(),
+            encoding: "gzip".to_owned(),
+        };
+        assert!(!encoded.is_transient());
+    }
+
+    #[test]
+    fn what_cannot_be_read_on_this_machine_is_not_here() {
+        let read = |kind: io::ErrorKind| BackendError::Read {
+            path: "x".into(),
+            source: kind.into(),
+        };
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::NotADirectory,
+        ] {
+            assert_eq!(read(kind).class(), Class::NotHere, "{kind}");
+        }
+        assert_eq!(read(io::ErrorKind::Other).class(), Class::Unwell);
+    }
+
+    #[test]
+    fn a_cause_is_printed_once_and_a_secret_never() {
+        let cause = io::Error::other("the disk is gone");
+        let error = BackendError::Body {
+            url: "http://mirror.example/x".to_owned(),
+            source: Box::new(cause),
+        };
+        assert_eq!(
+            chain(&error),
+            "the body of http://mirror.example/x broke off: the disk is gone"
+        );
+        assert!(!status(500, None).to_string().contains("hunter2"));
+    }
+}
