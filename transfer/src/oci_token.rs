@@ -157,8 +157,8 @@ impl Tokens {
         let request = if let Credentials::Identity(token) = credentials {
             fields.extend([
                 ("grant_type", "refresh_token"),
-                ("refresh_token", token),
                 ("client_id", "taipan"),
+                ("refresh_token", token),
             ]);
             let mut form = form_urlencoded::Serializer::new(String::new());
             let form = form.extend_pairs(fields).finish();
@@ -375,6 +375,92 @@ mod tests {
         ] {
             assert_eq!(challenge(bad), None, "{bad}");
         }
+    }
+
+    /// Answers one connection, and tells what it was asked.
+    async fn answer_once(body: &str) -> (Url, tokio::task::JoinHandle<String>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/token", listener.local_addr().unwrap());
+        let length = body.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        let asked = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            let whole = |text: &str| match text.split_once("\r\n\r\n") {
+                Some((head, body)) => head.starts_with("GET") || body.ends_with("end"),
+                None => false,
+            };
+            while !whole(&String::from_utf8_lossy(&request)) {
+                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        (url.parse().unwrap(), asked)
+    }
+
+    fn tokens(plain_http: bool) -> Tokens {
+        let location = OciLocation {
+            registry: "registry.example".to_owned(),
+            namespace: String::new(),
+            plain_http,
+        };
+        let client = crate::http_client(&crate::HttpOptions::default()).unwrap();
+        Tokens::new(&location, client)
+    }
+
+    #[tokio::test]
+    async fn an_identity_token_is_exchanged_and_never_shown_in_a_url() {
+        let (realm, asked) = answer_once(r#"{"access_token":"abc","expires_in":300}"#).await;
+        let who = Credentials::Identity("secret/end".to_owned());
+        let began = Instant::now();
+        let token = tokens(true)
+            .ask(&realm, Some("s"), "a/b", &who)
+            .await
+            .unwrap();
+        assert_eq!(token.header.as_deref(), Some("Bearer abc"));
+        let left = token.until.unwrap() - began;
+        assert!(left > Duration::from_secs(280) && left < Duration::from_mins(5));
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("POST /token HTTP/1.1\r\n"), "{asked}");
+        let form = "scope=repository%3Aa%2Fb%3Apull&service=s&grant_type=refresh_token\
+            &client_id=taipan&refresh_token=secret%2Fend";
+        assert!(asked.ends_with(form), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_token_is_none() {
+        for body in [
+            "",
+            "{}",
+            "<html>",
+            r#"{"token":""}"#,
+            "{\"token\":\"a b\\n\"}",
+        ] {
+            let (realm, asked) = answer_once(body).await;
+            let answer = tokens(true)
+                .ask(&realm, None, "a", &Credentials::Nobody)
+                .await;
+            let error = answer.err().expect("there is no token");
+            assert!(
+                matches!(error, BackendError::Denied { .. }),
+                "{body}: {error:?}"
+            );
+            let asked = asked.await.unwrap();
+            assert!(
+                asked.starts_with("GET /token?scope=repository%3Aa%3Apull HTTP"),
+                "{asked}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_does_not_go_over_a_plain_connection_unless_the_registry_is_one() {
+        let realm = "http://127.0.0.1:9/token".parse().unwrap();
+        let who = Credentials::Password("me".to_owned(), "secret".to_owned());
+        let answer = tokens(false).ask(&realm, None, "a", &who).await;
+        assert!(matches!(answer, Err(BackendError::Denied { .. })));
     }
 
     proptest! {
