@@ -18,6 +18,7 @@ parser.add_argument("--env", default="large_env")
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--taipan", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release/taipan")
 parser.add_argument("--rattler", default=shutil.which("rattler"))
+parser.add_argument("--no-compile", action="store_true", help="taipan compiles no bytecode, as rattler does not")
 arguments = parser.parse_args()
 nginx = shutil.which("nginx") or "/usr/sbin/nginx"
 if not os.access(nginx, os.X_OK):
@@ -61,7 +62,7 @@ def timed(command, environment, log):
 def run(program, url, work, cache):
     prefix = work / f"prefix-{program}"
     if program == "taipan":
-        command = [arguments.taipan, "create", "--quiet", "-p", prefix, "-c", url, *specs]
+        command = [arguments.taipan, "create", "--quiet", "-p", prefix, "-c", url, *specs] + ["--no-compile"] * arguments.no_compile
         environment = {"TAIPAN_CACHE_DIR": str(cache), "TAIPAN_CONFIG": str(work / "config.toml")}
     else:
         command = [arguments.rattler, "create", "-c", url, "--target-prefix", prefix, *specs]

@@ -91,11 +91,19 @@ pub enum BackendError {
     #[error("{url} was asked for the bytes {wanted} and sent {got}")]
     WrongRange {
         /// What was asked for.
-        url: SafeUrl,
+        url: String,
         /// The range of the request.
         wanted: ByteRange,
         /// What the answer says of itself.
         got: String,
+    },
+    /// The file ends before the range begins (416, RFC 9110 §15.5.17).
+    #[error("{url} ends before the bytes {wanted} that it was asked for")]
+    BeyondEnd {
+        /// What was asked for.
+        url: String,
+        /// The range of the request.
+        wanted: ByteRange,
     },
     /// The server encoded the content although it was asked not to.
     #[error("{url} sent its content encoded as `{encoding}`, which was not asked for")]
@@ -190,11 +198,16 @@ impl BackendError {
     /// What the mirror is to be thought of for it.
     pub fn class(&self) -> Class {
         match self {
+            Self::Status {
+                status: 503,
+                retry_after: None,
+                ..
+            } => Class::Unwell,
             Self::Status { status, .. } => class_of_status(*status),
             Self::NotFound { .. } | Self::NoLayer { .. } | Self::BadPath { .. } => Class::NotHere,
             Self::Denied { .. } => Class::Denied,
             Self::Service { class, .. } => *class,
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Class::NotHere,
+            Self::Read { source, .. } if is_absence(source.kind()) => Class::NotHere,
             Self::Corrupt { .. } | Self::Unusable { .. } | Self::Long { .. } => Class::Corrupt,
             _ => Class::Unwell,
         }
@@ -210,8 +223,23 @@ impl BackendError {
 
     /// Whether another connection to the same mirror may do better.
     pub fn is_transient(&self) -> bool {
-        matches!(self.class(), Class::Unwell | Class::Throttled)
+        self.class().is_transient() && !matches!(self, Self::Encoded { .. } | Self::Unasked { .. })
     }
+}
+
+/// What the system says of a path at which there is no file to be had. A file that we may not
+/// read is like a 403: it is missing for us, and other files may be readable.
+fn is_absence(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        kind,
+        Kind::NotFound
+            | Kind::NotADirectory
+            | Kind::IsADirectory
+            | Kind::PermissionDenied
+            | Kind::InvalidFilename
+            | Kind::InvalidInput
+    )
 }
 
 /// What an HTTP status says of a mirror. 403 is what buckets answer for a missing key when
@@ -342,4 +370,83 @@ fn list(attempts: &[Attempt], skipped: &[(String, String)]) -> String {
         text.push_str(why);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16, retry_after: Option<u64>) -> BackendError {
+        let url: url::Url = "http://mirror.example/x?token=hunter2".parse().unwrap();
+        BackendError::Status {
+            url: url.into(),
+            status,
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    #[test]
+    fn a_status_says_what_to_think_of_a_mirror() {
+        let class = |code, wish| status(code, wish).class();
+        for (code, expected) in [
+            (400, Class::Unwell),
+            (401, Class::Denied),
+            (403, Class::NotHere),
+            (404, Class::NotHere),
+            (407, Class::Denied),
+            (408, Class::Unwell),
+            (410, Class::NotHere),
+            (429, Class::Throttled),
+            (451, Class::NotHere),
+            (500, Class::Unwell),
+            // Without a wish it is the error of a proxy whose server is down.
+            (503, Class::Unwell),
+        ] {
+            assert_eq!(class(code, None), expected, "{code}");
+        }
+        assert_eq!(class(503, Some(1)), Class::Throttled);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        assert!(status(500, None).is_transient());
+        assert!(status(429, Some(1)).is_transient());
+        assert!(!status(404, None).is_transient());
+        let url: url::Url = "http://mirror.example/x".parse().unwrap();
+        let encoded = BackendError::Encoded {
+            url: url.into(),
+            encoding: "gzip".to_owned(),
+        };
+        assert!(!encoded.is_transient());
+    }
+
+    #[test]
+    fn what_cannot_be_read_on_this_machine_is_not_here() {
+        let read = |kind: io::ErrorKind| BackendError::Read {
+            path: "x".into(),
+            source: kind.into(),
+        };
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::NotADirectory,
+        ] {
+            assert_eq!(read(kind).class(), Class::NotHere, "{kind}");
+        }
+        assert_eq!(read(io::ErrorKind::Other).class(), Class::Unwell);
+    }
+
+    #[test]
+    fn a_cause_is_printed_once_and_a_secret_never() {
+        let cause = io::Error::other("the disk is gone");
+        let error = BackendError::Body {
+            url: "http://mirror.example/x".to_owned(),
+            source: Box::new(cause),
+        };
+        assert_eq!(
+            chain(&error),
+            "the body of http://mirror.example/x broke off: the disk is gone"
+        );
+        assert!(!status(500, None).to_string().contains("hunter2"));
+    }
 }

@@ -29,12 +29,14 @@ impl FileBackend {
 
     fn path(&self, target: &Target) -> Result<PathBuf, BackendError> {
         let mut path = self.root.clone();
-        for segment in target.path.split('/') {
-            if segment.is_empty() || segment == "." || segment == ".." || segment.contains('\\') {
-                return Err(BackendError::BadPath {
-                    path: target.path.clone(),
-                    place: self.root.display().to_string(),
-                });
+        let bad = || BackendError::BadPath {
+            path: target.path.clone(),
+            place: self.root.display().to_string(),
+        };
+        for segment in target.segments().ok_or_else(bad)? {
+            // There a segment with these could be a path of its own.
+            if cfg!(windows) && segment.contains(['\\', ':']) {
+                return Err(bad());
             }
             path.push(segment);
         }
@@ -50,11 +52,13 @@ impl Backend for FileBackend {
             path: path.clone(),
             source,
         };
-        let mut file = File::open(&path).await.map_err(error)?;
-        let metadata = file.metadata().await.map_err(error)?;
-        if metadata.is_dir() {
+        // Looked at before it is opened: opening a pipe would wait for its other end.
+        let metadata = tokio::fs::metadata(&path).await.map_err(error)?;
+        if !metadata.is_file() {
             return Err(error(io::Error::from(io::ErrorKind::IsADirectory)));
         }
+        let mut file = File::open(&path).await.map_err(error)?;
+        let metadata = file.metadata().await.map_err(error)?;
         // Length and time of change stand in for an ETag, as in most web servers.
         let modified = metadata.modified().ok().and_then(|time| {
             time.duration_since(std::time::UNIX_EPOCH)
@@ -72,10 +76,11 @@ impl Backend for FileBackend {
         {
             return Ok(GetResponse::NotModified);
         }
-        let start = request
-            .range
-            .map_or(0, |range| range.start())
-            .min(metadata.len());
+        if let Some(wanted) = request.range.filter(|r| r.start() >= metadata.len()) {
+            let url = path.display().to_string();
+            return Err(BackendError::BeyondEnd { url, wanted });
+        }
+        let start = request.range.map_or(0, |range| range.start());
         let end = request
             .range
             .and_then(|r| r.end())

@@ -66,10 +66,10 @@ impl HttpBackend {
         Self { client, root }
     }
 
-    fn url(&self, path: &str) -> Result<Url, BackendError> {
+    fn url(&self, target: &Target) -> Result<Url, BackendError> {
         let mut url = self.root.clone();
         let bad = || BackendError::BadPath {
-            path: path.to_owned(),
+            path: target.path.clone(),
             place: SafeUrl::from(self.root.clone()).to_string(),
         };
         // Segments are escaped one by one, so neither `..` nor `?` nor `//host` in a path that a
@@ -77,12 +77,7 @@ impl HttpBackend {
         {
             let mut segments = url.path_segments_mut().map_err(|()| bad())?;
             segments.pop_if_empty();
-            for segment in path.split('/') {
-                if segment.is_empty() || segment == "." || segment == ".." {
-                    return Err(bad());
-                }
-                segments.push(segment);
-            }
+            segments.extend(target.segments().ok_or_else(bad)?);
         }
         Ok(url)
     }
@@ -91,7 +86,7 @@ impl HttpBackend {
 #[async_trait]
 impl Backend for HttpBackend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
-        let url = self.url(&request.target.path)?;
+        let url = self.url(request.target)?;
         let mut get = self.client.get(url.clone());
         if let Some(validators) = request.validators {
             if let Some(etag) = &validators.etag {
@@ -105,7 +100,7 @@ impl Backend for HttpBackend {
     }
 
     fn describe(&self, target: &Target) -> String {
-        match self.url(&target.path) {
+        match self.url(target) {
             Ok(url) => SafeUrl::from(url).to_string(),
             Err(_) => SafeUrl::from(self.root.clone()).to_string(),
         }
@@ -142,12 +137,18 @@ pub(crate) async fn send(
                 }
                 _ => {
                     return Err(BackendError::WrongRange {
-                        url,
+                        url: url.to_string(),
                         wanted,
                         got: text,
                     });
                 }
             }
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => {
+            return Err(BackendError::BeyondEnd {
+                url: url.to_string(),
+                wanted: range.expect("the guard has seen it"),
+            });
         }
         status => {
             return Err(BackendError::Status {
@@ -213,7 +214,7 @@ fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 /// The value of a `Retry-After` header (RFC 9110 §10.2.3): seconds, or a date. A date is compared
 /// with our own clock, so it is capped: a wrong clock must not put a mirror away for good.
 pub(crate) fn retry_after(text: &str) -> Option<Duration> {
-    const LIMIT: Duration = Duration::from_secs(3600);
+    const LIMIT: Duration = Duration::from_hours(1);
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LIMIT));
@@ -238,7 +239,7 @@ mod tests {
     #[test]
     fn paths_stay_below_the_root() {
         let backend = backend("http://mirror.example/conda?x=1");
-        let url = |path| backend.url(path).map(|url| url.to_string());
+        let url = |path: &str| backend.url(&Target::path(path)).map(|url| url.to_string());
         assert_eq!(
             url("noarch/a b#c?d%2e.conda").unwrap(),
             "http://mirror.example/conda/noarch/a%20b%23c%3Fd%252e.conda?x=1"
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
         assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("99999999"), Some(Duration::from_secs(3600)));
+        assert_eq!(retry_after("99999999"), Some(Duration::from_hours(1)));
         assert_eq!(
             retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
             Some(Duration::ZERO)

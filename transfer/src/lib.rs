@@ -7,6 +7,41 @@
 //!
 //! It knows nothing of packages or package managers: a file has a path on a web server or in a
 //! bucket, and optionally a repository in a registry ([`Target`]).
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use taipan_transfer::{
+//!     Engine, EngineOptions, Expected, Job, MemorySink, MirrorSet, Sha256, Silent, Target,
+//!     HttpOptions, http_client,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # std::fs::create_dir(dir.path().join("music"))?;
+//! # std::fs::write(dir.path().join("music/song.ogg"), b"la la la")?;
+//! # let url = format!("file://{}", dir.path().display());
+//! // `url` is `https://…`, `s3://…`, `oci://…` or `file:///…`. Sets of several mirrors are made
+//! // by `MirrorSet::new`.
+//! let client = http_client(&HttpOptions::default())?;
+//! let mirrors = MirrorSet::of_url(&url, &client).expect("it can be fetched from");
+//! let expected = Expected {
+//!     size: Some(8),
+//!     sha256: Some(Sha256::of(b"la la la")),
+//!     md5: None,
+//! };
+//! let job = Job::content("the song", Target::path("music/song.ogg"), expected);
+//!
+//! let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));
+//! let mut sink = MemorySink::new(1 << 20);
+//! let fetched = engine.fetch(&mirrors, &job, &mut sink).await?;
+//!
+//! assert_eq!(fetched.wasted, 0);
+//! assert_eq!(sink.into_bytes(), b"la la la");
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod digest;
@@ -17,7 +52,10 @@ mod file;
 mod http;
 mod mirror_set;
 mod oci;
+mod oci_token;
+mod pace;
 mod range;
+mod run;
 mod s3;
 mod sink;
 mod target;

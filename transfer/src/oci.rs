@@ -1,57 +1,33 @@
 //! OCI registries, read by the distribution specification.
 //!
-//! Tokens and manifests come through `oci-client`. The bytes of a blob do not: they go through our
-//! own HTTP client, which checks the `Content-Range` of a continued download and drops
-//! credentials on redirects to a blob store, neither of which the crate lets its caller see.
-
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+//! The requests go through our own HTTP client, which checks the `Content-Range` of a continued
+//! download, drops credentials on redirects to a blob store and shares its connections with other
+//! mirrors; `oci-client` lets its caller see none of that, keeps one set of credentials for each
+//! registry for good, and asks for a challenge before every token. Its types describe manifests.
 
 use async_trait::async_trait;
-use docker_credential::DockerCredential;
-use oci_client::{
-    Reference, RegistryOperation,
-    client::{ClientConfig, ClientProtocol},
-    errors::OciDistributionError,
-    manifest::OciManifest,
-    secrets::RegistryAuth,
+use futures_util::StreamExt as _;
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE, OciManifest,
 };
-use reqwest::header::AUTHORIZATION;
+use reqwest::header::{ACCEPT, AUTHORIZATION};
 use taipan_mirrors::{Class, OciLocation, SafeUrl};
-use tokio::sync::{Mutex, OnceCell};
 use url::Url;
 
 use crate::{
-    Backend, BackendError, Expected, GetRequest, GetResponse, OciTarget, Target,
-    error::class_of_status, http::send,
+    Backend, BackendError, ByteRange, GetRequest, GetResponse, OciTarget, Target, http::send,
+    oci_token::Tokens,
 };
 
-/// How long a token is used. The distribution specification's default lifetime is 60 s, and
-/// `oci-client` does not say when a token that it got expires.
-const TOKEN_LIFETIME: Duration = Duration::from_secs(50);
+/// The largest manifest, as the distribution specification suggests it.
+const MANIFEST_LIMIT: usize = 4 << 20;
 
 /// A namespace in a registry.
 pub struct OciBackend {
     location: OciLocation,
     http: reqwest::Client,
-    registry: oci_client::Client,
-    // Reading credentials may run a helper program, so it is done at the first request.
-    credentials: OnceCell<RegistryAuth>,
-    // By repository: a token is good for one.
-    tokens: Mutex<HashMap<String, TokenCell>>,
-}
-
-/// Locked while a token is being got, so that twenty downloads from one repository make one
-/// exchange and those from other repositories do not wait for it.
-type TokenCell = Arc<Mutex<Option<Token>>>;
-
-#[derive(Clone)]
-struct Token {
-    header: Option<String>,
-    made: Instant,
+    tokens: Tokens,
 }
 
 impl std::fmt::Debug for OciBackend {
@@ -65,34 +41,13 @@ impl std::fmt::Debug for OciBackend {
 impl OciBackend {
     /// The namespace at `location`. Credentials come from the docker configuration and its
     /// helpers; without any the registry is read anonymously.
-    pub fn new(location: OciLocation, http: reqwest::Client, connect_timeout: Duration) -> Self {
-        let protocol = if location.plain_http {
-            ClientProtocol::Http
-        } else {
-            ClientProtocol::Https
-        };
-        let registry = oci_client::Client::new(ClientConfig {
-            protocol,
-            connect_timeout: Some(connect_timeout),
-            read_timeout: Some(Duration::from_secs(30)),
-            user_agent: concat!("taipan/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        });
+    pub fn new(location: OciLocation, http: reqwest::Client) -> Self {
+        let tokens = Tokens::new(&location, http.clone());
         Self {
             location,
             http,
-            registry,
-            credentials: OnceCell::new(),
-            tokens: Mutex::default(),
+            tokens,
         }
-    }
-
-    fn reference(&self, target: &OciTarget) -> Reference {
-        Reference::with_tag(
-            self.location.registry.clone(),
-            self.repository(target),
-            target.tag.clone(),
-        )
     }
 
     fn repository(&self, target: &OciTarget) -> String {
@@ -111,89 +66,40 @@ impl OciBackend {
         )
     }
 
-    async fn credentials(&self) -> &RegistryAuth {
-        self.credentials
-            .get_or_init(|| async {
-                let registry = self.location.registry.clone();
-                let found = tokio::task::spawn_blocking(move || {
-                    docker_credential::get_credential(&registry)
-                });
-                match found.await {
-                    Ok(Ok(DockerCredential::UsernamePassword(user, password))) => {
-                        RegistryAuth::Basic(user, password)
-                    }
-                    Ok(Ok(DockerCredential::IdentityToken(token))) => RegistryAuth::Bearer(token),
-                    // No configuration, or none for this registry.
-                    _ => RegistryAuth::Anonymous,
-                }
-            })
-            .await
-    }
-
-    /// The `Authorization` header for reading a repository (`None` where none is wanted), and
-    /// whether it was got just now.
-    async fn authorization(
-        &self,
-        reference: &Reference,
-        place: &str,
-    ) -> Result<(Option<String>, bool), BackendError> {
-        let cell = {
-            let mut tokens = self.tokens.lock().await;
-            Arc::clone(tokens.entry(reference.repository().to_owned()).or_default())
-        };
-        let mut cell = cell.lock().await;
-        if let Some(token) = &*cell
-            && token.made.elapsed() < TOKEN_LIFETIME
-        {
-            return Ok((token.header.clone(), false));
-        }
-        let credentials = self.credentials().await;
-        let answer = self
-            .registry
-            .auth(reference, credentials, RegistryOperation::Pull)
-            .await;
-        let header = match answer {
-            Ok(Some(token)) => Some(format!("Bearer {token}")),
-            Ok(None) => match credentials {
-                RegistryAuth::Basic(user, password) => Some(basic(user, password)),
-                RegistryAuth::Bearer(token) => Some(format!("Bearer {token}")),
-                RegistryAuth::Anonymous => None,
-            },
-            Err(error) => return Err(translate(place, error)),
-        };
-        *cell = Some(Token {
-            header: header.clone(),
-            made: Instant::now(),
-        });
-        Ok((header, true))
-    }
-
-    async fn forget_token(&self, reference: &Reference) {
-        self.tokens.lock().await.remove(reference.repository());
-    }
-
     /// The digest of the layer that is the file.
     async fn layer(&self, target: &OciTarget) -> Result<String, BackendError> {
-        let reference = self.reference(target);
         let place = self.place(target);
-        let credentials = self.credentials().await;
-        let (manifest, _) = self
-            .registry
-            .pull_manifest(&reference, credentials)
-            .await
-            .map_err(|error| translate(&place, error))?;
-        let OciManifest::Image(manifest) = manifest else {
-            return Err(BackendError::NoLayer {
-                image: place,
-                media_type: target.media_type.clone(),
-            });
+        let what = format!("manifests/{}", target.tag);
+        let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
+            return Err(BackendError::Unasked { url: place });
         };
-        let layer = manifest
-            .layers
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| BackendError::Service {
+            place: place.clone(),
+            class: Class::Unwell,
+            retry_after: None,
+            source,
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() > MANIFEST_LIMIT {
+                return Err(broken("its manifest is too long".into()));
+            }
+        }
+        let manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.into()))?;
+        let layers = match manifest {
+            OciManifest::Image(manifest) => manifest.layers,
+            OciManifest::ImageIndex(_) => Vec::new(),
+        };
+        let layer = layers
             .into_iter()
-            .find(|l| l.media_type == target.media_type);
+            .find(|layer| layer.media_type == target.media_type);
         match layer {
-            Some(layer) => Ok(layer.digest),
+            // It becomes part of a URL, and a registry can write anything there.
+            Some(layer) if is_digest(&layer.digest) => Ok(layer.digest),
+            Some(_) => Err(broken(
+                "its manifest names a layer by something that is no digest".into(),
+            )),
             None => Err(BackendError::NoLayer {
                 image: place,
                 media_type: target.media_type.clone(),
@@ -207,45 +113,61 @@ impl OciBackend {
         target: &OciTarget,
         digest: &str,
     ) -> Result<GetResponse, BackendError> {
-        let reference = self.reference(target);
-        let place = self.place(target);
+        self.read(target, &format!("blobs/{digest}"), request.range)
+            .await
+    }
+
+    /// A GET of something in the repository of a file.
+    async fn read(
+        &self,
+        target: &OciTarget,
+        what: &str,
+        range: Option<ByteRange>,
+    ) -> Result<GetResponse, BackendError> {
+        let repository = self.repository(target);
+        let registry = &self.location.registry;
         let scheme = if self.location.plain_http {
             "http"
         } else {
             "https"
         };
-        let repository = self.repository(target);
-        let url = format!(
-            "{scheme}://{}/v2/{repository}/blobs/{digest}",
-            self.location.registry
-        );
-        let bad = |_| BackendError::BadPath {
+        let url = format!("{scheme}://{registry}/v2/{repository}/{what}");
+        let url: Url = url.parse().map_err(|_| BackendError::BadPath {
             path: repository.clone(),
-            place: place.clone(),
-        };
-        let url: Url = url.parse().map_err(bad)?;
-        loop {
+            place: self.place(target),
+        })?;
+        let mut header = self.tokens.header(&repository, None).await?;
+        for last in [false, true] {
             let mut get = self.http.get(url.clone());
-            let (header, fresh) = self.authorization(&reference, &place).await?;
-            if let Some(header) = header {
+            if what.starts_with("manifests/") {
+                get = get.header(ACCEPT, MANIFESTS.join(", "));
+            }
+            if let Some(header) = &header {
                 get = get.header(AUTHORIZATION, header);
             }
-            match send(get, SafeUrl::from(url.clone()), request.range).await {
-                Err(BackendError::Status { status: 401, .. }) => {
-                    self.forget_token(&reference).await;
-                    if fresh {
-                        return Err(BackendError::Denied {
-                            place,
-                            source: None,
-                        });
-                    }
-                    // The token ran out early: once more with a new one.
+            match send(get, SafeUrl::from(url.clone()), range).await {
+                // The token ran out early: once more with a new one.
+                Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
+                    header = self.tokens.header(&repository, header.as_deref()).await?;
                 }
+                Err(BackendError::Status { status: 401, .. }) => break,
                 answer => return answer,
             }
         }
+        Err(BackendError::Denied {
+            place: self.place(target),
+            source: None,
+        })
     }
 }
+
+/// What a manifest may be. A registry that is not told hides those that it has in another form.
+const MANIFESTS: [&str; 4] = [
+    OCI_IMAGE_MEDIA_TYPE,
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+];
 
 #[async_trait]
 impl Backend for OciBackend {
@@ -255,21 +177,27 @@ impl Backend for OciBackend {
                 url: format!("oci://{}: {}", self.location.registry, request.target.path),
             });
         };
-        if let Expected {
-            sha256: Some(sha256),
-            ..
-        } = request.expected
-        {
+        if !is_repository(&self.repository(target)) || !is_tag(&target.tag) {
+            return Err(BackendError::BadPath {
+                path: format!("{}:{}", target.repository, target.tag),
+                place: format!("oci://{}", self.location.registry),
+            });
+        }
+        let known = request.expected.sha256.map(|it| format!("sha256:{it}"));
+        if let Some(known) = &known {
             // The blob of a file is the file, so its digest is its name.
-            match self
-                .blob(&request, target, &format!("sha256:{sha256}"))
-                .await
-            {
+            match self.blob(&request, target, known).await {
                 Err(error) if error.class() == Class::NotHere => {}
                 answer => return answer,
             }
         }
         let digest = self.layer(target).await?;
+        // Either the blob that was just not there, or one that is another file.
+        if known.is_some() && digest.starts_with("sha256:") {
+            return Err(BackendError::NotFound {
+                url: self.place(target),
+            });
+        }
         // A tag moves, its blobs do not: the digest of the blob is the validator.
         if request
             .validators
@@ -296,68 +224,56 @@ impl Backend for OciBackend {
     }
 }
 
-fn basic(user: &str, password: &str) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    format!("Basic {text}")
+/// The grammar of repository names, digests and tags (OCI distribution spec, "Pulling manifests";
+/// image spec, "Digests"), as far as it matters: nothing that passes has another meaning in a URL.
+fn is_repository(name: &str) -> bool {
+    let part = |part: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(|b| inner(*b))
+            && bytes.last().is_some_and(|b| inner(*b))
+            && bytes.iter().all(|b| inner(*b) || b"._-".contains(b))
+    };
+    name.len() <= 255 && name.split('/').all(part)
 }
 
-fn translate(place: &str, error: OciDistributionError) -> BackendError {
-    use oci_client::errors::OciErrorCode as Code;
-    let place = place.to_owned();
-    match error {
-        OciDistributionError::ImageManifestNotFoundError(_) => {
-            BackendError::NotFound { url: place }
+fn is_tag(tag: &str) -> bool {
+    let bytes = tag.as_bytes();
+    (1..=128).contains(&bytes.len())
+        && !b".-".contains(&bytes[0])
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
+}
+
+fn is_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        let known = [("sha256", 64), ("sha512", 128)].contains(&(algorithm, hex.len()));
+        known && hex.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_change_the_url_are_refused() {
+        for good in ["a", "conda/linux-64/zzz_x", "a__b/c.d/e-f", "1"] {
+            assert!(is_repository(good), "{good}");
         }
-        // A token endpoint that knows no such repository may answer 403 instead of 404, and the
-        // crate reports every refused token the same way. With credentials of ours the refusal
-        // is about them; without, it says that there is nothing to read here for us.
-        OciDistributionError::UnauthorizedError { .. }
-        | OciDistributionError::AuthenticationFailure(_) => BackendError::Denied {
-            place,
-            source: Some(Box::new(error)),
-        },
-        OciDistributionError::RegistryError { ref envelope, .. } => {
-            let is = |code: &Code| envelope.errors.iter().any(|e| e.code == *code);
-            if is(&Code::NameUnknown)
-                || is(&Code::ManifestUnknown)
-                || is(&Code::BlobUnknown)
-                || is(&Code::NotFound)
-            {
-                return BackendError::NotFound { url: place };
-            }
-            if is(&Code::Unauthorized) || is(&Code::Denied) {
-                return BackendError::Denied {
-                    place,
-                    source: Some(Box::new(error)),
-                };
-            }
-            let class = if is(&Code::Toomanyrequests) {
-                Class::Throttled
-            } else {
-                Class::Unwell
-            };
-            BackendError::Service {
-                place,
-                class,
-                retry_after: None,
-                source: Box::new(error),
-            }
+        for bad in [
+            "", "/a", "a/", "a//b", "..", "a/../b", "A", "_a", "a?b", "a b", "a#b",
+        ] {
+            assert!(!is_repository(bad), "{bad}");
         }
-        OciDistributionError::ServerError { code, .. } => {
-            let class = class_of_status(code);
-            BackendError::Service {
-                place,
-                class,
-                retry_after: None,
-                source: Box::new(error),
-            }
+        assert!(is_tag("1.0-py_0") && is_tag("_x"));
+        for bad in ["", ".x", "-x", "a/b", "a+b", &"x".repeat(129)] {
+            assert!(!is_tag(bad), "{bad}");
         }
-        error => BackendError::Service {
-            place,
-            class: Class::Unwell,
-            retry_after: None,
-            source: Box::new(error),
-        },
+        assert!(is_digest(&format!("sha256:{}", "0a".repeat(32))));
+        for bad in ["", "sha256:", "sha256:../../x", "md5:00", &"0a".repeat(32)] {
+            assert!(!is_digest(bad), "{bad}");
+        }
     }
 }

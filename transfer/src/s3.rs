@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::StalledStreamProtectionConfig,
+    config::{Credentials, StalledStreamProtectionConfig},
     error::{ProvideErrorMetadata as _, SdkError},
     operation::get_object::GetObjectError,
 };
@@ -24,6 +24,7 @@ use crate::{
 pub struct S3Backend {
     location: S3Location,
     connect_timeout: Duration,
+    credentials: Option<Credentials>,
     // The credential chain reads files and may ask the network, so it is walked at the first
     // request and not when a list of mirrors is read.
     client: OnceCell<Client>,
@@ -35,7 +36,25 @@ impl S3Backend {
         Self {
             location,
             connect_timeout,
+            credentials: None,
             client: OnceCell::new(),
+        }
+    }
+
+    /// With these keys instead of what the SDK's chain of credentials would find. Temporary keys
+    /// have a session token.
+    #[must_use]
+    pub fn with_keys(
+        self,
+        access_key: impl Into<String>,
+        secret_key: impl Into<String>,
+        session_token: Option<String>,
+    ) -> Self {
+        let keys = Credentials::new(access_key, secret_key, session_token, None, "taipan");
+        Self {
+            credentials: Some(keys),
+            client: OnceCell::new(),
+            ..self
         }
     }
 
@@ -66,6 +85,8 @@ impl S3Backend {
         }
         if self.location.anonymous {
             loader = loader.no_credentials();
+        } else if let Some(keys) = &self.credentials {
+            loader = loader.credentials_provider(keys.clone());
         }
         let shared = loader.load().await;
         let mut config =
@@ -91,6 +112,11 @@ impl S3Backend {
 impl Backend for S3Backend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let place = self.describe(request.target);
+        // The SDK would take a `..` out of the key, and the rest of the prefix with it.
+        if request.target.segments().is_none() {
+            let path = request.target.path.clone();
+            return Err(BackendError::BadPath { path, place });
+        }
         let answer = self
             .client()
             .await
@@ -106,6 +132,10 @@ impl Backend for S3Backend {
             Err(error) => {
                 return match status(&error) {
                     Some(304) => Ok(GetResponse::NotModified),
+                    Some(416) if request.range.is_some() => Err(BackendError::BeyondEnd {
+                        url: place,
+                        wanted: request.range.expect("the guard has seen it"),
+                    }),
                     status => Err(translate(place, status, error)),
                 };
             }
@@ -151,13 +181,8 @@ impl Backend for S3Backend {
     }
 }
 
-fn wrong_range(place: String, wanted: ByteRange, got: String) -> BackendError {
-    BackendError::Service {
-        place,
-        class: Class::Unwell,
-        retry_after: None,
-        source: format!("it was asked for the bytes {wanted} and sent `{got}`").into(),
-    }
+fn wrong_range(url: String, wanted: ByteRange, got: String) -> BackendError {
+    BackendError::WrongRange { url, wanted, got }
 }
 
 fn status(error: &SdkError<GetObjectError>) -> Option<u16> {

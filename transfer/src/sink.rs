@@ -1,10 +1,15 @@
 //! Where bytes go.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 /// Why a sink takes no more.
 #[derive(Debug, thiserror::Error)]
@@ -96,10 +101,15 @@ pub struct FileSink {
 impl FileSink {
     /// A sink that will make `target`; its directory must exist.
     pub fn new(target: impl Into<PathBuf>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        // Two processes may want the same file at the same time.
-        name.push(format!(".{}.part", std::process::id()));
+        // Two jobs may want the same file at the same time, in this process or in another, which
+        // may be on another machine and have the same number.
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.subsec_nanos());
+        name.push(format!(".{}-{count}-{nanos:x}.part", std::process::id()));
         let partial = target.with_file_name(name);
         Self {
             target,
@@ -117,7 +127,8 @@ impl FileSink {
 
     async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
         if self.file.is_none() {
-            let file = tokio::fs::File::create(&self.partial)
+            // Never somebody else's: what two jobs write into one file is neither's.
+            let file = tokio::fs::File::create_new(&self.partial)
                 .await
                 .map_err(|e| self.failed(e))?;
             self.file = Some(file);
@@ -136,9 +147,17 @@ impl Sink for FileSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        // Creating the file anew at the next write truncates it.
-        self.file = None;
-        Ok(())
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        // The last write may still be under way in the background. It must not land in the file
+        // after that has been emptied.
+        let emptied = async {
+            file.flush().await?;
+            file.rewind().await?;
+            file.set_len(0).await
+        };
+        emptied.await.map_err(|source| self.failed(source))
     }
 
     async fn finish(&mut self) -> Result<(), SinkError> {
@@ -155,8 +174,75 @@ impl Sink for FileSink {
 impl Drop for FileSink {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            // Nobody is left to tell, and a leftover is overwritten by the next try.
+            // Nobody is left to tell; a leftover is never taken for the file.
             let _ = std::fs::remove_file(&self.partial);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &std::path::Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let name = |entry: io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+        let mut names: Vec<_> = entries
+            .map(|entry| name(entry).into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_starts_again_keeps_nothing_of_what_it_had() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        for round in 0..50 {
+            let mut sink = FileSink::new(&path);
+            for _ in 0..3 {
+                sink.write(vec![b'x'; 1 << 20].into()).await.unwrap();
+                sink.restart().await.unwrap();
+            }
+            sink.write(Bytes::from_static(b"right")).await.unwrap();
+            sink.finish().await.unwrap();
+            drop(sink);
+            assert_eq!(std::fs::read(&path).unwrap(), b"right", "round {round}");
+        }
+        assert_eq!(names(dir.path()), ["file"]);
+    }
+
+    #[tokio::test]
+    async fn an_empty_file_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        FileSink::new(&path).finish().await.unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_cannot_write_says_where_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = FileSink::new(dir.path().join("no/such/file"));
+        let error = sink.write(Bytes::from_static(b"x")).await.unwrap_err();
+        assert!(error.to_string().contains("no/such/file"), "{error}");
+        // A directory is in the way of the final name.
+        std::fs::create_dir_all(dir.path().join("taken/x")).unwrap();
+        let mut sink = FileSink::new(dir.path().join("taken"));
+        sink.write(Bytes::from_static(b"x")).await.unwrap();
+        sink.finish().await.unwrap_err();
+        drop(sink);
+        assert_eq!(names(dir.path()), ["taken"]);
+    }
+
+    #[tokio::test]
+    async fn memory_is_bounded() {
+        let mut sink = MemorySink::new(4);
+        sink.write(Bytes::from_static(b"1234")).await.unwrap();
+        let error = sink.write(Bytes::from_static(b"5")).await.unwrap_err();
+        assert!(matches!(error, SinkError::Rejected(_)));
+        sink.restart().await.unwrap();
+        sink.write(Bytes::from_static(b"56")).await.unwrap();
+        assert_eq!(sink.into_bytes(), b"56");
     }
 }

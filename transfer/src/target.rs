@@ -19,6 +19,14 @@ impl Target {
         }
     }
 
+    /// The parts of the path between the slashes; `None` when one of them could lead out of the
+    /// root of a mirror.
+    pub(crate) fn segments(&self) -> Option<impl Iterator<Item = &str>> {
+        let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
+        let parts = || self.path.split('/');
+        parts().all(sound).then(parts)
+    }
+
     /// The same file, which registries have too.
     #[must_use]
     pub fn with_oci(self, oci: OciTarget) -> Self {

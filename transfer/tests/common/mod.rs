@@ -1,0 +1,104 @@
+//! What the tests over real sockets share.
+
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use taipan_mirrors::{Location, Mirror, OciLocation, Origin, S3Location, SelectorConfig};
+use taipan_mock_servers::OciServer;
+use taipan_transfer::{Expected, HttpOptions, OciTarget, Sha256, Target, http_client};
+
+pub(crate) const LAYER: &str = "application/x.test.layer";
+pub(crate) const NAMESPACE: &str = "name/space";
+
+/// Bytes without a period that a shifted range could hide in.
+pub(crate) fn content(length: usize) -> Bytes {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    (0..length)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .collect()
+}
+
+pub(crate) fn expected(bytes: &[u8]) -> Expected {
+    Expected {
+        size: Some(bytes.len() as u64),
+        sha256: Some(Sha256::of(bytes)),
+        md5: None,
+    }
+}
+
+pub(crate) fn client() -> reqwest::Client {
+    http_client(&HttpOptions::default()).unwrap()
+}
+
+/// A selector with little patience, so that tests are quick.
+pub(crate) fn hasty() -> SelectorConfig {
+    SelectorConfig {
+        backoff: Duration::from_millis(20),
+        patience: Duration::from_millis(100),
+        connect_timeout: Duration::from_millis(500),
+        idle_timeout: Duration::from_secs(1),
+        ..SelectorConfig::default()
+    }
+}
+
+/// Mirrors that are asked in the order of the list.
+pub(crate) fn in_order(locations: impl IntoIterator<Item = Location>) -> Vec<Mirror> {
+    (0..)
+        .zip(locations)
+        .map(|(tier, location)| Mirror::new(location, Origin::Channel).with_priority(tier))
+        .collect()
+}
+
+pub(crate) fn http(url: &str) -> Location {
+    Location::parse(url).unwrap()
+}
+
+pub(crate) fn s3(endpoint: &str, bucket: &str, prefix: &str) -> S3Location {
+    S3Location {
+        endpoint: Some(endpoint.parse().unwrap()),
+        region: Some("us-east-1".to_owned()),
+        path_style: true,
+        anonymous: true,
+        ..S3Location::new(bucket, prefix)
+    }
+}
+
+pub(crate) fn oci(server: &OciServer) -> OciLocation {
+    OciLocation {
+        registry: server.host(),
+        namespace: NAMESPACE.to_owned(),
+        plain_http: true,
+    }
+}
+
+/// Puts a file into a registry: its blob, and a manifest that lists it.
+pub(crate) fn publish(server: &OciServer, name: &str, bytes: &Bytes) -> String {
+    let repository = format!("{NAMESPACE}/{name}");
+    let digest = server.add_blob(&repository, bytes.clone());
+    let config = server.add_blob(&repository, &b"{}"[..]);
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}",
+        "config":{{"mediaType":"application/vnd.oci.empty.v1+json","digest":"{config}","size":2}},
+        "layers":[{{"mediaType":"{LAYER}","digest":"{digest}","size":{}}}]}}"#,
+        bytes.len()
+    );
+    server.add_manifest(&repository, "latest", kind, manifest);
+    digest
+}
+
+/// The target of a file with this path that registries have under this name.
+pub(crate) fn target(path: &str, name: &str) -> Target {
+    Target::path(path).with_oci(OciTarget {
+        repository: name.to_owned(),
+        tag: "latest".to_owned(),
+        media_type: LAYER.to_owned(),
+    })
+}
