@@ -120,6 +120,12 @@ impl Channel {
         Self::canonical_of(&self.base)
     }
 
+    /// The same as a URL, with a slash at the end.
+    pub fn canonical_url(&self) -> Url {
+        let text = format!("{}/", self.canonical());
+        text.parse().expect("the canonical form of a URL is a URL")
+    }
+
     fn canonical_of(base: &Url) -> String {
         let mut url = base.clone();
         // A password has no place in a record; neither call fails for URLs with a host, and those

@@ -250,6 +250,20 @@ impl Index {
             .collect()
     }
 
+    /// Everything that the index says of one archive, as it stands there: a record keeps only the
+    /// keys that it knows.
+    pub fn fields(
+        &self,
+        name: &PackageName,
+        file_name: &str,
+    ) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let places = self.shared.names.get(name.as_normalized())?;
+        let place = places
+            .iter()
+            .find(|place| &self.shared.text[place.key()] == file_name)?;
+        serde_json::from_str(&self.shared.text[place.value()]).ok()
+    }
+
     /// The records of one name, in the order of the file; empty when there are none. Where a
     /// package is there as `.conda` and as `.tar.bz2`, only the `.conda` is given.
     ///

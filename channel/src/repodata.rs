@@ -209,6 +209,9 @@ pub async fn fetch_index(
         let fetched = match engine.fetch(mirrors, &job, &mut sink).await {
             Ok(fetched) => fetched,
             Err(error) => {
+                if !error.is_answered() {
+                    forms.clear();
+                }
                 // The worst of the failures is the one to tell: that nobody has the other form
                 // says little.
                 if failure.as_ref().is_none_or(FetchError::is_absent) {
@@ -269,6 +272,8 @@ pub async fn fetch_index(
             attempts,
         });
     }
+    // Whoever may not read the channel any more is not to go on with what is left of it here.
+    let cached = cached.filter(|_| !error.is_denied());
     match cached.map(|cached| (parse(cached.text), cached.state.url)) {
         Some((Ok(index), from)) => {
             let freshness = Freshness::Stale(error);

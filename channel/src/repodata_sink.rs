@@ -7,7 +7,7 @@ use bytes::Bytes;
 use taipan_transfer::{Sink, SinkError};
 use url::Url;
 
-use crate::{Index, IndexLimits};
+use crate::{Index, IndexError, IndexLimits};
 
 /// How a repodata file is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -126,6 +126,12 @@ fn rejected(error: impl std::error::Error + Send + Sync + 'static) -> SinkError 
 #[async_trait]
 impl Sink for RepodataSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        // A login page or a proxy's error, where the decoder would only see a wrong magic number.
+        if self.decoder.is_none()
+            && let Some(error) = IndexError::if_web_page(&bytes)
+        {
+            return Err(rejected(error));
+        }
         match self.decoder()? {
             Decoder::Json(text) => text.write_all(&bytes).map_err(rejected),
             Decoder::Zst(decoder) => decoder.write_all(&bytes).map_err(rejected),

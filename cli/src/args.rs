@@ -10,7 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// registries, directories), carries on elsewhere when one fails in the middle, and links them
 /// into an environment that conda itself can read.
 #[derive(Debug, Parser)]
-#[command(name = "taipan", version, max_term_width = 100, propagate_version = true)]
+#[command(
+    name = "taipan",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -22,19 +27,37 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
     /// Print one JSON object per line to stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// Print nothing but errors and what was asked for
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
     pub(crate) quiet: bool,
     /// Say more; twice: log every request
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
     /// The configuration file [default: taipan/config.toml in the user's configuration directory]
-    #[arg(long, global = true, env = "TAIPAN_CONFIG", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "TAIPAN_CONFIG",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
     pub(crate) config: Option<PathBuf>,
     /// Where packages and repodata are kept [default: taipan in the user's cache directory]
-    #[arg(long, global = true, env = "TAIPAN_CACHE_DIR", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "TAIPAN_CACHE_DIR",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
@@ -68,7 +91,13 @@ pub(crate) struct InstallArgs {
     #[arg(short, long = "channel", value_name = "CHANNEL")]
     pub(crate) channels: Vec<String>,
     /// A file that lists the mirrors of channels
-    #[arg(short, long = "mirrors", value_name = "FILE", env = "TAIPAN_MIRRORS", value_delimiter = ':')]
+    #[arg(
+        short,
+        long = "mirrors",
+        value_name = "FILE",
+        env = "TAIPAN_MIRRORS",
+        value_delimiter = ':'
+    )]
     pub(crate) mirrors: Vec<PathBuf>,
     /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
     #[arg(value_name = "SPEC")]

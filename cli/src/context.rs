@@ -8,7 +8,9 @@ use std::{
 use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, MirrorsFile, Origin, SavedState, SelectorConfig, merge};
-use taipan_transfer::{Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client};
+use taipan_transfer::{
+    Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
+};
 
 use crate::{error::AppError, printer::Printer, settings::Settings};
 
@@ -53,7 +55,10 @@ impl Context {
         let mut channels: Vec<ChannelMirrors> = Vec::new();
         for name in &settings.channels.value {
             let channel = Channel::parse(name, &settings.channel_alias.value, &directory)?;
-            if channels.iter().any(|other| other.channel.canonical() == channel.canonical()) {
+            if channels
+                .iter()
+                .any(|other| other.channel.canonical() == channel.canonical())
+            {
                 continue;
             }
             let listed: Vec<Vec<Mirror>> = files
@@ -62,24 +67,41 @@ impl Context {
                 .map(<[Mirror]>::to_vec)
                 .collect();
             let mirrors = if listed.is_empty() {
-                let location = Location::parse(channel.base().as_str())
-                    .map_err(|source| AppError::ChannelLocation { name: name.clone(), source })?;
+                let location = Location::parse(channel.base().as_str()).map_err(|source| {
+                    AppError::ChannelLocation {
+                        name: name.clone(),
+                        source,
+                    }
+                })?;
                 vec![Mirror::new(location, Origin::Channel)]
             } else {
                 merge(listed)
             };
-            let config = SelectorConfig { seed, ..SelectorConfig::default() };
+            let config = SelectorConfig {
+                seed,
+                ..SelectorConfig::default()
+            };
             let mirrors = MirrorSet::new(mirrors, config, &client);
             mirrors.load(&state);
             channels.push(ChannelMirrors { channel, mirrors });
         }
-        Ok(Self { channels, client, jobs: settings.jobs.value, seed, state_file, state })
+        Ok(Self {
+            channels,
+            client,
+            jobs: settings.jobs.value,
+            seed,
+            state_file,
+            state,
+        })
     }
 
     /// An engine that tells `observer` what it does.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Engine {
-        let options =
-            EngineOptions { slots: self.jobs, seed: self.seed, ..EngineOptions::default() };
+        let options = EngineOptions {
+            slots: self.jobs,
+            seed: self.seed,
+            ..EngineOptions::default()
+        };
         Engine::new(options, observer)
     }
 
@@ -110,7 +132,9 @@ impl Context {
 }
 
 fn read_mirrors_file(path: &Path) -> Result<MirrorsFile, AppError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| AppError::ReadMirrors { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadMirrors {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(MirrorsFile::parse(&text, &path.display().to_string())?)
 }

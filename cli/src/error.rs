@@ -22,11 +22,17 @@ pub(crate) enum AppError {
     #[error("the channel `{name}` is not a place that packages can come from")]
     ChannelLocation { name: String, source: LocationError },
     #[error("cannot read the mirrors file {}", path.display())]
-    ReadMirrors { path: PathBuf, source: std::io::Error },
+    ReadMirrors {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Mirrors(#[from] MirrorsFileError),
     #[error("cannot read the spec file {}", path.display())]
-    ReadSpecs { path: PathBuf, source: std::io::Error },
+    ReadSpecs {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("{place}: this is not a spec")]
     SpecFile { place: String, source: SpecError },
     #[error(transparent)]
@@ -44,7 +50,10 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Repodata(#[from] RepodataError),
     #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
-    NoRepodata { channel: String, subdirs: Vec<String> },
+    NoRepodata {
+        channel: String,
+        subdirs: Vec<String>,
+    },
     #[error("cannot tell what this machine offers")]
     VirtualPackages(#[from] VirtualPackageError),
     #[error(transparent)]
@@ -109,6 +118,11 @@ impl AppError {
                  and a mirrors file may name other places"
                     .to_owned(),
             ),
+            Self::Repodata(RepodataError::Fetch { source, .. }) if source.is_corrupt() => Some(
+                "check the address of the channel and of its mirrors, and whether a login page or a \
+                 proxy answers in their place"
+                    .to_owned(),
+            ),
             Self::Repodata(RepodataError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
@@ -121,7 +135,9 @@ impl AppError {
                 }
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                     let parent = path.parent().unwrap_or(path).display();
-                    Some(format!("choose a prefix that you may write to, or get leave to write below {parent}"))
+                    Some(format!(
+                        "choose a prefix that you may write to, or get leave to write below {parent}"
+                    ))
                 }
                 _ => None,
             },
@@ -160,7 +176,12 @@ impl AppError {
             text.push_str(hint);
         }
         printer.error(&text);
-        let failure = Failure { message, causes, hint, exit_code: self.exit() as u8 };
+        let failure = Failure {
+            message,
+            causes,
+            hint,
+            exit_code: self.exit() as u8,
+        };
         printer.object("error", &failure);
     }
 }

@@ -19,14 +19,18 @@ pub(crate) struct Interrupt {
 
 impl Interrupt {
     pub(crate) fn new() -> Self {
-        Self { flag: Arc::default(), notify: Arc::default() }
+        Self {
+            flag: Arc::default(),
+            notify: Arc::default(),
+        }
     }
 
     /// Starts to listen for signals; within a runtime.
     pub(crate) fn listen(&self) {
         let interrupt = self.clone();
         tokio::spawn(async move {
-            let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+            let terminate =
+                tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
             let Ok(mut terminate) = terminate else { return };
             loop {
                 tokio::select! {

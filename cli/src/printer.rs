@@ -29,16 +29,17 @@ impl Printer {
     pub(crate) fn new(mode: Mode, verbose: bool) -> Self {
         let bars = mode == Mode::Text && std::io::stderr().is_terminal() && !verbose;
         let bars = bars.then(MultiProgress::new);
-        Self { mode, verbose, bars, closed: AtomicBool::new(false) }
+        Self {
+            mode,
+            verbose,
+            bars,
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Where bars are drawn; `None` when there is no terminal for them.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
-    }
-
-    pub(crate) fn is_json(&self) -> bool {
-        self.mode == Mode::Json
     }
 
     pub(crate) fn is_verbose(&self) -> bool {
@@ -63,7 +64,10 @@ impl Printer {
             #[serde(flatten)]
             object: &'a T,
         }
-        match serde_json::to_string(&Tagged { r#type: kind, object }) {
+        match serde_json::to_string(&Tagged {
+            r#type: kind,
+            object,
+        }) {
             Ok(line) => self.stdout(&line),
             Err(error) => self.stderr(&format!("cannot print a `{kind}` as JSON: {error}")),
         }
@@ -130,11 +134,20 @@ impl Printer {
 
 /// Takes out what a terminal would obey: text from servers and packages passes through here.
 pub(crate) fn clean(text: &str) -> String {
-    if !text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+    if !text
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
         return text.to_owned();
     }
     text.chars()
-        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .map(|c| {
+            if c.is_control() && c != '\n' && c != '\t' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
         .collect()
 }
 
@@ -161,7 +174,11 @@ pub(crate) fn rate(bytes_per_second: Option<f64>) -> String {
 pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut lines = Vec::with_capacity(rows.len());
@@ -198,7 +215,10 @@ mod tests {
     #[test]
     fn tables_line_up() {
         let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let text = table(&[row(&["name", "n", "why"]), row(&["é", "10", "x y"])], &[2]);
+        let text = table(
+            &[row(&["name", "n", "why"]), row(&["é", "10", "x y"])],
+            &[2],
+        );
         assert_eq!(text, "  name   n  why\n  é     10  x y");
     }
 }

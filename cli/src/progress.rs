@@ -67,7 +67,12 @@ impl Downloads {
         if let Some(total) = &self.total {
             total.finish_and_clear();
         }
-        for row in self.jobs.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for row in self
+            .jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+        {
             if let Some(bar) = &row.bar {
                 bar.finish_and_clear();
             }
@@ -80,8 +85,17 @@ impl Downloads {
     }
 
     fn row<T>(&self, job: JobId, look: impl FnOnce(&mut Row) -> T) -> Option<T> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&job).map(look)
+        self.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(&job)
+            .map(look)
     }
+}
+
+/// Whether the log says the same, with more detail.
+fn logged() -> bool {
+    tracing::enabled!(target: "taipan_transfer::engine", tracing::Level::DEBUG)
 }
 
 fn style(template: &str) -> ProgressStyle {
@@ -122,8 +136,15 @@ impl Observer for Downloads {
                     }
                     _ => None,
                 };
-                let row = Row { label: label.to_owned(), got: 0, bar };
-                self.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(job, row);
+                let row = Row {
+                    label: label.to_owned(),
+                    got: 0,
+                    bar,
+                };
+                self.jobs
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(job, row);
             }
             Event::Progress { job, bytes } => {
                 self.received.fetch_add(bytes, Ordering::Relaxed);
@@ -148,34 +169,80 @@ impl Observer for Downloads {
                     }
                 });
             }
-            Event::Attempt { job, name, offset, why, .. } => {
-                if self.printer.is_verbose() {
+            Event::Attempt {
+                job,
+                name,
+                offset,
+                why,
+                ..
+            } => {
+                if self.printer.is_verbose() && !logged() {
                     let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
-                    let from = if offset > 0 { format!(" from byte {offset}") } else { String::new() };
-                    self.printer.detail(&format!("  {label}: asking {name}{from} ({why})"));
+                    let from = if offset > 0 {
+                        format!(" from byte {offset}")
+                    } else {
+                        String::new()
+                    };
+                    self.printer
+                        .detail(&format!("  {label}: asking {name}{from} ({why})"));
                 }
             }
-            Event::AttemptFailed { job, name, class, cause, bytes: got, .. } => {
+            Event::AttemptFailed {
+                job,
+                name,
+                class,
+                cause,
+                bytes: got,
+                ..
+            } => {
                 let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
-                self.printer.detail(&format!("  {label}: {name}: {class}: {cause}"));
+                if !logged() {
+                    self.printer
+                        .detail(&format!("  {label}: {name}: {class}: {cause}"));
+                }
                 let class = class.to_string();
-                let failed =
-                    AttemptFailed { file: &label, mirror: name, class, cause, bytes: got };
+                let failed = AttemptFailed {
+                    file: &label,
+                    mirror: name,
+                    class,
+                    cause,
+                    bytes: got,
+                };
                 self.printer.object("attempt-failed", &failed);
             }
-            Event::Done { job, bytes: size, duration } => {
-                let row = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+            Event::Done {
+                job,
+                bytes: size,
+                duration,
+            } => {
+                let row = self
+                    .jobs
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&job);
                 let Some(row) = row else { return };
                 if let Some(bar) = row.bar {
                     bar.finish_and_clear();
                 }
                 let seconds = duration.as_secs_f64();
-                self.printer.detail(&format!("  {}: {} in {seconds:.2} s", row.label, bytes(size)));
-                let fetched = Fetched { file: &row.label, bytes: size, seconds };
+                self.printer.detail(&format!(
+                    "  {}: {} in {seconds:.2} s",
+                    row.label,
+                    bytes(size)
+                ));
+                let fetched = Fetched {
+                    file: &row.label,
+                    bytes: size,
+                    seconds,
+                };
                 self.printer.object("fetched", &fetched);
             }
             Event::Failed { job } => {
-                let row = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
+                let row = self
+                    .jobs
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&job);
                 if let Some(bar) = row.and_then(|row| row.bar) {
                     bar.finish_and_clear();
                 }
@@ -210,7 +277,10 @@ impl Links {
             bar.set_message("link");
             bar
         });
-        Arc::new(Self { printer: Arc::clone(printer), bar })
+        Arc::new(Self {
+            printer: Arc::clone(printer),
+            bar,
+        })
     }
 
     /// Takes the bar away.
@@ -251,12 +321,19 @@ impl LinkObserver for Links {
     }
 
     fn script_output(&self, package: &str, kind: &'static str, output: &str) {
-        self.printer.detail(&format!("  {kind} of {package}: {}", output.trim_end()));
+        self.printer
+            .detail(&format!("  {kind} of {package}: {}", output.trim_end()));
     }
 
     fn message(&self, package: &str, text: &str) {
         self.printer.say(&format!("{package}: {}", text.trim_end()));
-        self.printer.object("message", &Message { package, message: text });
+        self.printer.object(
+            "message",
+            &Message {
+                package,
+                message: text,
+            },
+        );
     }
 
     fn warning(&self, warning: &LinkWarning) {

@@ -45,15 +45,26 @@ pub(crate) struct Setting<T> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
     #[error("cannot read the configuration file {}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("the configuration file {} is not right", path.display())]
-    Parse { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("`{text}` is not a URL that can be the channel alias: give one such as https://conda.anaconda.org")]
+    Parse {
+        path: PathBuf,
+        source: Box<toml::de::Error>,
+    },
+    #[error(
+        "`{text}` is not a URL that can be the channel alias: give one such as https://conda.anaconda.org"
+    )]
     Alias { text: String },
     #[error("`{text}` is not a platform: linux-64 and noarch are examples of platforms")]
     Platform { text: String },
     #[error("the user's {what} directory is not known: set HOME, or name it with {option}")]
-    NoHome { what: &'static str, option: &'static str },
+    NoHome {
+        what: &'static str,
+        option: &'static str,
+    },
     #[error("conda has no name for this machine's platform: name one with --platform")]
     NoPlatform,
     #[error("--jobs must be at least 1")]
@@ -114,7 +125,10 @@ impl Settings {
         install: Option<&InstallArgs>,
     ) -> Result<Self, SettingsError> {
         let (config_file, file) = read_file(global.config.as_deref())?;
-        let base = config_file.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let base = config_file
+            .as_deref()
+            .and_then(Path::parent)
+            .map(Path::to_owned);
         // Paths in the file are relative to the file.
         let from_file = |path: PathBuf| match &base {
             Some(base) => base.join(path),
@@ -137,29 +151,52 @@ impl Settings {
             origin: cache_dir.origin,
         };
         let nonempty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let channels = pick(install.and_then(|i| nonempty(&i.channels)), file.channels, || {
-            Ok(vec!["conda-forge".to_owned()])
-        })?;
-        let alias = pick(install.and_then(|i| i.channel_alias.clone()), file.channel_alias, || {
-            Ok("https://conda.anaconda.org".to_owned())
-        })?;
+        let channels = pick(
+            install.and_then(|i| nonempty(&i.channels)),
+            file.channels,
+            || Ok(vec!["conda-forge".to_owned()]),
+        )?;
+        let alias = pick(
+            install.and_then(|i| i.channel_alias.clone()),
+            file.channel_alias,
+            || Ok("https://conda.anaconda.org".to_owned()),
+        )?;
         let channel_alias = match Url::parse(&alias.value) {
-            Ok(url) if !url.cannot_be_a_base() => Setting { value: url, origin: alias.origin },
+            Ok(url) if !url.cannot_be_a_base() => Setting {
+                value: url,
+                origin: alias.origin,
+            },
             _ => return Err(SettingsError::Alias { text: alias.value }),
         };
         let priority = file.channel_priority.map(Priority::from);
-        let channel_priority =
-            pick(install.and_then(|i| i.channel_priority), priority, || Ok(Priority::Strict))?;
-        let mirrors = install.map(|i| i.mirrors.clone()).filter(|list| !list.is_empty());
-        let file_mirrors = file.mirrors.map(|list| list.into_iter().map(from_file).collect());
-        let mirrors = pick(mirrors, file_mirrors, || Ok(Vec::new()))?;
-        let platform = pick(install.and_then(|i| i.platform.clone()), file.platform, || {
-            let current = rattler_conda_types::Subdir::current();
-            Ok(current.ok_or(SettingsError::NoPlatform)?.to_string())
+        let channel_priority = pick(install.and_then(|i| i.channel_priority), priority, || {
+            Ok(Priority::Strict)
         })?;
+        let mirrors = install
+            .map(|i| i.mirrors.clone())
+            .filter(|list| !list.is_empty());
+        let file_mirrors = file
+            .mirrors
+            .map(|list| list.into_iter().map(from_file).collect());
+        let mirrors = pick(mirrors, file_mirrors, || Ok(Vec::new()))?;
+        let platform = pick(
+            install.and_then(|i| i.platform.clone()),
+            file.platform,
+            || {
+                let current = rattler_conda_types::Subdir::current();
+                Ok(current.ok_or(SettingsError::NoPlatform)?.to_string())
+            },
+        )?;
         let platform = match platform.value.parse() {
-            Ok(value) => Setting { value, origin: platform.origin },
-            Err(_) => return Err(SettingsError::Platform { text: platform.value }),
+            Ok(value) => Setting {
+                value,
+                origin: platform.origin,
+            },
+            Err(_) => {
+                return Err(SettingsError::Platform {
+                    text: platform.value,
+                });
+            }
         };
         let jobs = pick(install.and_then(|i| i.jobs), file.jobs, || Ok(16))?;
         if jobs.value == 0 {
@@ -187,9 +224,18 @@ fn pick<T>(
     default: impl FnOnce() -> Result<T, SettingsError>,
 ) -> Result<Setting<T>, SettingsError> {
     Ok(match (given, file) {
-        (Some(value), _) => Setting { value, origin: Origin::CommandLine },
-        (None, Some(value)) => Setting { value, origin: Origin::File },
-        (None, None) => Setting { value: default()?, origin: Origin::Default },
+        (Some(value), _) => Setting {
+            value,
+            origin: Origin::CommandLine,
+        },
+        (None, Some(value)) => Setting {
+            value,
+            origin: Origin::File,
+        },
+        (None, None) => Setting {
+            value: default()?,
+            origin: Origin::Default,
+        },
     })
 }
 
@@ -206,7 +252,10 @@ fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, File), SettingsEr
     match std::fs::read_to_string(&path) {
         Ok(text) => match toml::from_str(&text) {
             Ok(file) => Ok((Some(path), file)),
-            Err(source) => Err(SettingsError::Parse { path, source: Box::new(source) }),
+            Err(source) => Err(SettingsError::Parse {
+                path,
+                source: Box::new(source),
+            }),
         },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
             Ok((None, File::default()))

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! `DIR` has `linux-64/repodata.json` and `noarch/repodata.json`; one of them may be missing.
-//! Prints one JSON object per repetition: `read_s` (files), `index_s` (walking the text),
+//! Prints one JSON object per repetition: `read_s` (files), `walk_s` (walking the text),
 //! `solve_s`, and the packages; or the explanation.
 
 use std::{error::Error, io::Write as _, path::Path, time::Instant};
@@ -29,10 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     for _ in 0..repeat {
-        let (mut read_s, mut index_s) = (0.0, 0.0);
+        let (mut read_s, mut walk_s) = (0.0, 0.0);
         let mut channels = Vec::new();
         for directory in &directories {
-            channels.push(channel(Path::new(directory), &mut read_s, &mut index_s)?);
+            channels.push(channel(Path::new(directory), &mut read_s, &mut walk_s)?);
         }
         let request = SolveRequest {
             channels,
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let solution = solve(&request);
         let solve_s = start.elapsed().as_secs_f64();
         let mut answer = serde_json::json!({
-            "read_s": read_s, "index_s": index_s, "solve_s": solve_s,
+            "read_s": read_s, "walk_s": walk_s, "solve_s": solve_s,
         });
         match solution {
             Ok(solution) => {
@@ -71,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn channel(
     directory: &Path,
     read_s: &mut f64,
-    index_s: &mut f64,
+    walk_s: &mut f64,
 ) -> Result<ChannelIndexes, Box<dyn Error>> {
     let url = Url::from_directory_path(std::fs::canonicalize(directory)?)
         .map_err(|()| "the directory has no URL")?;
@@ -90,7 +90,7 @@ fn channel(
             &subdir_url,
             IndexLimits::default(),
         )?);
-        *index_s += start.elapsed().as_secs_f64();
+        *walk_s += start.elapsed().as_secs_f64();
     }
     let name = directory
         .file_name()

@@ -78,7 +78,8 @@ impl Selector {
     /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
     /// second mirror as well; nothing when it should not be: it is too large, there is no other
     /// mirror, or enough was fetched in vain. The second mirror is asked for with
-    /// [`choose`](Self::choose), with `id` among the excluded.
+    /// [`choose`](Self::choose), with `id` among the excluded; should the others have become worse in
+    /// the meantime, so that `id` itself or a last resort comes back, the first is better left alone.
     pub fn hedge_after(
         &mut self,
         request: &Request<'_>,
@@ -276,7 +277,7 @@ impl Selector {
             None => query.request.kind == Kind::Metadata,
         };
         // A large request costs more when the mirror is bad, so it takes saving up for.
-        let price = if small { 1.0 } else { 2.0 };
+        let price = if small { 1.0 } else { Self::MOST_CREDIT };
         if self.exploration_credit < price {
             return None;
         }
@@ -349,7 +350,7 @@ impl Selector {
         let (connect, first_byte, stall) = if alternative.is_some() {
             // With others at hand a mirror gets a few times its usual time, an unknown one less
             // than a user would notice as a hang.
-            let tail = if view.known { view.first_byte.p95 } else { 1.5 };
+            let tail = if view.known { view.first_byte.p95 } else { 0.8 };
             (
                 (tail * 3.0).clamp(1.0, 4.0),
                 (tail * 4.0).clamp(3.0, 15.0),
@@ -385,17 +386,15 @@ impl Selector {
             let n = f64::from(self.health[index].in_flight.count()) + 1.0;
             self.views[index].line.rate(n)
         };
-        let theirs = if self.views[alternative].known {
-            CLEARLY * rate(alternative)
+        let theirs = CLEARLY * rate(alternative);
+        let worth_it = if self.views[alternative].known {
+            theirs
+        } else if self.views[index].known {
+            // To leave for the unknown, this one must do worse than it usually does.
+            (0.5 * theirs).min(0.5 * rate(index))
         } else {
-            0.5 * CLEARLY * rate(alternative)
+            0.5 * theirs
         };
-        // A mirror that does what it usually does was chosen knowingly.
-        let own = if self.views[index].known {
-            0.5 * rate(index)
-        } else {
-            f64::INFINITY
-        };
-        theirs.min(own).min(CLEARLY * self.fair_share())
+        worth_it.min(CLEARLY * self.fair_share())
     }
 }

@@ -70,3 +70,35 @@ impl Default for SelectorConfig {
         }
     }
 }
+
+impl SelectorConfig {
+    /// The same with every value in the range in which arithmetic on it is safe.
+    pub(crate) fn bounded(mut self) -> Self {
+        /// No pause, timeout or memory is longer.
+        const LONGEST: Duration = Duration::from_hours(30 * 24);
+        for duration in [
+            &mut self.patience,
+            &mut self.max_retry_after,
+            &mut self.backoff,
+            &mut self.max_backoff,
+            &mut self.memory,
+            &mut self.quarantine,
+            &mut self.connect_timeout,
+            &mut self.idle_timeout,
+        ] {
+            *duration = (*duration).min(LONGEST);
+        }
+        for share in [&mut self.exploration, &mut self.hedge_share] {
+            *share = if share.is_nan() {
+                0.0
+            } else {
+                share.clamp(0.0, 1.0)
+            };
+        }
+        // Nothing can be connected to in no time.
+        let least = Duration::from_millis(10);
+        self.connect_timeout = self.connect_timeout.max(least);
+        self.idle_timeout = self.idle_timeout.max(least);
+        self
+    }
+}

@@ -77,7 +77,8 @@ impl Distrust {
     }
 
     pub(crate) fn quarantined(&self, now: Time, half_life: Duration) -> bool {
-        self.this_run > 0 || self.amount(now, half_life) > 0.5
+        // It only ever fades, so most mirrors need no exponential.
+        self.this_run > 0 || (self.amount > 0.5 && self.amount(now, half_life) > 0.5)
     }
 }
 

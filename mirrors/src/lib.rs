@@ -5,6 +5,10 @@
 //! no random number: the caller says what time it is, gives a seed with each request, and reports
 //! what it saw. So every decision can be replayed, simulated and tested to exhaustion.
 //!
+//! Lists come as our own TOML ([`MirrorsFile`]), plain text ([`MirrorList`]), metalinks
+//! ([`Metalink`], RFC 5854), `Link` headers ([`Duplicates`], RFC 6249), and from the configuration of
+//! other programs; [`merge`] puts them together.
+//!
 //! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
 //! [`Location`], no package manager's vocabulary.
 //!
@@ -45,10 +49,16 @@ mod choose;
 mod config;
 mod draw;
 mod estimate;
+mod foreign_files;
 mod health;
 mod hold;
+mod link_header;
+mod list_error;
+mod listed_digest;
 mod location;
+mod metalink;
 mod mirror;
+mod mirror_list;
 mod mirrors_file;
 mod mirrors_file_error;
 mod observation;
@@ -65,8 +75,13 @@ mod why;
 mod window;
 
 pub use config::SelectorConfig;
+pub use link_header::{Duplicates, digests_of_header};
+pub use list_error::{ListError, ListProblem, SkipReason, Skipped};
+pub use listed_digest::ListedDigest;
 pub use location::{Location, LocationError, OciLocation, S3Location};
+pub use metalink::{FileVersion, Metalink, MetalinkFile};
 pub use mirror::{Mirror, MirrorId, Origin, merge};
+pub use mirror_list::MirrorList;
 pub use mirrors_file::{ChannelMirrors, MirrorsFile};
 pub use mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
 pub use observation::{Class, Observation, Progress};

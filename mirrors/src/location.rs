@@ -58,7 +58,7 @@ pub struct OciLocation {
 /// Why a text is not a location.
 ///
 /// No message contains a secret of the text.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LocationError {
     /// There is nothing.
     #[error("it is empty")]
@@ -187,6 +187,37 @@ impl Location {
         Some(url)
     }
 
+    /// The place at `path` below this one; nothing when the path would leave it, or when a registry
+    /// could not have such a name.
+    pub fn below(&self, path: &str) -> Option<Self> {
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return None;
+        }
+        let path = tidy_prefix(path);
+        if path.is_empty() {
+            return Some(self.clone());
+        }
+        let joined = |prefix: &str| tidy_prefix(&format!("{prefix}/{path}"));
+        Some(match self {
+            Self::Http(_) => Self::Http(self.join(&path)?),
+            Self::S3(s3) => Self::S3(S3Location {
+                prefix: joined(&s3.prefix),
+                ..s3.clone()
+            }),
+            Self::Oci(oci) => {
+                let namespace = joined(&oci.namespace);
+                if !is_repository_name(&namespace) {
+                    return None;
+                }
+                Self::Oci(OciLocation {
+                    namespace,
+                    ..oci.clone()
+                })
+            }
+            Self::File(base) => Self::File(base.join(path)),
+        })
+    }
+
     /// A text that is the same for two spellings of one place and that holds no secret.
     ///
     /// Host names are in lower case, default ports and trailing slashes are gone, user information
@@ -245,7 +276,12 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (place, inner) = match self {
             Self::Http(url) => return write_masked(url, f),
-            Self::File(path) => return write!(f, "file://{}", path.display()),
+            Self::File(path) => {
+                return match Url::from_file_path(path) {
+                    Ok(url) => f.write_str(url.as_str()),
+                    Err(()) => write!(f, "file://{}", path.display()),
+                };
+            }
             Self::S3(s3) => (&s3.bucket, &s3.prefix),
             Self::Oci(oci) => (&oci.registry, &oci.namespace),
         };
@@ -414,6 +450,7 @@ mod tests {
             ("oci+http://127.0.0.1/ns", "oci+http://127.0.0.1:80/ns/"),
             ("file:///srv/x/", "/srv/x"),
             ("file:/srv/x", "file://localhost/srv/./x"),
+            ("/srv/50%20", "file:///srv/50%2520"),
         ] {
             assert_eq!(key(a), key(b), "{a} {b}");
         }

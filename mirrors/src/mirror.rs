@@ -72,6 +72,17 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// Whether a mirror named from there may be at this place: who is not the user must not have
+    /// files of this machine read as if they were answers.
+    pub(crate) fn may_name(&self, location: &Location) -> bool {
+        !matches!(
+            (self, location),
+            (Self::Discovered { .. }, Location::File(_))
+        )
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

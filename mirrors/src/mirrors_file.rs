@@ -10,11 +10,11 @@ use crate::toml_reader::{Reader, Value};
 use crate::{Location, Mirror, Origin};
 
 /// The longest file that is read, in bytes.
-const MOST_BYTES: usize = 4 << 20;
+pub(crate) const MOST_BYTES: usize = 4 << 20;
 /// The most channels in one file.
-const MOST_CHANNELS: usize = 1024;
+pub(crate) const MOST_CHANNELS: usize = 1024;
 /// The most mirrors of one channel.
-const MOST_MIRRORS: usize = 4096;
+pub(crate) const MOST_MIRRORS: usize = 4096;
 
 const FILE_KEYS: &[&str] = &["channel"];
 const CHANNEL_KEYS: &[&str] = &["url", "mirrors"];
@@ -63,15 +63,7 @@ pub struct ChannelMirrors {
 impl MirrorsFile {
     /// Reads the text of a mirrors file; `file` is what errors and origins call it.
     pub fn parse(text: &str, file: &str) -> Result<Self, MirrorsFileError> {
-        if text.len() > MOST_BYTES {
-            let problem = Problem::TooMuch {
-                what: "the length in bytes",
-                got: text.len(),
-                most: MOST_BYTES,
-            };
-            return Err(Reader::new("", file).error(&(0..0), "", problem));
-        }
-        let reader = Reader::new(text, file);
+        let reader = Reader::checked(text, file, MOST_BYTES)?;
         let table = DeTable::parse(text).map_err(|error| {
             let message = shorten(error.message(), 300);
             reader.error(
@@ -97,7 +89,7 @@ impl MirrorsFile {
 }
 
 /// What a channel is matched by.
-fn channel_key(channel: &str) -> Cow<'_, str> {
+pub(crate) fn channel_key(channel: &str) -> Cow<'_, str> {
     match Location::parse(channel) {
         Ok(location) => location.key().into(),
         Err(_) => channel.trim().trim_matches('/').into(),
@@ -179,7 +171,11 @@ impl Reader<'_> {
         })
     }
 
-    fn mirrors(&self, value: &Value<'_>, at: &str) -> Result<Vec<Mirror>, MirrorsFileError> {
+    pub(crate) fn mirrors(
+        &self,
+        value: &Value<'_>,
+        at: &str,
+    ) -> Result<Vec<Mirror>, MirrorsFileError> {
         let DeValue::Array(entries) = value.get_ref() else {
             return Err(self.wrong_type(value, at, "an array of mirrors", value.get_ref()));
         };

@@ -48,6 +48,12 @@ pub enum MirrorsFileProblem {
         /// The parser's words.
         message: String,
     },
+    /// Something that this reader does not understand.
+    #[error("{message}")]
+    Unreadable {
+        /// What it does understand.
+        message: String,
+    },
     /// More than is read.
     #[error("{what} is {got}, the most is {most}")]
     TooMuch {

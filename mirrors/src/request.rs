@@ -114,6 +114,8 @@ pub struct Pick {
     /// The longest time without a byte, once the body flows.
     pub stall_timeout: Duration,
     /// In bytes per second: when the body flows slower for some seconds, another mirror would
-    /// finish sooner, and the caller should go on there. Zero when there is no better one.
+    /// finish sooner, and the caller should go on there. Zero when there is no better one. What is
+    /// known when a request begins may be little, so ask
+    /// [`Selector::min_rate`](crate::Selector::min_rate) again every second or so.
     pub min_rate: f64,
 }

@@ -60,7 +60,7 @@ impl Selector {
     /// Exploring may begin with so many small requests.
     const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
-    const MOST_CREDIT: f64 = 3.0;
+    pub(crate) const MOST_CREDIT: f64 = 3.0;
     /// A mirror not asked for so long is worth another look.
     const STALE: Duration = Duration::from_mins(10);
     /// Expectations are renewed at least so often.
@@ -68,6 +68,7 @@ impl Selector {
 
     /// Mirrors of which nothing is known yet.
     pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig) -> Self {
+        let config = config.bounded();
         let health = mirrors
             .iter()
             .map(|mirror| Health::new(mirror, &config))
@@ -304,7 +305,7 @@ impl Selector {
             .then(|| health.first_byte.expected(self.prior.first_byte, now));
         let line = (health.rates.weight(now) > 0.0).then(|| health.rates.fit(self.prior.rate, now));
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 1e9));
-        let limit = health.window.limit();
+        let limit = self.limit(health);
         Some(MirrorReport {
             location: mirror.location.to_string(),
             origin: mirror.origin.to_string(),

@@ -82,6 +82,18 @@ impl Selector {
         self.views[index].cost(query.bytes, n)
     }
 
+    /// The most requests that a mirror should serve at the moment.
+    pub(crate) fn limit(&self, health: &Health) -> u32 {
+        /// Of several mirrors each gets so many before it has shown that it is alive at all.
+        const UNPROVEN: u32 = 2;
+        let limit = health.window.limit();
+        if health.has_worked || self.mirrors.len() == 1 {
+            limit
+        } else {
+            limit.min(UNPROVEN)
+        }
+    }
+
     /// Seconds until one of the requests of a mirror has ended.
     pub(crate) fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
         let health = &self.health[index];
@@ -122,7 +134,7 @@ impl Selector {
         }
         let circuit = health.breaker.state(now);
         let in_flight = health.in_flight.count();
-        let busy = in_flight >= health.window.limit();
+        let busy = in_flight >= self.limit(health);
         let throttled = health.throttled.and_then(|hold| hold.until(now));
         if standing.is_none() && attempts == 0 && throttled.is_none() {
             match circuit {
@@ -157,7 +169,7 @@ impl Selector {
         let mut why = standing.map(|(_, standing)| Why::StandsBack(standing));
         match circuit {
             BreakerState::Closed => {
-                if health.in_flight.count() >= health.window.limit() {
+                if health.in_flight.count() >= self.limit(health) {
                     wait = wait.max(self.queue(index, query));
                 }
             }

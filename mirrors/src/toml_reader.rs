@@ -19,7 +19,21 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(text: &'a str, file: &str) -> Self {
+    /// A reader of a text that is not too long.
+    pub(crate) fn checked(
+        text: &'a str,
+        file: &str,
+        most: usize,
+    ) -> Result<Self, MirrorsFileError> {
+        if text.len() > most {
+            let (what, got) = ("the length in bytes", text.len());
+            let problem = Problem::TooMuch { what, got, most };
+            return Err(Self::new("", file).error(&(0..0), "", problem));
+        }
+        Ok(Self::new(text, file))
+    }
+
+    fn new(text: &'a str, file: &str) -> Self {
         let after_breaks = text
             .bytes()
             .enumerate()
@@ -49,7 +63,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Line and column of a byte, counted from 1.
-    fn place(&self, byte: usize) -> (u32, u32) {
+    pub(crate) fn place(&self, byte: usize) -> (u32, u32) {
         let byte = byte.min(self.text.len());
         let line = self.line_starts.partition_point(|&start| start <= byte);
         let before = &self.text.as_bytes()[self.line_starts[line - 1]..byte];

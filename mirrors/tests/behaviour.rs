@@ -727,3 +727,58 @@ fn a_long_queue_for_the_fast_mirror_makes_the_slow_one_worth_using() {
     }
     assert!((1..49).contains(&waits), "{waits}");
 }
+
+#[test]
+fn a_large_request_leaves_a_mirror_that_proves_to_be_slow() {
+    let mut selector = known(vec![mirror("slow"), mirror("fast")], &[4000, 20]);
+    let request = Request::content("x").with_bytes(50_000_000);
+    let slow = selector.report(id(0), at(5000)).unwrap().rate.unwrap();
+    let fast = selector.report(id(1), at(5000)).unwrap().rate.unwrap();
+    selector.started(id(0), at(5000));
+    let least = selector.min_rate(&request, id(0), at(5000));
+    assert!(least > slow && least < fast, "{slow} {least} {fast}");
+    // The other way round there is nothing to be gained.
+    assert!(selector.min_rate(&request, id(1), at(5000)) < fast / 3.0);
+}
+
+#[test]
+fn mirrors_that_have_not_worked_yet_get_two_requests_at_once() {
+    let mut selector = selector(vec![mirror("a"), mirror("b")]);
+    let mut started = 0;
+    for seed in 0..20 {
+        match selector.choose(&Request::content("x").with_seed(seed), at(0)) {
+            Choice::Use(pick) => {
+                selector.started(pick.mirror, at(0));
+                started += 1;
+            }
+            Choice::Wait { .. } => {}
+            Choice::Exhausted(reasons) => panic!("{reasons:?}"),
+        }
+    }
+    assert_eq!(started, 4);
+}
+
+#[test]
+fn a_preferred_mirror_that_was_ill_is_tried_again_while_the_next_tier_serves() {
+    let mut selector = known(
+        vec![mirror("first"), mirror("second").with_priority(1)],
+        &[50, 50],
+    );
+    for _ in 0..3 {
+        attempt(&mut selector, 0, "x", 2000, 10, Class::Unwell);
+    }
+    let mut trials = 0;
+    for job in 0..100 {
+        let now = 2100 + job * 100;
+        let request = Request::content("y").with_bytes(50_000).with_seed(job);
+        let pick = used(&selector.choose(&request, at(now)));
+        let index = u32::try_from(pick.mirror.index()).unwrap();
+        if matches!(pick.why, Why::Trial { .. }) {
+            trials += 1;
+        }
+        attempt(&mut selector, index, "y", now, 50, Class::Ok);
+    }
+    assert_eq!(trials, 1);
+    let counts = selector.report(id(0), at(20_000)).unwrap().counts;
+    assert!(counts.ok > 80, "{counts:?}");
+}

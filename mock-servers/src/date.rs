@@ -133,6 +133,7 @@ pub(crate) fn whole_seconds(time: SystemTime) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn dates_print_in_each_form_and_read_back() {
@@ -158,5 +159,20 @@ mod tests {
             assert_eq!(parse_http_date(text), None, "{text}");
         }
         assert_eq!(parse_amz_date("2024é229T123456Z"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_second_comes_back_and_any_text_is_survived(
+            second in 0_u64..250_000_000_000,
+            text in ".{0,40}",
+        ) {
+            let time = UNIX_EPOCH + Duration::from_secs(second);
+            prop_assert_eq!(parse_http_date(&http_date(time)), Some(time));
+            let packed: String = iso_date(time).replace(".000", "").replace(['-', ':'], "");
+            prop_assert_eq!(parse_amz_date(&packed), Some(time));
+            parse_http_date(&text);
+            parse_amz_date(&text);
+        }
     }
 }

@@ -68,17 +68,18 @@ impl Location {
     }
 
     /// The entry of a `mirrors` array in TOML.
-    fn toml(&self) -> String {
+    fn toml(&self, priority: u32) -> String {
         let url = quoted(&self.url());
         match self {
             Self::S3 {
                 endpoint, region, ..
             } => format!(
-                "{{ url = {url}, endpoint = {}, region = {}, path-style = true }}",
+                "{{ url = {url}, endpoint = {}, region = {}, path-style = true, priority = {priority} }}",
                 quoted(endpoint),
                 quoted(region)
             ),
-            _ => url,
+            _ if priority == 0 => url,
+            _ => format!("{{ url = {url}, priority = {priority} }}"),
         }
     }
 }
@@ -184,18 +185,22 @@ impl Fleet {
         self.mirrors.iter().find(|mirror| mirror.name == name)
     }
 
-    /// The mirrors file for a channel of this address. S3 keys are not part of the format;
-    /// [`Fleet::environment`] has them.
+    /// The mirrors file for a channel of this address, with all mirrors on a par. S3 keys are not
+    /// part of the format; [`Fleet::environment`] has them.
     pub fn mirrors_toml(&self, channel_url: &str) -> String {
+        let all: Vec<(&str, u32)> = self.mirrors.iter().map(|mirror| (mirror.name, 0)).collect();
+        self.some_mirrors_toml(channel_url, &all)
+    }
+
+    /// The same with only these mirrors, each with a priority: the lower is asked first.
+    pub fn some_mirrors_toml(&self, channel_url: &str, chosen: &[(&str, u32)]) -> String {
         let mut text = format!("[[channel]]\nurl = {}\nmirrors = [\n", quoted(channel_url));
-        for mirror in &self.mirrors {
-            writeln!(
-                text,
-                "    {}, # {}",
-                mirror.location.toml(),
-                mirror.description
-            )
-            .expect("a String takes all that is written");
+        for (name, priority) in chosen {
+            let Some(mirror) = self.mirror(name) else {
+                continue;
+            };
+            let (entry, about) = (mirror.location.toml(*priority), mirror.description);
+            writeln!(text, "    {entry}, # {about}").expect("a String takes all that is written");
         }
         text.push_str("]\n");
         text

@@ -56,6 +56,7 @@ pub(crate) fn wanted(header: Option<&str>, len: u64) -> Wanted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn ranges_are_read_as_rfc_9110_says() {
@@ -80,5 +81,42 @@ mod tests {
         }
         assert_eq!(wanted(None, 10), Wanted::Whole);
         assert_eq!(wanted(Some("bytes=-1"), 0), Wanted::Unsatisfiable);
+    }
+
+    proptest! {
+        /// The oracle walks over every byte and asks whether it is wanted.
+        #[test]
+        fn parts_hold_exactly_the_bytes_asked_for(
+            len in 0_u64..40,
+            first in proptest::option::of(0_u64..50),
+            last in proptest::option::of(0_u64..50),
+        ) {
+            let shown = |number: Option<u64>| number.map_or(String::new(), |n| n.to_string());
+            let header = format!("bytes={}-{}", shown(first), shown(last));
+            let expected: Vec<u64> = (0..len)
+                .filter(|at| match (first, last) {
+                    (Some(first), last) => *at >= first && last.is_none_or(|last| *at <= last),
+                    (None, Some(suffix)) => len - at <= suffix,
+                    (None, None) => true,
+                })
+                .collect();
+            match wanted(Some(&header), len) {
+                Wanted::Part(part) => prop_assert_eq!(part.collect::<Vec<_>>(), expected),
+                Wanted::Unsatisfiable => prop_assert!(expected.is_empty()),
+                Wanted::Whole => {
+                    let backwards = first.zip(last).is_some_and(|(first, last)| last < first);
+                    prop_assert!(backwards || (first, last) == (None, None));
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_survived(text in ".{0,40}", len: u64) {
+            for header in [text.clone(), format!("bytes={text}")] {
+                if let Wanted::Part(part) = wanted(Some(&header), len) {
+                    prop_assert!(part.start < part.end && part.end <= len);
+                }
+            }
+        }
     }
 }

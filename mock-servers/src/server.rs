@@ -141,6 +141,9 @@ impl Server {
             // The only possible error is the cancellation that was just asked for.
             let _ = task.await;
         }
+        // Other threads of the runtime may still be dropping connections.
+        let open = || self.open_connections() == 0;
+        self.wait_until(|_| open()).await;
     }
 }
 
@@ -298,10 +301,15 @@ async fn answer<H: Handler>(
         .path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str)
         .to_owned();
+    // Of a request that brings a body it is that body which breaks off, else the answer's.
+    let (cut_in, cut_out) = if hyper::body::Body::is_end_stream(&body) {
+        (None, cut(&fault))
+    } else {
+        (cut(&fault), None)
+    };
     let mut reply = if let Some(reply) = instead(&fault, &target) {
         reply
     } else {
-        let carries_body = !hyper::body::Body::is_end_stream(&body);
         let request = Request {
             raw_path: head.uri.path().to_owned(),
             raw_query: query.unwrap_or_default().to_owned(),
@@ -317,7 +325,7 @@ async fn answer<H: Handler>(
                 body,
                 connection: Arc::clone(&connection),
                 entry: Arc::clone(&entry),
-                cut: cut(&fault).filter(|_| carries_body),
+                cut: cut_in,
             },
         };
         handler.handle(request).await?
@@ -330,7 +338,7 @@ async fn answer<H: Handler>(
     if matches!(fault, Fault::Gzip) {
         reply = gzipped(reply);
     }
-    Ok(send(reply, is_head, &fault, &connection, entry))
+    Ok(send(reply, is_head, &fault, cut_out, &connection, entry))
 }
 
 /// The answer of a fault that does not depend on what is asked for.
@@ -408,6 +416,7 @@ fn send(
     reply: Reply,
     is_head: bool,
     fault: &Fault,
+    cut_out: Option<(u64, Ending)>,
     connection: &Arc<Connection>,
     entry: Arc<Entry>,
 ) -> Response<Payload> {
@@ -442,7 +451,7 @@ fn send(
             } else {
                 None
             },
-            cut: cut(fault),
+            cut: cut_out,
             promised: declared,
             drip: if let Fault::Drip { rate } = fault {
                 Some((Pacer::default(), *rate))

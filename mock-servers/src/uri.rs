@@ -56,6 +56,7 @@ pub(crate) fn query_pairs(query: &str) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn escapes_round_trip_and_bad_ones_survive() {
@@ -82,5 +83,15 @@ mod tests {
                 ("x", "1 2")
             ]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn every_text_comes_back(text in ".{0,40}") {
+            prop_assert_eq!(decode(&encode(&text, true)), text.clone());
+            prop_assert_eq!(decode(&encode(&text, false)), text.clone());
+            decode(&text);
+            query_pairs(&text);
+        }
     }
 }

@@ -179,6 +179,41 @@ fn builders_make_what_they_are_told() {
     assert!(channel_site(&[old]).contains("linux-64/old-1-0.conda"));
 }
 
+#[test]
+fn the_demo_program_runs_where_its_prefix_was_written_in() {
+    let channel = DemoChannel::build(&DemoOptions::default().with_corpus_bytes(1234));
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = dir.path().join("a prefix ü");
+    for name in ["taipan-demo-", "demo-greetings-1.1-", "demo-corpus-"] {
+        for (path, (kind, _, _, data)) in unpack(channel.package(name).unwrap()) {
+            if kind == b'0' && !path.starts_with("info/") {
+                let target = prefix.join(&path);
+                std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+                let data = match String::from_utf8(data) {
+                    Ok(text) => text
+                        .replace(PLACEHOLDER, prefix.to_str().unwrap())
+                        .into_bytes(),
+                    Err(binary) => binary.into_bytes(),
+                };
+                std::fs::write(target, data).unwrap();
+            }
+        }
+    }
+    let run = std::process::Command::new("sh")
+        .arg(prefix.join("bin/taipan-demo"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(run.stdout).unwrap();
+    assert!(run.status.success(), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "Hello from an environment that came from many mirrors."
+    );
+    assert!(lines[1].ends_with("/a prefix ü"));
+    assert_eq!(lines[2], "and holds a corpus of 1234 bytes.");
+}
+
 #[tokio::test]
 async fn the_fleet_has_six_mirrors_with_their_characters() {
     let options = DemoOptions::default()

@@ -135,7 +135,7 @@ async fn files_ranges_and_validators_are_served() {
 }
 
 #[tokio::test]
-async fn each_fault_does_what_it_says() {
+async fn faults_may_replace_or_disguise_the_answer() {
     let server = start().await;
     let whole = content();
 
@@ -158,28 +158,6 @@ async fn each_fault_does_what_it_says() {
         ),
         (429, "7")
     );
-
-    faulty(&server, Fault::Truncate { after: 70_001 });
-    let response = get(&server, "dir/file.bin").await;
-    assert_eq!(header(&response, "content-length"), "100000");
-    let (got, error) = partial(response).await;
-    assert!(error.is_some());
-    assert_eq!(got, whole[..70_001]);
-
-    faulty(&server, Fault::Truncate { after: 0 });
-    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
-    assert!(error.is_some() && got.is_empty());
-
-    faulty(&server, Fault::Reset { after: Some(1_000) });
-    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
-    assert_eq!(got, whole[..1_000]);
-    assert!(caused_by_reset(&error.unwrap()));
-
-    faulty(&server, Fault::Reset { after: None });
-    let url = format!("{}dir/file.bin", server.url());
-    assert!(caused_by_reset(
-        &client().get(&url).send().await.unwrap_err()
-    ));
 
     faulty(&server, Fault::Corrupt { at: 50_000 });
     let got = get(&server, "dir/file.bin").await.bytes().await.unwrap();
@@ -213,17 +191,6 @@ async fn each_fault_does_what_it_says() {
     assert_eq!(header(&response, "content-range"), "bytes 6-10/100000");
     assert_eq!(response.bytes().await.unwrap(), whole[6..11]);
 
-    faulty(&server, Fault::WrongLength { delta: 3 });
-    let response = get(&server, "dir/file.bin").await;
-    assert_eq!(header(&response, "content-length"), "100003");
-    let (got, error) = partial(response).await;
-    assert!(error.is_some());
-    assert_eq!(got, whole);
-    faulty(&server, Fault::WrongLength { delta: -3 });
-    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
-    assert!(error.is_none());
-    assert_eq!(got, whole[..99_997]);
-
     faulty(&server, Fault::ChangedEtag);
     let changed = header(&get(&server, "dir/file.bin").await, "etag");
     server.set_behaviour(Behaviour::new());
@@ -254,6 +221,45 @@ async fn each_fault_does_what_it_says() {
     let packed = response.bytes().await.unwrap();
     assert_eq!(packed[..3], [0x1f, 0x8b, 8]);
     assert_eq!(packed[15..65_550], whole[..65_535]);
+    server.verify().unwrap();
+}
+
+#[tokio::test]
+async fn faults_may_break_the_body_off() {
+    let server = start().await;
+    let whole = content();
+    faulty(&server, Fault::Truncate { after: 70_001 });
+    let response = get(&server, "dir/file.bin").await;
+    assert_eq!(header(&response, "content-length"), "100000");
+    let (got, error) = partial(response).await;
+    assert!(error.is_some());
+    assert_eq!(got, whole[..70_001]);
+
+    faulty(&server, Fault::Truncate { after: 0 });
+    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
+    assert!(error.is_some() && got.is_empty());
+
+    faulty(&server, Fault::Reset { after: Some(1_000) });
+    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
+    assert_eq!(got, whole[..1_000]);
+    assert!(caused_by_reset(&error.unwrap()));
+
+    faulty(&server, Fault::Reset { after: None });
+    let url = format!("{}dir/file.bin", server.url());
+    assert!(caused_by_reset(
+        &client().get(&url).send().await.unwrap_err()
+    ));
+
+    faulty(&server, Fault::WrongLength { delta: 3 });
+    let response = get(&server, "dir/file.bin").await;
+    assert_eq!(header(&response, "content-length"), "100003");
+    let (got, error) = partial(response).await;
+    assert!(error.is_some());
+    assert_eq!(got, whole);
+    faulty(&server, Fault::WrongLength { delta: -3 });
+    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
+    assert!(error.is_none());
+    assert_eq!(got, whole[..99_997]);
     server.verify().unwrap();
 }
 
@@ -379,6 +385,48 @@ async fn prefix_and_password_are_asked_for() {
         "the log keeps no secrets"
     );
     assert_eq!(log[1].path, "/some/where/a b/ü");
+}
+
+#[tokio::test]
+async fn files_on_disk_are_served_like_those_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let big: Vec<u8> = content().repeat(20);
+    std::fs::create_dir(dir.path().join("dir")).unwrap();
+    std::fs::write(dir.path().join("dir/file.bin"), &big).unwrap();
+    let server = HttpServer::start(Site::from_dir(dir.path())).await.unwrap();
+    let whole = get(&server, "dir/file.bin").await;
+    let etag = header(&whole, "etag");
+    assert_eq!(whole.bytes().await.unwrap(), big);
+    let part = get_range(&server, "bytes=1000000-1999998").await;
+    assert_eq!(header(&part, "etag"), etag);
+    assert_eq!(part.bytes().await.unwrap(), big[1_000_000..1_999_999]);
+
+    faulty(&server, Fault::Corrupt { at: 1_500_000 });
+    let damaged = get_range(&server, "bytes=1500000-1500000").await;
+    assert_eq!(damaged.bytes().await.unwrap()[..], [big[1_500_000] ^ 1]);
+    faulty(&server, Fault::Truncate { after: 1_234_567 });
+    let (got, error) = partial(get(&server, "dir/file.bin").await).await;
+    assert!(error.is_some());
+    assert_eq!(got, big[..1_234_567]);
+
+    for path in [
+        "../secret",
+        "%2e%2e/secret",
+        "dir",
+        "dir/",
+        "",
+        "dir/file.bin/x",
+    ] {
+        assert_eq!(
+            get(&server, path).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+    std::fs::write(dir.path().join("dir/file.bin"), "new").unwrap();
+    let changed = get(&server, "dir/file.bin").await;
+    assert_ne!(header(&changed, "etag"), etag);
+    assert_eq!(changed.text().await.unwrap(), "new");
 }
 
 #[tokio::test]

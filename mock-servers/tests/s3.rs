@@ -214,13 +214,13 @@ async fn signatures_are_verified() {
         (now(-3_600), path, "RequestTimeTooSkewed"),
         (now(3_600), path, "RequestTimeTooSkewed"),
     ] {
-        let signed = if expected == "SignatureDoesNotMatch" {
+        let other = if expected == "SignatureDoesNotMatch" {
             "/bucket/x"
         } else {
             path
         };
         let hash = sha(b"");
-        let (value, _) = signer.sign("GET", signed, "", &date, &hash);
+        let (value, _) = signer.sign("GET", other, "", &date, &hash);
         let request = client()
             .get(format!("{}{path}", server.endpoint()))
             .header("x-amz-date", date)
@@ -244,9 +244,9 @@ async fn signatures_are_verified() {
         (400, "XAmzContentSHA256Mismatch".to_owned())
     );
     assert!(!site.contains("new"));
-    let nonsense = client().get(format!("{}{path}", server.endpoint()));
-    let nonsense = nonsense.header("authorization", "AWS4-HMAC-SHA256 Credential=é");
-    assert_eq!(nonsense.send().await.unwrap().status().as_u16(), 400);
+    let gibberish = client().get(format!("{}{path}", server.endpoint()));
+    let gibberish = gibberish.header("authorization", "AWS4-HMAC-SHA256 Credential=é");
+    assert_eq!(gibberish.send().await.unwrap().status().as_u16(), 400);
 }
 
 #[tokio::test]
@@ -307,13 +307,13 @@ async fn objects_are_put_conditionally_and_read_in_ranges() {
     );
     assert_eq!(
         signer
-            .put("/bucket/k", &[("if-match", "\"nonsense\"")], "two")
+            .put("/bucket/k", &[("if-match", "\"other\"")], "two")
             .await,
         412
     );
     assert_eq!(
         signer
-            .put("/bucket/none", &[("if-match", "\"nonsense\"")], "two")
+            .put("/bucket/none", &[("if-match", "\"other\"")], "two")
             .await,
         404
     );
@@ -568,6 +568,8 @@ async fn listings_have_prefixes_delimiters_and_pages() {
         }
     }
     assert_eq!(seen, ["a/", "b", "c&amp;d", "e"]);
+    let none = list("max-keys=0").await;
+    assert!(none.contains("<IsTruncated>false</IsTruncated>") && !none.contains("<Key>"));
     assert!(
         list("continuation-token=zz")
             .await

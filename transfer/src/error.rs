@@ -324,6 +324,25 @@ impl FetchError {
         }
     }
 
+    /// Whether a mirror refused our credentials.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => attempts.iter().any(|a| a.class == Class::Denied),
+            Self::Sink { .. } => false,
+        }
+    }
+
+    /// Whether mirrors answered at all, be it with a refusal: another file may do better there. When
+    /// all are unreachable or resting, none will.
+    pub fn is_answered(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => attempts
+                .iter()
+                .any(|a| !matches!(a.class, Class::Unwell | Class::Throttled)),
+            Self::Sink { .. } => true,
+        }
+    }
+
     /// Whether mirrors answered, and all that was wrong was what they served.
     pub fn is_corrupt(&self) -> bool {
         match self {

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::StreamExt as _;
-use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request};
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Standing, Why};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     Attempt, BackendError, Body, ByteRange, Engine, Event, FetchError, Fetched, GetRequest,
     GetResponse, Job, JobId, MirrorSet, Sha256, Sink, SinkError, Validators, Verifier,
-    error::chain, mirror_set::InFlight, pace::Pace,
+    error::chain,
+    mirror_set::InFlight,
+    pace::{Pace, leaves},
 };
 
 /// How long the end of a body is waited for when all of its bytes are here. It is waited for at
@@ -18,6 +20,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// An attempt that brings less than this, in bytes, brings little.
 const LITTLE: u64 = 64 * 1024;
+
+/// Longer than the pause that the selector cuts an open circuit to when no mirror is left.
+const LONG_PAUSE: Duration = Duration::from_secs(15);
 
 /// How many attempts that bring little one mirror has in one job.
 const LITTLES: u32 = 20;
@@ -54,6 +59,9 @@ pub(crate) struct Run<'a> {
     tally: BTreeMap<MirrorId, Tally>,
     attempts: Vec<Attempt>,
     wasted: u64,
+    /// What is left of the options' patience.
+    patience: Duration,
+    throttled_patience: Duration,
 }
 
 /// How an attempt ended, when not in a complete body.
@@ -109,6 +117,8 @@ impl<'a> Run<'a> {
             tally: BTreeMap::new(),
             attempts: Vec::new(),
             wasted: 0,
+            patience: engine.options.patience,
+            throttled_patience: engine.options.throttled_patience,
         }
     }
 
@@ -174,33 +184,48 @@ impl<'a> Run<'a> {
         loop {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
-            let choice = self.ask(&self.exclude());
-            match choice {
+            match self.mirrors.choose(&self.request(&self.exclude())) {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
-                (Choice::Wait { until, .. }, _) => {
-                    let pause = until.since(self.mirrors.now());
+                (Choice::Wait { until, why }, _) => {
+                    let now = self.mirrors.now();
+                    let pause = until.since(now).max(Duration::from_millis(1));
+                    let patience = match why {
+                        // Somebody else's transfer will end; there is no harm in waiting.
+                        Why::Busy { .. }
+                        | Why::WaitingForBetter { .. }
+                        | Why::StandsBack(Standing::OnTrial) => None,
+                        Why::StandsBack(Standing::Throttled { .. }) => {
+                            Some(&mut self.throttled_patience)
+                        }
+                        _ => Some(&mut self.patience),
+                    };
+                    if patience.as_ref().is_some_and(|left| pause > **left) {
+                        let all = self.mirrors.ids().map(|id| (id, why)).collect();
+                        return Err(self.exhausted(all));
+                    }
                     // Cancel-safe: both only wait.
-                    let _ = timeout(pause.max(Duration::from_millis(1)), changed).await;
+                    let _ = timeout(pause, changed).await;
+                    if let Some(left) = patience {
+                        *left = left.saturating_sub(self.mirrors.now().since(now));
+                    }
                 }
-                (Choice::Exhausted(reasons), _) => {
-                    let asked = |id: &MirrorId| self.attempts.iter().any(|a| a.mirror == *id);
-                    let skipped = reasons
-                        .iter()
-                        .filter(|(id, _)| !asked(id))
-                        .map(|(id, why)| {
-                            (
-                                self.mirrors.describe(*id, &self.job.target),
-                                why.to_string(),
-                            )
-                        })
-                        .collect();
-                    return Err(FetchError::Exhausted {
-                        label: self.job.label.clone(),
-                        attempts: std::mem::take(&mut self.attempts),
-                        skipped,
-                    });
-                }
+                (Choice::Exhausted(reasons), _) => return Err(self.exhausted(reasons)),
             }
+        }
+    }
+
+    /// The error that tells every attempt, and of the mirrors that were not asked, why.
+    fn exhausted(&mut self, reasons: Vec<(MirrorId, Why)>) -> FetchError {
+        let attempts = std::mem::take(&mut self.attempts);
+        let skipped = reasons
+            .into_iter()
+            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
+            .map(|(id, why)| (self.mirrors.describe(id, &self.job.target), why.to_string()))
+            .collect();
+        FetchError::Exhausted {
+            label: self.job.label.clone(),
+            attempts,
+            skipped,
         }
     }
 
@@ -221,20 +246,20 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {
+    fn request<'r>(&'r self, exclude: &'r [MirrorId]) -> Request<'r> {
         let left = self
             .job
             .expected
             .size
             .map(|size| size.saturating_sub(self.verifier.length()));
-        self.mirrors.choose(&Request {
+        Request {
             path: &self.job.target.path,
             bytes: left,
             kind: self.job.kind,
             exclude,
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             seed: self.engine.options.seed ^ self.id.0,
-        })
+        }
     }
 
     /// Whether what has arrived may be continued with bytes of this mirror.
@@ -367,11 +392,8 @@ impl<'a> Run<'a> {
             mut skip,
             mut body,
         } = incoming;
-        let min_rate = match self.tally.get(&mirror) {
-            Some(tally) if tally.was_slow => 0.0,
-            _ => pick.min_rate,
-        };
-        let mut pace = Pace::new(min_rate);
+        let was_slow = self.tally.get(&mirror).is_some_and(|tally| tally.was_slow);
+        let mut pace = Pace::new();
         loop {
             let whole = skip == 0 && length.is_some_and(|length| self.verifier.length() >= length);
             let patience = if whole {
@@ -428,7 +450,11 @@ impl<'a> Run<'a> {
             } else {
                 have
             };
-            if let Some(rate) = pace.too_slow(bytes, left, again) {
+            let least = || self.mirrors.min_rate(&self.request(&[]), mirror);
+            if let Some(rate) = pace.measure(bytes)
+                && !was_slow
+                && leaves(rate, least(), left, again)
+            {
                 self.tally.entry(mirror).or_default().was_slow = true;
                 return Err(BackendError::Slow { url, rate }.into());
             }
@@ -538,11 +564,14 @@ impl<'a> Run<'a> {
         if kept {
             tally.fruitless = 0;
             tally.meagre += u32::from(gained < LITTLE);
+            if gained >= LITTLE {
+                // The file comes nearer, so the longest pause of a mirror is worth waiting for.
+                self.patience = self.engine.options.patience.max(LONG_PAUSE);
+            }
         } else {
             tally.fruitless += 1;
         }
-        let most = self.engine.options.tries_per_mirror;
-        let most = most.min(self.mirrors.attempts_per_mirror());
+        let most = self.mirrors.attempts_per_mirror();
         tally.out = !error.is_transient() || tally.fruitless >= most || tally.meagre > LITTLES;
         if matches!(error, BackendError::Slow { .. }) {
             // Our choice and not its failure; what it gave tells how fast it is.

@@ -1,16 +1,14 @@
 //! Any one chunk of a file, and all of them at once.
 
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::sync::Mutex;
 
-use rayon::prelude::*;
-
-use crate::codec::{
-    Decoder, SharedDictionary, decode_dictionary, prepare_dictionary, verify_stored,
-};
+use crate::codec::{Decoder, decode_dictionary, prepare_dictionary, verify_stored};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::header::{Chunk, Header};
 use crate::limits::Limits;
+use crate::pipeline::Pipeline;
 use crate::stream::{check_body, read_exactly, read_header};
 
 /// A file at hand, for random access.
@@ -115,15 +113,19 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-/// How much is decompressed at a time by [`extract`]: enough to keep a few threads busy, little
-/// enough to stay in the cache. In bytes of content.
-const BATCH: u64 = 768 << 10;
+/// One chunk on its way through [`extract`], with buffers that serve the next one, too.
+struct Job {
+    chunk: Chunk,
+    stored: Vec<u8>,
+    content: Vec<u8>,
+}
 
 /// Writes the content of a whole file to `out`, decompressing on all threads of the current rayon
 /// pool, and returns the header.
 ///
 /// Every chunk is verified as by [`crate::Reader`], and the checksum of the body at the end: what
-/// was written before an error must not be used. All streams are written.
+/// was written before an error must not be used. All streams are written. Memory holds two chunks
+/// more than there are threads.
 pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) -> Result<Header> {
     let header = read_header(reader, limits)?;
     if header.is_detached() {
@@ -136,63 +138,54 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
     hasher.update(&stored);
     let dictionary = prepare_dictionary(&decode_dictionary(&header, &stored)?, first.offset)?;
 
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut next = 1;
-    while next < header.chunk_count() {
-        let mut filled = 0;
-        let mut content = 0;
-        while next < header.chunk_count() && (filled == 0 || content < BATCH) {
-            let chunk = header.chunk(next);
-            if filled == jobs.len() {
-                jobs.push(Job::new(&header, dictionary.clone(), chunk));
-            }
-            let job = &mut jobs[filled];
-            job.chunk = chunk;
-            read_exactly(
-                reader,
-                &mut job.stored,
-                chunk.len,
-                chunk.field(),
-                chunk.offset,
-            )?;
-            filled += 1;
-            next += 1;
-            content += chunk.raw_len;
-        }
-        let batch = &mut jobs[..filled];
-        // The checksum of the body is sequential, so it runs beside the decompression.
-        let hash = header.data_digest().is_some();
-        let decode = |job: &mut Job| {
-            job.decoder
-                .decode(&job.chunk, &job.stored, &mut job.content)
-        };
-        batch.par_iter_mut().with_max_len(1).try_for_each(decode)?;
-        for job in batch {
-            if hash {
-                hasher.update(&job.stored);
-            }
+    // Decompressors that are not at work: a thread takes one and puts it back.
+    let idle: Mutex<Vec<Decoder>> = Mutex::new(Vec::new());
+    let compression = header.compression();
+    let mut pipeline = Pipeline::new(move |mut job: Job| {
+        let taken = idle
+            .lock()
+            .expect("nothing panics while it holds the lock")
+            .pop();
+        let mut decoder =
+            taken.unwrap_or_else(|| Decoder::with_dictionary(compression, dictionary.clone()));
+        let decoded = decoder.decode(&job.chunk, &job.stored, &mut job.content);
+        idle.lock()
+            .expect("nothing panics while it holds the lock")
+            .push(decoder);
+        decoded.map(|()| job)
+    });
+    let hash = header.data_digest().is_some();
+    let mut spare = Vec::new();
+    for index in 1..header.chunk_count() {
+        let chunk = header.chunk(index);
+        if pipeline.is_full()
+            && let Some(job) = pipeline.next()?
+        {
             out.write_all(&job.content).map_err(Error::Write)?;
+            spare.push(job);
         }
+        let mut job = spare.pop().unwrap_or_else(|| Job {
+            chunk,
+            stored: Vec::new(),
+            content: Vec::new(),
+        });
+        job.chunk = chunk;
+        read_exactly(
+            reader,
+            &mut job.stored,
+            chunk.len,
+            chunk.field(),
+            chunk.offset,
+        )?;
+        // The checksum of the body is sequential, so it is made beside the decompression.
+        if hash {
+            hasher.update(&job.stored);
+        }
+        pipeline.send(job);
+    }
+    while let Some(job) = pipeline.next()? {
+        out.write_all(&job.content).map_err(Error::Write)?;
     }
     check_body(&header, hasher)?;
     Ok(header)
-}
-
-/// One chunk on its way through [`extract`], with buffers that serve the next one, too.
-struct Job {
-    chunk: Chunk,
-    decoder: Decoder,
-    stored: Vec<u8>,
-    content: Vec<u8>,
-}
-
-impl Job {
-    fn new(header: &Header, dictionary: SharedDictionary, chunk: Chunk) -> Self {
-        Self {
-            chunk,
-            decoder: Decoder::with_dictionary(header.compression(), dictionary),
-            stored: Vec::new(),
-            content: Vec::new(),
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Putting a file, or its content, together from what was had and what was fetched.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::header::{Chunk, Compression, Header};
 use crate::plain::PlainIndex;
-use crate::plan::{Form, Goal, Origin, Plan, content_key};
+use crate::plan::{Form, Goal, Origin, Plan};
 use crate::stream::{check_body, read_exactly};
 use crate::writer::Spool;
 
@@ -47,6 +47,8 @@ pub struct Assembler<S> {
     states: Vec<State>,
     partial: BTreeMap<usize, Partial>,
     waiting: Vec<(usize, Vec<u8>)>,
+    /// As it arrived, where content is the goal.
+    stored_dictionary: Vec<u8>,
     decoder: Decoder,
     content: Vec<u8>,
 }
@@ -94,18 +96,43 @@ impl<S> Assembler<S> {
     /// A plan that fetches all that is missing by now, wherever it was to come from. It can be used
     /// with this assembler, and not for another one.
     pub fn replan(&self, model: &CostModel) -> Plan {
+        self.replan_without(&HashSet::new(), model)
+    }
+
+    /// The same, without some chunks that are expected from elsewhere.
+    pub(crate) fn replan_without(&self, expected: &HashSet<usize>, model: &CostModel) -> Plan {
         let mut origins = vec![Origin::Nowhere; self.states.len()];
-        for index in self.missing_chunks() {
+        let mut any = self.goal == Goal::File || !self.waiting.is_empty();
+        for index in self
+            .missing_chunks()
+            .filter(|index| !expected.contains(index))
+        {
             origins[index] = Origin::Fetch;
+            // What will be fetched will have to be decompressed.
+            any = true;
         }
-        // What will be fetched will have to be decompressed.
-        let any = self.goal == Goal::File
-            || !self.waiting.is_empty()
-            || self.missing_chunks().next().is_some();
         if self.lacks_dictionary() && any {
             origins[0] = Origin::Fetch;
         }
         Plan::new(&self.target, self.goal, origins, *model)
+    }
+}
+
+impl Assembler<std::io::Cursor<Vec<u8>>> {
+    /// The content of a chunk that has arrived, where content is the goal.
+    pub(crate) fn content_of(&self, index: usize) -> Option<&[u8]> {
+        if self.goal != Goal::Content || self.states[index] != State::Done || index == 0 {
+            return None;
+        }
+        let chunk = self.target.chunk(index);
+        let start = chunk.raw_offset as usize;
+        self.sink
+            .get_ref()
+            .get(start..start + chunk.raw_len as usize)
+    }
+
+    pub(crate) fn stored_dictionary(&self) -> &[u8] {
+        &self.stored_dictionary
     }
 }
 
@@ -147,6 +174,7 @@ impl<S: Spool> Assembler<S> {
             states,
             partial: BTreeMap::new(),
             waiting: Vec::new(),
+            stored_dictionary: Vec::new(),
             content: Vec::new(),
             target,
         };
@@ -248,7 +276,7 @@ impl<S: Spool> Assembler<S> {
                 (Ok(()), None) => self.put(index, Form::Content, &content, &mut outcome)?,
                 (Ok(()), Some(encoder)) => {
                     let stored = encoder.encode(&content)?;
-                    self.put(index, Form::Stored, &stored, &mut outcome)?;
+                    self.put(index, Form::Stored, stored, &mut outcome)?;
                 }
             }
         }
@@ -360,10 +388,10 @@ impl<S: Spool> Assembler<S> {
                 usable
                     && chunk.index > 0
                     && bytes.len() as u64 == chunk.raw_len
-                    && content_key(&self.target, chunk).is_some()
-                    // Without compression the two forms are one.
-                    && (chunk.raw_digest.is_some() || verify_stored(chunk, bytes).is_ok())
-                    && verify_content(chunk, bytes).is_ok()
+                    && self
+                        .target
+                        .content_digest(chunk.index)
+                        .is_some_and(|digest| digest.kind().digest(bytes) == digest)
             }
         }
     }
@@ -379,6 +407,7 @@ impl<S: Spool> Assembler<S> {
             return self.place(0, stored);
         }
         let content = decode_dictionary(&self.target, stored)?;
+        self.stored_dictionary = stored.to_vec();
         self.decoder
             .set_dictionary(prepare_dictionary(&content, chunk.offset)?);
         self.states[0] = State::Done;

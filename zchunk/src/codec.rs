@@ -122,13 +122,11 @@ impl Encoder {
         })
     }
 
-    /// The stored form of `content`.
-    pub(crate) fn encode(&mut self, content: &[u8]) -> Result<Vec<u8>> {
+    /// The stored form of `content`, in a buffer that the next call uses again.
+    pub(crate) fn encode<'a>(&'a mut self, content: &'a [u8]) -> Result<&'a [u8]> {
         let Some(zstd) = &mut self.context else {
-            return Ok(content.to_vec());
+            return Ok(content);
         };
-        // One buffer is kept and the result copied out of it, so that what waits to be written
-        // takes no more memory than it has bytes.
         self.buffer.clear();
         self.buffer
             .reserve(zstd_safe::compress_bound(content.len()));
@@ -137,7 +135,7 @@ impl Encoder {
                 what: "compress a chunk",
                 source: zstd_error(code),
             })?;
-        Ok(self.buffer.clone())
+        Ok(&self.buffer)
     }
 }
 

@@ -16,11 +16,6 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8 | 0x80);
 }
 
-/// The number of bytes that [`put`] appends.
-pub(crate) fn len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
-}
-
 /// Reads one integer from the front of `bytes`: its value and its length in bytes.
 ///
 /// `Ok(None)` means that the bytes end before the integer does. Encodings longer than needed are
@@ -88,7 +83,7 @@ mod tests {
         fn any_integer_round_trips(value: u64, shift in 0u32..64) {
             let value = value >> shift;
             let bytes = encoded(value);
-            prop_assert_eq!(bytes.len(), len(value));
+            prop_assert_eq!(bytes.len(), (64 - (value | 1).leading_zeros() as usize).div_ceil(7));
             for cut in 0..bytes.len() {
                 prop_assert_eq!(get(&bytes[..cut], Field::Flags, 0).unwrap(), None);
             }

@@ -8,6 +8,7 @@ use crate::compint;
 use crate::cursor::Cursor;
 use crate::digest::{Digest, HashKind, Hasher};
 use crate::error::{Error, Field, Result};
+use crate::layout::Layout;
 use crate::limits::Limits;
 
 pub(crate) const MAGIC: [u8; 5] = *b"\0ZCK1";
@@ -208,6 +209,7 @@ pub struct Header {
     entries: Vec<Entry>,
     streams: Vec<u64>,
     signatures: Vec<Signature>,
+    layout: Option<Layout>,
 }
 
 impl fmt::Debug for Header {
@@ -320,7 +322,7 @@ impl Header {
             });
         }
         let Index { entries, streams } = index;
-        Ok(Self {
+        let mut header = Self {
             bytes,
             lead,
             data_digest,
@@ -331,7 +333,12 @@ impl Header {
             entries,
             streams,
             signatures,
-        })
+            layout: None,
+        };
+        // An element must not be vital for reading the file, so one that makes no sense is as
+        // good as none.
+        header.layout = Layout::parse(&header).ok().flatten();
+        Ok(header)
     }
 
     /// The header's bytes, with the magic of a whole file.
@@ -409,6 +416,24 @@ impl Header {
             .iter()
             .find(|element| element.id == id)
             .map(|element| &element.data[..])
+    }
+
+    /// The log layout, where the file has one that makes sense.
+    pub fn layout(&self) -> Option<&Layout> {
+        self.layout.as_ref()
+    }
+
+    /// A checksum of a chunk's content, wherever the file gives one: in the index with flag 4, in
+    /// the layout's element, or because the stored form is the content.
+    pub fn content_digest(&self, index: usize) -> Option<Digest> {
+        let chunk = self.chunk(index);
+        let stored = self.compression == Compression::None;
+        chunk
+            .raw_digest
+            .or_else(|| stored.then_some(chunk.digest))
+            .filter(|digest| !digest.is_zero())
+            .or_else(|| self.layout.as_ref()?.content_digest(index))
+            .filter(|digest| !digest.is_zero())
     }
 
     /// The signatures, unchecked.

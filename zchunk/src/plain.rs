@@ -118,7 +118,7 @@ impl PlainIndex {
                 let key = match &mut encoder {
                     Some(encoder) => {
                         let stored = encoder.encode(piece)?;
-                        key_of(target.chunk_hash().digest(&stored), stored.len() as u64)
+                        key_of(target.chunk_hash().digest(stored), stored.len() as u64)
                     }
                     None => key_of(target.chunk_hash().digest(piece), len),
                 };

@@ -82,11 +82,9 @@ pub(crate) struct Key(Digest, u64);
 
 /// The key of a chunk's content, if the header gives a checksum of it.
 pub(crate) fn content_key(header: &Header, chunk: &Chunk) -> Option<Key> {
-    match chunk.raw_digest {
-        Some(digest) if !digest.is_zero() => Some(Key(digest, chunk.raw_len)),
-        None if header.compression() == Compression::None => Some(Key(chunk.digest, chunk.raw_len)),
-        _ => None,
-    }
+    header
+        .content_digest(chunk.index)
+        .map(|digest| Key(digest, chunk.raw_len))
 }
 
 pub(crate) fn stored_key(chunk: &Chunk) -> Option<Key> {

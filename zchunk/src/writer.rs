@@ -1,16 +1,15 @@
 //! Writing a file.
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
-use std::sync::Mutex;
-
-use rayon::prelude::*;
 
 use crate::buzhash::{Buzhash, Chunker};
 use crate::codec::{Encoder, Encoding};
+use crate::compressors::{Compressors, Done, EntryOptions, Job};
 use crate::digest::{Digest, HashKind, Hasher};
 use crate::error::{Error, Result};
 use crate::header::{Element, EntryParts, Header, HeaderParts};
 use crate::limits::Limits;
+use crate::pipeline::Pipeline;
 
 /// Who decides where chunks end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +121,12 @@ pub trait Spool: Read + Write + Seek {}
 
 impl<T: Read + Write + Seek> Spool for T {}
 
-/// Content is gathered up to this many bytes, in whole chunks, and then compressed on all threads
-/// of the current rayon pool.
-const BATCH: usize = 2 << 20;
+/// Small chunks are compressed together until they have this many bytes, so that what it takes to
+/// hand them to another thread does not count.
+const JOB: usize = 32 << 10;
+
+/// However much is pushed at once, it is copied in pieces of this size.
+const PIECE: usize = 256 << 10;
 
 /// Writes a file; content goes in through [`Write`].
 ///
@@ -136,12 +138,14 @@ pub struct Writer<S = Cursor<Vec<u8>>> {
     hasher: Hasher,
     chunker: Option<Chunker>,
     max: usize,
-    /// Content that has not been compressed: whole chunks up to the last of `ends`, then the
-    /// beginning of the next.
-    batch: Vec<u8>,
-    ends: Vec<usize>,
+    /// Content that has not been sent to be compressed: whole chunks up to the last of its ends,
+    /// then the beginning of the next.
+    batch: Job,
+    /// Buffers to be used again.
+    spare: Vec<Job>,
     entries: Vec<EntryParts>,
-    encoders: Encoders,
+    entry_options: EntryOptions,
+    pipeline: Pipeline<Job, Done>,
     stored_dictionary: Vec<u8>,
 }
 
@@ -150,33 +154,6 @@ impl<S> std::fmt::Debug for Writer<S> {
         f.debug_struct("Writer")
             .field("options", &self.options)
             .finish_non_exhaustive()
-    }
-}
-
-/// Compressors that are not at work. A thread takes one and puts it back.
-struct Encoders {
-    encoding: Encoding,
-    dictionary: Vec<u8>,
-    idle: Mutex<Vec<Encoder>>,
-}
-
-impl Encoders {
-    fn encode(&self, content: &[u8]) -> Result<Vec<u8>> {
-        let idle = self
-            .idle
-            .lock()
-            .expect("nothing panics while it holds the lock")
-            .pop();
-        let mut encoder = match idle {
-            Some(encoder) => encoder,
-            None => Encoder::new(self.encoding, &self.dictionary)?,
-        };
-        let stored = encoder.encode(content);
-        self.idle
-            .lock()
-            .expect("nothing panics while it holds the lock")
-            .push(encoder);
-        stored
     }
 }
 
@@ -200,18 +177,21 @@ impl<S: Spool> Writer<S> {
         if max == 0 {
             return Err(Error::Options("chunks of at most no bytes"));
         }
+        let entry_options = EntryOptions {
+            hash: options.chunk_hash,
+            uncompressed_source: options.uncompressed_source,
+        };
+        let compressors =
+            Compressors::new(options.encoding, options.dictionary.clone(), entry_options);
         let mut writer = Self {
             hasher: Hasher::new(options.hash),
-            encoders: Encoders {
-                encoding: options.encoding,
-                dictionary: options.dictionary.clone(),
-                idle: Mutex::new(Vec::new()),
-            },
+            pipeline: Pipeline::new(move |job| compressors.run(job)),
+            entry_options,
             spool,
             chunker,
             max,
-            batch: Vec::new(),
-            ends: Vec::new(),
+            batch: Job::default(),
+            spare: Vec::new(),
             entries: Vec::new(),
             stored_dictionary: Vec::new(),
             options,
@@ -232,8 +212,10 @@ impl<S: Spool> Writer<S> {
         };
         let dictionary = &self.options.dictionary;
         if !dictionary.is_empty() {
-            let stored = Encoder::new(self.options.encoding, &[])?.encode(dictionary)?;
-            entry = entry_of(&self.options, dictionary, &stored);
+            let stored = Encoder::new(self.options.encoding, &[])?
+                .encode(dictionary)?
+                .to_vec();
+            entry = self.entry_options.entry(dictionary, &stored);
             entry.stream = 0;
             self.hasher.update(&stored);
             self.spool.write_all(&stored).map_err(Error::Write)?;
@@ -248,10 +230,19 @@ impl<S: Spool> Writer<S> {
         if let Some(chunker) = &mut self.chunker {
             chunker.reset();
         }
-        if self.batch.len() > self.ends.last().copied().unwrap_or(0) {
-            self.ends.push(self.batch.len());
-            if self.batch.len() >= BATCH {
-                self.flush_batch()?;
+        self.cut()
+    }
+
+    /// The bytes of the present chunk.
+    fn present(&self) -> usize {
+        self.batch.content.len() - self.batch.ends.last().copied().unwrap_or(0)
+    }
+
+    fn cut(&mut self) -> Result<()> {
+        if self.present() > 0 {
+            self.batch.ends.push(self.batch.content.len());
+            if self.batch.content.len() >= JOB {
+                self.send_batch()?;
             }
         }
         Ok(())
@@ -260,23 +251,18 @@ impl<S: Spool> Writer<S> {
     /// Adds content.
     pub fn push(&mut self, mut data: &[u8]) -> Result<()> {
         while !data.is_empty() {
-            let start = self.ends.last().copied().unwrap_or(0);
-            // However much comes at once, no more than a batch is copied before it is compressed.
-            let piece = &data[..data.len().min(BATCH)];
+            let piece = &data[..data.len().min(PIECE)];
             let cut = if let Some(chunker) = &mut self.chunker {
                 chunker.next_cut(piece)
             } else {
-                let room = self.max - (self.batch.len() - start);
+                let room = self.max - self.present();
                 (piece.len() > room).then_some(room)
             };
             let take = cut.unwrap_or(piece.len());
-            self.batch.extend_from_slice(&piece[..take]);
+            self.batch.content.extend_from_slice(&piece[..take]);
             data = &data[take..];
-            if cut.is_some() && self.batch.len() > start {
-                self.ends.push(self.batch.len());
-                if self.batch.len() >= BATCH {
-                    self.flush_batch()?;
-                }
+            if cut.is_some() {
+                self.cut()?;
             }
         }
         Ok(())
@@ -286,50 +272,58 @@ impl<S: Spool> Writer<S> {
     /// dictionary and compression, without compressing it again. Neither form is checked here.
     pub fn push_stored(&mut self, content: &[u8], stored: &[u8]) -> Result<()> {
         self.end_chunk()?;
-        self.flush_batch()?;
-        self.append(entry_of(&self.options, content, stored), stored)
+        self.drain()?;
+        self.append(content, stored)
     }
 
-    /// Compresses all whole chunks of the batch and keeps what is left of it.
-    fn flush_batch(&mut self) -> Result<()> {
-        let Some(&whole) = self.ends.last() else {
-            return Ok(());
-        };
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let ranges: Vec<_> = starts.zip(self.ends.iter().copied()).collect();
-        let (batch, encoders, options) = (&self.batch, &self.encoders, &self.options);
-        let done: Vec<Result<(EntryParts, Vec<u8>)>> = ranges
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|(start, end)| {
-                let content = &batch[start..end];
-                let stored = encoders.encode(content)?;
-                Ok((entry_of(options, content, &stored), stored))
-            })
-            .collect();
-        for result in done {
-            let (entry, stored) = result?;
-            self.append(entry, &stored)?;
-        }
-        self.batch.drain(..whole);
-        self.ends.clear();
+    fn append(&mut self, content: &[u8], stored: &[u8]) -> Result<()> {
+        self.store(stored)?;
+        self.entries.push(self.entry_options.entry(content, stored));
         Ok(())
     }
 
-    fn append(&mut self, entry: EntryParts, stored: &[u8]) -> Result<()> {
+    fn store(&mut self, stored: &[u8]) -> Result<()> {
         // With flag 4 there is no checksum of the body.
         if !self.options.uncompressed_source {
             self.hasher.update(stored);
         }
-        self.spool.write_all(stored).map_err(Error::Write)?;
-        self.entries.push(entry);
+        self.spool.write_all(stored).map_err(Error::Write)
+    }
+
+    /// Sends all whole chunks to be compressed. There must be no beginning of another.
+    fn send_batch(&mut self) -> Result<()> {
+        while self.pipeline.is_full() {
+            self.take_back()?;
+        }
+        let next = self.spare.pop().unwrap_or_default();
+        self.pipeline.send(std::mem::replace(&mut self.batch, next));
+        Ok(())
+    }
+
+    /// Takes the next compressed chunks, and says whether there were any.
+    fn take_back(&mut self) -> Result<bool> {
+        let Some(mut done) = self.pipeline.next()? else {
+            return Ok(false);
+        };
+        self.store(&done.stored)?;
+        self.entries.append(&mut done.entries);
+        self.spare.push(done.job);
+        Ok(true)
+    }
+
+    /// Compresses whatever is not compressed.
+    fn drain(&mut self) -> Result<()> {
+        if !self.batch.ends.is_empty() {
+            self.send_batch()?;
+        }
+        while self.take_back()? {}
         Ok(())
     }
 
     /// Ends the last chunk and writes header and body to `out`.
     pub fn finish(mut self, out: &mut impl Write) -> Result<Written> {
         self.end_chunk()?;
-        self.flush_batch()?;
+        self.drain()?;
         let Self {
             options,
             mut spool,
@@ -373,18 +367,6 @@ impl<S: Spool> Write for Writer<S> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn entry_of(options: &WriterOptions, content: &[u8], stored: &[u8]) -> EntryParts {
-    EntryParts {
-        stream: 1,
-        digest: options.chunk_hash.digest(stored),
-        raw_digest: options
-            .uncompressed_source
-            .then(|| options.chunk_hash.digest(content)),
-        len: stored.len() as u64,
-        raw_len: content.len() as u64,
     }
 }
 

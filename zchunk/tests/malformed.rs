@@ -308,8 +308,9 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         refusal(&rest(1, 2, &[], &streams, &int(0))),
         Field::ChunkStream,
     );
-    // Lengths whose sum overflows, for a reader without limits of its own.
-    let sums = index(3, &[(0, 0, 0), (1, huge, 1), (1, huge, 1)]);
+    // More than an address space has, and lengths whose sum overflows, for a reader without limits of its own.
+    let most = i64::MAX as u64;
+    let sums = index(4, &[(0, 0, 0), (1, most, 1), (1, most, 1), (1, most, 1)]);
     let overflow = Header::parse(
         &sealed(&rest(0, 2, &[], &sums, &int(0)), &[]),
         &Limits::NONE,

@@ -148,6 +148,11 @@ impl IndexError {
         }
     }
 
+    /// This error, when the text looks like a web page.
+    pub(crate) fn if_web_page(text: &[u8]) -> Option<Self> {
+        is_web_page(text).then(|| Self::web_page(text))
+    }
+
     fn web_page(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(&text[..text.len().min(200)]);
         let beginning = text.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);

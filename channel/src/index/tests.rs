@@ -429,7 +429,10 @@ fn real_indexes_agree_with_a_plain_parser() {
             let mut text = Vec::new();
             std::io::copy(&mut decoder, &mut text).unwrap();
             text
-        } else if file_name.ends_with(".json") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
             std::fs::read(&path).unwrap()
         } else {
             continue;

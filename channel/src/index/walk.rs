@@ -27,7 +27,7 @@ pub(super) struct Walked<'text> {
     pub(super) repodata_version: u64,
 }
 
-/// Walks the text. All of it is checked to be JSON; nesting deeper than serde_json's limit is an
+/// Walks the text. All of it is checked to be JSON; nesting deeper than the parser's limit is an
 /// error, not an overflow.
 pub(super) fn walk(text: &str, limits: IndexLimits) -> Result<Walked<'_>, IndexError> {
     if u32::try_from(text.len()).is_err() {

@@ -18,6 +18,9 @@ use crate::{
 /// What the channel is called. Nothing listens there: only its mirrors have its files.
 const CHANNEL: &str = "https://demo.taipan.invalid/channel";
 
+/// What is installed: a program, what it reads, and one package of each kind.
+const SPECS: [&str; 4] = ["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"];
+
 /// Starts the mirrors, and runs this very program against them as a user would.
 pub(crate) async fn run(
     printer: &Printer,
@@ -34,32 +37,91 @@ pub(crate) async fn run(
         Some(path) => path.clone(),
         None => work.join("environment"),
     };
-    let fleet = Fleet::demo().await.map_err(failed("cannot start the mirrors"))?;
+    let fleet = Fleet::demo()
+        .await
+        .map_err(failed("cannot start the mirrors"))?;
     printer.say("Six mirrors of one channel run in this process:");
     let rows: Vec<Vec<String>> = fleet
         .mirrors()
         .iter()
         .map(|mirror| {
-            vec![mirror.name.to_owned(), mirror.location.url(), mirror.description.to_owned()]
+            vec![
+                mirror.name.to_owned(),
+                mirror.location.url(),
+                mirror.description.to_owned(),
+            ]
         })
         .collect();
     printer.say(&table(&rows, &[1, 2]));
-    let mirrors = work.join("mirrors.toml");
-    std::fs::write(&mirrors, fleet.mirrors_toml(CHANNEL))
-        .map_err(failed("cannot write the mirrors file"))?;
+    let write = |name: &str, text: String| -> Result<PathBuf, AppError> {
+        let path = work.join(name);
+        std::fs::write(&path, text).map_err(failed("cannot write a mirrors file"))?;
+        Ok(path)
+    };
+    let mirrors = write("mirrors.toml", fleet.mirrors_toml(CHANNEL))?;
+    // The bad ones first, so that they cannot be overlooked.
+    let worst = [
+        ("corrupt", 0),
+        ("dead", 0),
+        ("oci", 1),
+        ("s3", 1),
+        ("slow", 2),
+    ];
+    let worst = write("worst-first.toml", fleet.some_mirrors_toml(CHANNEL, &worst))?;
 
     let program = std::env::current_exe().map_err(failed("cannot find this program"))?;
     let steps = async {
-        let arguments = |command: &str| -> Vec<PathBuf> {
-            vec![command.into(), "-p".into(), prefix.clone()]
+        let create = |prefix: &Path, mirrors: &Path| -> Vec<PathBuf> {
+            let mut arguments: Vec<PathBuf> = vec!["create".into(), "-p".into(), prefix.into()];
+            arguments.extend(["-c", CHANNEL, "--mirrors"].map(PathBuf::from));
+            arguments.push(mirrors.to_owned());
+            arguments.extend(SPECS.map(PathBuf::from));
+            arguments
         };
-        let mut create = arguments("create");
-        create.extend(["-c", CHANNEL, "--mirrors"].map(PathBuf::from));
-        create.push(mirrors.clone());
-        create.extend(["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"].map(PathBuf::from));
-        step(printer, &program, &create, work, &fleet).await?;
-        step(printer, &program, &arguments("list"), work, &fleet).await?;
-        step(printer, &prefix.join("bin/taipan-demo"), &[], work, &fleet).await
+        step(
+            printer,
+            &program,
+            &create(&prefix, &mirrors),
+            work,
+            "cache",
+            &fleet,
+        )
+        .await?;
+        let list = ["list".into(), "-p".into(), prefix.clone()];
+        step(printer, &program, &list, work, "cache", &fleet).await?;
+        step(
+            printer,
+            &prefix.join("bin/taipan-demo"),
+            &[],
+            work,
+            "cache",
+            &fleet,
+        )
+        .await?;
+
+        printer.say(
+            "\nOnce more, with an empty cache and only bad mirrors in the first place: what they \
+             cannot give, or give wrong, comes from the registry and the bucket.",
+        );
+        let second = work.join("second");
+        step(
+            printer,
+            &program,
+            &create(&second, &worst),
+            work,
+            "cache-2",
+            &fleet,
+        )
+        .await?;
+        step(
+            printer,
+            &second.join("bin/taipan-demo"),
+            &[],
+            work,
+            "cache-2",
+            &fleet,
+        )
+        .await
     };
     let result = interrupt.or(steps).await.ok_or(AppError::Interrupted)?;
     if result.is_ok() {
@@ -79,6 +141,7 @@ async fn step(
     program: &Path,
     arguments: &[PathBuf],
     work: &Path,
+    cache: &str,
     fleet: &Fleet,
 ) -> Result<(), AppError> {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -89,7 +152,7 @@ async fn step(
         .args(arguments)
         .stdin(Stdio::null())
         // Caches and settings of its own: the demonstration leaves the user's alone.
-        .env("TAIPAN_CACHE_DIR", work.join("cache"))
+        .env("TAIPAN_CACHE_DIR", work.join(cache))
         .env("TAIPAN_CONFIG", work.join("config.toml"))
         .env("DOCKER_CONFIG", work)
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -118,16 +181,25 @@ fn seen(fleet: &Fleet) -> String {
         let sent: u64 = requests.iter().map(|request| request.bytes_sent).sum();
         let mut answers = std::collections::BTreeMap::<String, usize>::new();
         for request in &requests {
-            let answer = request.status.map_or_else(|| "none".to_owned(), |s| s.to_string());
+            let answer = request
+                .status
+                .map_or_else(|| "none".to_owned(), |s| s.to_string());
             *answers.entry(answer).or_default() += 1;
         }
-        let answers: Vec<String> =
-            answers.iter().map(|(status, count)| format!("{count} × {status}")).collect();
+        let answers: Vec<String> = answers
+            .iter()
+            .map(|(status, count)| format!("{count} × {status}"))
+            .collect();
         let answers = match mirror.server() {
             Some(_) => answers.join(", "),
             None => "connections refused".to_owned(),
         };
-        rows.push(vec![mirror.name.to_owned(), requests.len().to_string(), bytes(sent), answers]);
+        rows.push(vec![
+            mirror.name.to_owned(),
+            requests.len().to_string(),
+            bytes(sent),
+            answers,
+        ]);
     }
     table(&rows, &[3])
 }

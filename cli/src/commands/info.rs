@@ -32,9 +32,19 @@ pub(crate) fn run(
         interrupted: bool,
         frozen: bool,
     }
-    let join = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-    let mirrors: Vec<String> =
-        settings.mirrors.value.iter().map(|path| path.display().to_string()).collect();
+    let join = |list: &[String]| {
+        if list.is_empty() {
+            "none".to_owned()
+        } else {
+            list.join(", ")
+        }
+    };
+    let mirrors: Vec<String> = settings
+        .mirrors
+        .value
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
     let priority = match settings.channel_priority.value {
         Priority::Strict => "strict",
         Priority::Flexible => "flexible",
@@ -44,32 +54,77 @@ pub(crate) fn run(
         Some(path) => path.display().to_string(),
         None => "none".to_owned(),
     };
-    let virtual_packages: Vec<String> =
-        detect_virtual_packages()?.iter().map(ToString::to_string).collect();
+    let virtual_packages: Vec<String> = detect_virtual_packages()?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let lines: Vec<(&str, String, Option<&Origin>)> = vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned(), None),
-        ("platform", settings.platform.value.to_string(), Some(&settings.platform.origin)),
+        (
+            "platform",
+            settings.platform.value.to_string(),
+            Some(&settings.platform.origin),
+        ),
         ("virtual packages", join(&virtual_packages), None),
         ("configuration file", config, None),
-        ("channels", join(&settings.channels.value), Some(&settings.channels.origin)),
-        ("channel alias", settings.channel_alias.value.to_string(), Some(&settings.channel_alias.origin)),
-        ("channel priority", priority.to_owned(), Some(&settings.channel_priority.origin)),
-        ("mirrors files", join(&mirrors), Some(&settings.mirrors.origin)),
-        ("cache directory", settings.cache_dir.value.display().to_string(), Some(&settings.cache_dir.origin)),
-        ("jobs", settings.jobs.value.to_string(), Some(&settings.jobs.origin)),
-        ("always copy", settings.always_copy.value.to_string(), Some(&settings.always_copy.origin)),
+        (
+            "channels",
+            join(&settings.channels.value),
+            Some(&settings.channels.origin),
+        ),
+        (
+            "channel alias",
+            settings.channel_alias.value.to_string(),
+            Some(&settings.channel_alias.origin),
+        ),
+        (
+            "channel priority",
+            priority.to_owned(),
+            Some(&settings.channel_priority.origin),
+        ),
+        (
+            "mirrors files",
+            join(&mirrors),
+            Some(&settings.mirrors.origin),
+        ),
+        (
+            "cache directory",
+            settings.cache_dir.value.display().to_string(),
+            Some(&settings.cache_dir.origin),
+        ),
+        (
+            "jobs",
+            settings.jobs.value.to_string(),
+            Some(&settings.jobs.origin),
+        ),
+        (
+            "always copy",
+            settings.always_copy.value.to_string(),
+            Some(&settings.always_copy.origin),
+        ),
     ];
     let mut rows = Vec::new();
     for (name, value, origin) in &lines {
-        printer.object("setting", &Line { name, value, origin: *origin });
-        let origin = origin.map(|origin| format!("({origin})")).unwrap_or_default();
+        printer.object(
+            "setting",
+            &Line {
+                name,
+                value,
+                origin: *origin,
+            },
+        );
+        let origin = origin
+            .map(|origin| format!("({origin})"))
+            .unwrap_or_default();
         rows.push(vec![(*name).to_owned(), value.clone(), origin]);
     }
     printer.data(&table(&rows, &[1, 2]));
     if let Some(path) = &args.prefix {
         let prefix = Prefix::open(path)?;
         if !prefix.is_environment() {
-            return Err(AppError::NoEnvironment { prefix: prefix.path().to_owned() });
+            return Err(AppError::NoEnvironment {
+                prefix: prefix.path().to_owned(),
+            });
         }
         let environment = Environment {
             prefix: prefix.path().to_owned(),
@@ -78,7 +133,10 @@ pub(crate) fn run(
             frozen: prefix.frozen()?.is_some(),
         };
         let mut rows = vec![
-            vec!["environment".to_owned(), environment.prefix.display().to_string()],
+            vec![
+                "environment".to_owned(),
+                environment.prefix.display().to_string(),
+            ],
             vec!["packages".to_owned(), environment.packages.to_string()],
         ];
         if environment.interrupted {

@@ -16,6 +16,7 @@ use taipan_installer::{
     Prefix, Prepared, Preparer, Solution, SolveRequest, Store, Summary, Transaction, UpdatePolicy,
     Wanted, detect_virtual_packages, parse_spec, solve,
 };
+use taipan_mirrors::SafeUrl;
 use taipan_transfer::Engine;
 
 use super::package::PackageLine;
@@ -45,7 +46,13 @@ pub(crate) async fn run(
     let prefix = Prefix::open(&args.prefix)?;
     check_prefix(&prefix, creating)?;
     let context = Context::new(settings, printer)?;
-    let work = Install { settings, printer, args, interrupt, context };
+    let work = Install {
+        settings,
+        printer,
+        args,
+        interrupt,
+        context,
+    };
     let result = work.run(&prefix, specs, creating).await;
     // What was learnt of the mirrors is worth keeping above all when it went wrong.
     work.context.save();
@@ -67,8 +74,10 @@ fn read_specs(args: &InstallArgs) -> Result<Vec<MatchSpec>, AppError> {
         specs.push(parse_spec(text)?);
     }
     for path in &args.files {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| AppError::ReadSpecs { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadSpecs {
+            path: path.clone(),
+            source,
+        })?;
         for (number, line) in text.lines().enumerate() {
             let line = line.split(" #").next().unwrap_or_default().trim();
             if line.is_empty() || line.starts_with('#') {
@@ -76,7 +85,10 @@ fn read_specs(args: &InstallArgs) -> Result<Vec<MatchSpec>, AppError> {
             }
             let place = || format!("{}:{}: `{line}`", path.display(), number + 1);
             let spec = parse_spec(line);
-            specs.push(spec.map_err(|source| AppError::SpecFile { place: place(), source })?);
+            specs.push(spec.map_err(|source| AppError::SpecFile {
+                place: place(),
+                source,
+            })?);
         }
     }
     Ok(specs)
@@ -85,7 +97,9 @@ fn read_specs(args: &InstallArgs) -> Result<Vec<MatchSpec>, AppError> {
 fn check_prefix(prefix: &Prefix, creating: bool) -> Result<(), AppError> {
     let path = prefix.path();
     match (creating, prefix.is_environment()) {
-        (true, true) => Err(AppError::IsEnvironment { prefix: path.to_owned() }),
+        (true, true) => Err(AppError::IsEnvironment {
+            prefix: path.to_owned(),
+        }),
         // What a killed run left is repaired by this one.
         (true, false) if prefix.is_interrupted() => Ok(()),
         (true, false) => {
@@ -96,11 +110,19 @@ fn check_prefix(prefix: &Prefix, creating: bool) -> Result<(), AppError> {
                 Ok(mut entries) => entries.any(foreign),
                 Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
             };
-            if occupied { Err(AppError::NotEmpty { prefix: path.to_owned() }) } else { Ok(()) }
+            if occupied {
+                Err(AppError::NotEmpty {
+                    prefix: path.to_owned(),
+                })
+            } else {
+                Ok(())
+            }
         }
         (false, true) => Ok(()),
         (false, false) if prefix.is_interrupted() => Ok(()),
-        (false, false) => Err(AppError::NoEnvironment { prefix: path.to_owned() }),
+        (false, false) => Err(AppError::NoEnvironment {
+            prefix: path.to_owned(),
+        }),
     }
 }
 
@@ -123,12 +145,17 @@ impl Install<'_> {
         let installed = prefix.records()?;
         let indexes = self.interruptible(self.repodata()).await??;
         let solved = Instant::now();
-        let solution = self.solve(prefix, &specs, &installed, indexes).await?;
+        let solution = self
+            .solve(prefix, &specs, &installed, indexes.clone())
+            .await?;
         let solve_time = solved.elapsed();
         let wanted = wanted(&solution, &specs, &installed);
         let plan = Plan::between(&installed, &wanted)?;
-        let records: Vec<RepoDataRecord> =
-            plan.link.iter().map(|planned| planned.record.clone()).collect();
+        let records: Vec<RepoDataRecord> = plan
+            .link
+            .iter()
+            .map(|planned| planned.record.clone())
+            .collect();
         let store = Arc::new(self.store().await?);
         let preparer = |engine: Engine| Preparer {
             engine,
@@ -155,7 +182,7 @@ impl Install<'_> {
         let fetch_time = fetching.elapsed();
 
         let linking = Instant::now();
-        let transaction = transaction(plan, &prepared);
+        let transaction = transaction(plan, &prepared, &indexes);
         let summary = self.link(transaction, locked, &specs).await?;
         let times = Times {
             solve: solve_time.as_secs_f64(),
@@ -163,7 +190,14 @@ impl Install<'_> {
             link: linking.elapsed().as_secs_f64(),
             total: started.elapsed().as_secs_f64(),
         };
-        self.show_summary(prefix.path(), &summary, &prepared, downloads.received(), times, creating);
+        self.show_summary(
+            prefix.path(),
+            &summary,
+            &prepared,
+            downloads.received(),
+            times,
+            creating,
+        );
         Ok(Exit::Done)
     }
 
@@ -198,10 +232,16 @@ impl Install<'_> {
         let mut indexes = Vec::new();
         for ChannelMirrors { channel, .. } in &self.context.channels {
             let of_channel: Vec<SubdirIndex> = fetched.by_ref().take(subdirs.len()).collect();
-            if of_channel.iter().all(|subdir| matches!(subdir.freshness, Freshness::Absent)) {
+            if of_channel
+                .iter()
+                .all(|subdir| matches!(subdir.freshness, Freshness::Absent))
+            {
                 return Err(AppError::NoRepodata {
                     channel: channel.to_string(),
-                    subdirs: subdirs.iter().map(|subdir| format!("{channel}/{subdir}")).collect(),
+                    subdirs: subdirs
+                        .iter()
+                        .map(|subdir| format!("{channel}/{subdir}"))
+                        .collect(),
                 });
             }
             for subdir in &of_channel {
@@ -209,7 +249,7 @@ impl Install<'_> {
             }
             indexes.push(ChannelIndexes {
                 name: channel.name().to_owned(),
-                url: channel.base().clone(),
+                url: channel.canonical_url(),
                 indexes: of_channel.into_iter().map(|subdir| subdir.index).collect(),
             });
         }
@@ -239,8 +279,16 @@ impl Install<'_> {
             }
         };
         let (records, url) = (subdir.index.len(), subdir.url.as_str());
-        self.printer.detail(&format!("  {channel}/{name}: {records} records, {freshness}"));
-        let repodata = Repodata { channel, subdir: name, records, freshness, url };
+        self.printer.detail(&format!(
+            "  {channel}/{name}: {records} records, {freshness}"
+        ));
+        let repodata = Repodata {
+            channel,
+            subdir: name,
+            records,
+            freshness,
+            url,
+        };
         self.printer.object("repodata", &repodata);
     }
 
@@ -252,7 +300,10 @@ impl Install<'_> {
         channels: Vec<ChannelIndexes>,
     ) -> Result<Solution, AppError> {
         let pins = prefix.pinned()?;
-        let pins = pins.iter().map(|pin| parse_spec(pin)).collect::<Result<Vec<_>, _>>()?;
+        let pins = pins
+            .iter()
+            .map(|pin| parse_spec(pin))
+            .collect::<Result<Vec<_>, _>>()?;
         // What was asked for earlier still holds, unless it is asked for otherwise now.
         let named: BTreeSet<_> = specs.iter().filter_map(|s| s.name.as_exact()).collect();
         let mut all = specs.to_vec();
@@ -270,7 +321,10 @@ impl Install<'_> {
         let request = SolveRequest {
             channels,
             specs: all,
-            installed: installed.iter().map(|record| record.repodata_record.clone()).collect(),
+            installed: installed
+                .iter()
+                .map(|record| record.repodata_record.clone())
+                .collect(),
             pins,
             virtual_packages: detect_virtual_packages()?,
             channel_priority: match self.settings.channel_priority.value {
@@ -292,11 +346,15 @@ impl Install<'_> {
         locked: taipan_installer::LockedPrefix,
         specs: &[MatchSpec],
     ) -> Result<Summary, AppError> {
-        let command = std::env::args().map(|arg| quote(&arg)).collect::<Vec<_>>().join(" ");
+        let command = std::env::args()
+            .map(|arg| quote(&arg))
+            .collect::<Vec<_>>()
+            .join(" ");
         let mut options = LinkOptions::default()
             .with_tool("taipan", env!("CARGO_PKG_VERSION"), command)
             .with_run_scripts(!self.args.no_scripts)
             .with_compile_pyc(!self.args.no_compile)
+            .with_byte_code_cache(self.settings.cache_dir.value.join("pyc"))
             .with_update_specs(specs.iter().map(ToString::to_string).collect());
         if self.settings.always_copy.value {
             options = options.with_always_copy();
@@ -349,7 +407,8 @@ impl Install<'_> {
             ]);
         }
         if rows.is_empty() {
-            self.printer.say("Everything that was asked for is installed.");
+            self.printer
+                .say("Everything that was asked for is installed.");
         } else {
             self.printer.say(&table(&rows, &[1, 2, 4]));
             self.printer.say(&format!(
@@ -361,8 +420,16 @@ impl Install<'_> {
             ));
         }
         let planned = Planned {
-            link: plan.link.iter().map(|link| PackageLine::new(&link.record)).collect(),
-            unlink: plan.unlink.iter().map(|record| PackageLine::new(&record.repodata_record)).collect(),
+            link: plan
+                .link
+                .iter()
+                .map(|link| PackageLine::new(&link.record))
+                .collect(),
+            unlink: plan
+                .unlink
+                .iter()
+                .map(|record| PackageLine::new(&record.repodata_record))
+                .collect(),
             unchanged: plan.keep.len(),
             download_count: missing,
             download_bytes: size,
@@ -391,7 +458,10 @@ impl Install<'_> {
             seconds: Times,
         }
         super::mirrors::show(self.printer, &self.context.channels);
-        let downloaded = prepared.iter().filter(|prepared| prepared.fetched.is_some()).count();
+        let downloaded = prepared
+            .iter()
+            .filter(|prepared| prepared.fetched.is_some())
+            .count();
         let verb = if creating { "Created" } else { "Changed" };
         if summary.linked.is_empty() && summary.unlinked.is_empty() && !creating {
             self.printer.say("Nothing was to be done.");
@@ -437,7 +507,10 @@ fn wanted(solution: &Solution, specs: &[MatchSpec], installed: &[PrefixRecord]) 
     let mut requested: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for spec in specs {
         if let Some(name) = spec.name.as_exact() {
-            requested.entry(name.as_normalized()).or_default().push(spec.to_string());
+            requested
+                .entry(name.as_normalized())
+                .or_default()
+                .push(spec.to_string());
         }
     }
     solution
@@ -447,12 +520,15 @@ fn wanted(solution: &Solution, specs: &[MatchSpec], installed: &[PrefixRecord]) 
             let name = record.package_record.name.as_normalized();
             // What is installed keeps the record that it was installed by, so that a channel that
             // has since rewritten its metadata causes no work.
-            let kept = installed.iter().map(|installed| &installed.repodata_record).find(|old| {
-                old.package_record.name == record.package_record.name
-                    && old.package_record.version == record.package_record.version
-                    && old.package_record.build == record.package_record.build
-                    && old.package_record.sha256 == record.package_record.sha256
-            });
+            let kept = installed
+                .iter()
+                .map(|installed| &installed.repodata_record)
+                .find(|old| {
+                    old.package_record.name == record.package_record.name
+                        && old.package_record.version == record.package_record.version
+                        && old.package_record.build == record.package_record.build
+                        && old.package_record.sha256 == record.package_record.sha256
+                });
             let mut wanted = Wanted::new(kept.unwrap_or(record).clone());
             wanted.requested_specs = requested.remove(name);
             wanted
@@ -460,12 +536,28 @@ fn wanted(solution: &Solution, specs: &[MatchSpec], installed: &[PrefixRecord]) 
         .collect()
 }
 
-fn transaction(plan: Plan, prepared: &[Prepared]) -> Transaction {
+/// Pairs what is to be linked with where it was unpacked.
+fn transaction(plan: Plan, prepared: &[Prepared], indexes: &[ChannelIndexes]) -> Transaction {
     let mut prepared = prepared.iter();
     let result = Transaction::new(plan, |planned| {
         // They were prepared from the plan, in its order.
-        let package = prepared.next().expect("each package of the plan was prepared");
-        Ok::<_, std::convert::Infallible>(LinkPackage::new(planned.record.clone(), &package.dir))
+        let package = prepared
+            .next()
+            .expect("each package of the plan was prepared");
+        let record = &planned.record;
+        let file = record.identifier.to_file_name();
+        let mut link = LinkPackage::new(record.clone(), &package.dir);
+        // Where conda would have the archive. It is not kept, but the field is part of a record.
+        link.package_tarball_full_path = Some(package.dir.with_file_name(&file));
+        // Keys that only the repodata knows stay in the record.
+        let listed = indexes
+            .iter()
+            .filter(|channel| record.url.as_str().starts_with(channel.url.as_str()))
+            .flat_map(|channel| &channel.indexes)
+            .filter(|index| index.subdir() == record.package_record.subdir)
+            .find_map(|index| index.fields(&record.package_record.name, &file));
+        link.extra = listed.unwrap_or_default();
+        Ok::<_, std::convert::Infallible>(link)
     });
     match result {
         Ok(transaction) => transaction,
@@ -475,6 +567,12 @@ fn transaction(plan: Plan, prepared: &[Prepared]) -> Transaction {
 
 /// An argument as a shell would take it, for the history.
 fn quote(argument: &str) -> String {
+    // A password in a URL is not for posterity.
+    let masked = match argument.contains("://") {
+        true => argument.parse::<SafeUrl>().ok().map(|url| url.to_string()),
+        false => None,
+    };
+    let argument = masked.as_deref().unwrap_or(argument);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%~".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
         return argument.to_owned();

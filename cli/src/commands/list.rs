@@ -21,21 +21,35 @@ pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> 
     }
     let prefix = Prefix::open(&args.prefix)?;
     if !prefix.is_environment() {
-        return Err(AppError::NoEnvironment { prefix: prefix.path().to_owned() });
+        return Err(AppError::NoEnvironment {
+            prefix: prefix.path().to_owned(),
+        });
     }
     let mut records = prefix.records()?;
     records.sort_by(|a, b| {
         let name = |record: &rattler_conda_types::PrefixRecord| {
-            record.repodata_record.package_record.name.as_normalized().to_owned()
+            record
+                .repodata_record
+                .package_record
+                .name
+                .as_normalized()
+                .to_owned()
         };
         name(a).cmp(&name(b))
     });
-    let mut rows = vec![["name", "version", "build", "channel"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["name", "version", "build", "channel"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for record in &records {
         let repodata = &record.repodata_record;
         let package = &repodata.package_record;
         if let Some(filter) = &args.filter
-            && !package.name.as_normalized().contains(&filter.to_lowercase())
+            && !package
+                .name
+                .as_normalized()
+                .contains(&filter.to_lowercase())
         {
             continue;
         }

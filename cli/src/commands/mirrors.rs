@@ -18,12 +18,21 @@ pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
     for ChannelMirrors { channel, mirrors } in channels {
         let reports = mirrors.reports();
         for report in &reports {
-            printer.object("mirror", &Report { channel: channel.name(), report });
+            printer.object(
+                "mirror",
+                &Report {
+                    channel: channel.name(),
+                    report,
+                },
+            );
         }
         if reports.len() < 2 && !printer.is_verbose() {
             continue;
         }
-        if reports.iter().all(|report| report.counts.total() == 0 && report.cancelled == 0) {
+        if reports
+            .iter()
+            .all(|report| report.counts.total() == 0 && report.cancelled == 0)
+        {
             continue;
         }
         printer.say(&format!("Mirrors of {channel}:"));
@@ -33,7 +42,14 @@ pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
 
 /// One row per mirror: requests, bytes, speed, outcomes.
 pub(crate) fn render(reports: &[MirrorReport]) -> String {
-    let head = ["mirror", "requests", "bytes", "speed", "first byte", "outcome"];
+    let head = [
+        "mirror",
+        "requests",
+        "bytes",
+        "speed",
+        "first byte",
+        "outcome",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for report in reports {
         let requests = report.counts.total() + report.cancelled;

@@ -20,7 +20,9 @@ pub(super) struct PackageLine<'a> {
 impl<'a> PackageLine<'a> {
     pub(super) fn new(record: &'a RepoDataRecord) -> Self {
         let package = &record.package_record;
-        let sha256 = package.sha256.map(|digest| Sha256::from_bytes(digest.into()).to_string());
+        let sha256 = package
+            .sha256
+            .map(|digest| Sha256::from_bytes(digest.into()).to_string());
         Self {
             name: package.name.as_source(),
             version: package.version.to_string(),

@@ -23,7 +23,9 @@ mod unpack;
 mod zip_stream;
 
 #[cfg(test)]
-mod hostile_tests;
+mod container_tests;
+#[cfg(test)]
+mod entry_tests;
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

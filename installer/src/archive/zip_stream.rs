@@ -48,10 +48,10 @@ pub(super) fn read_zip<R: Read>(
         let extra_bytes = usize::from(u16_at(&raw, 28));
         read_more(source, members, &mut raw, name_bytes + extra_bytes)?;
 
-        let header = LocalHeader::parse(&raw, name_bytes, at)?;
-        if header.flags & DATA_DESCRIPTOR != 0 {
+        if u16_at(&raw, 6) & DATA_DESCRIPTOR != 0 {
             return spool::read_rest(source, &raw, at, members);
         }
+        let header = LocalHeader::parse(&raw, name_bytes, at)?;
         read_member(source, &header, members)?;
     }
 }
@@ -88,7 +88,7 @@ impl LocalHeader {
                 }
             }
         }
-        if method == STORED && compressed_size != size && flags & DATA_DESCRIPTOR == 0 {
+        if method == STORED && compressed_size != size {
             return Err(broken("a stored member has two sizes"));
         }
         Ok(Self {

@@ -1,12 +1,14 @@
 //! Compiling the modules of `noarch: python` packages with the environment's own python.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use super::method::Linker;
+use super::platform;
 use super::process::{Ended, Running};
 
 /// A module and where its byte code goes, both relative to the prefix.
@@ -14,6 +16,8 @@ use super::process::{Ended, Running};
 pub(crate) struct Module {
     pub(crate) source: String,
     pub(crate) byte_code: String,
+    /// Where its byte code is kept, if there is a cache.
+    pub(crate) cached: Option<PathBuf>,
 }
 
 /// How a compilation went. What it made is seen by looking for the files.
@@ -26,9 +30,11 @@ pub(crate) enum Compilation {
     Cancelled,
 }
 
-/// Reads pairs of lines, module and byte code, and goes on whatever happens to one module.
+/// Reads pairs of names, module and byte code, and goes on whatever happens to one module.
 ///
-/// It must run on every python from 2.7 on. `-S` and an isolated path keep packages that are
+/// It must run on every python from 2.7 on. The names are relative to the prefix, and the byte
+/// code says so of its module, so that it is the same in every prefix; python puts the real path
+/// in at import. `-S` and an isolated path keep packages that are
 /// only half there from being imported.
 const SCRIPT: &str = "\
 import sys, py_compile
@@ -36,7 +42,7 @@ read = getattr(sys.stdin, 'buffer', sys.stdin).read
 names = read().decode('utf-8').split('\\0')[:-1]
 for source, target in zip(names[0::2], names[1::2]):
     try:
-        py_compile.compile(source, target, None, True)
+        py_compile.compile(source, target, source, True)
     except KeyboardInterrupt:
         raise
     except BaseException:
@@ -47,7 +53,7 @@ for source, target in zip(names[0::2], names[1::2]):
 const WORTH_A_PROCESS: usize = 64;
 
 /// A generous bound: an interpreter that hangs must not hang the install.
-const BASE_TIME: Duration = Duration::from_secs(120);
+const BASE_TIME: Duration = Duration::from_mins(2);
 const TIME_PER_MODULE: Duration = Duration::from_millis(200);
 
 /// Compiles `modules` in at most `workers` processes of `python` (absolute).
@@ -123,7 +129,7 @@ fn start(prefix: &Path, python: &Path, major: u64, share: &[&Module]) -> io::Res
     let mut text = Vec::new();
     for module in share {
         for path in [&module.source, &module.byte_code] {
-            text.extend_from_slice(prefix.join(path).as_os_str().as_encoded_bytes());
+            text.extend_from_slice(path.as_bytes());
             text.push(0);
         }
     }
@@ -141,4 +147,71 @@ fn start(prefix: &Path, python: &Path, major: u64, share: &[&Module]) -> io::Res
         .current_dir(prefix)
         .env_remove("SOURCE_DATE_EPOCH");
     Running::start(&mut command, Stdio::from(list))
+}
+
+impl Module {
+    /// Brings byte code that was made for another prefix into this one; false if there is none
+    /// that python would take for this module.
+    pub(crate) fn reuse(&self, prefix: &Path, linker: &Linker) -> bool {
+        let Some(cached) = self.cached.as_deref() else {
+            return false;
+        };
+        if !is_current(cached, &prefix.join(&self.source)).unwrap_or(false) {
+            return false;
+        }
+        let target = prefix.join(&self.byte_code);
+        linker
+            .methods(cached)
+            .and_then(|methods| methods.link(linker.order(), cached, &target))
+            .is_ok()
+    }
+
+    /// Keeps byte code that was just made. A cache that cannot be written to is no failure.
+    pub(crate) fn keep(&self, prefix: &Path) {
+        if let Some(cached) = self.cached.as_deref()
+            && let Err(error) = keep(&prefix.join(&self.byte_code), cached)
+        {
+            tracing::debug!(path = %cached.display(), %error, "byte code was not kept");
+        }
+    }
+}
+
+/// Links or copies `made` to `cached`, which appears whole.
+fn keep(made: &Path, cached: &Path) -> io::Result<()> {
+    let directory = cached.parent().unwrap_or(cached);
+    fs::create_dir_all(directory)?;
+    match fs::hard_link(made, cached) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            // It did not fit the module, or it would have been used.
+            fs::remove_file(cached)?;
+            fs::hard_link(made, cached)
+        }
+        Err(error) if platform::try_another_method(&error) => {
+            let staged = tempfile::NamedTempFile::new_in(directory)?;
+            fs::copy(made, staged.path())?;
+            staged
+                .persist(cached)
+                .map(drop)
+                .map_err(|error| error.error)
+        }
+        result => result,
+    }
+}
+
+/// PEP 552: byte code begins with a magic number, flags (0: checked by time and size), and time
+/// and size of its module, four bytes each, little endian. The cache is kept by python build, so
+/// the magic number fits.
+fn is_current(byte_code: &Path, source: &Path) -> io::Result<bool> {
+    let mut header = [0; 16];
+    File::open(byte_code)?.read_exact(&mut header)?;
+    let metadata = fs::metadata(source)?;
+    let time = metadata
+        .modified()?
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_err(io::Error::other)?;
+    // Both are cut to 32 bits by python.
+    let low = |value: u64| (value & 0xffff_ffff).to_le_bytes();
+    Ok(header[4..8] == [0; 4]
+        && header[8..12] == low(time.as_secs())[..4]
+        && header[12..16] == low(metadata.len())[..4])
 }

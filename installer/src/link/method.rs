@@ -199,13 +199,13 @@ mod tests {
         file(&source, 0o444);
         let linker = Linker::new(&[LinkMethod::HardLink], dir.path().to_path_buf());
         let methods = linker.methods(&source).unwrap();
-        let linked = dir.path().join("linked");
+        let target = dir.path().join("linked");
         assert_eq!(
-            methods.link(linker.order(), &source, &linked).unwrap(),
+            methods.link(linker.order(), &source, &target).unwrap(),
             LinkMethod::HardLink
         );
         assert_eq!(
-            fs::metadata(&linked).unwrap().ino(),
+            fs::metadata(&target).unwrap().ino(),
             fs::metadata(&source).unwrap().ino()
         );
 

@@ -26,6 +26,10 @@ pub struct LinkOptions {
     pub run_scripts: bool,
     /// Whether the modules of `noarch: python` packages are compiled.
     pub compile_pyc: bool,
+    /// Where byte code is kept for other environments with the same python and packages. Compiling
+    /// costs some milliseconds per module, and linking what was compiled before next to nothing.
+    /// The directory may be deleted at any time.
+    pub byte_code_cache: Option<PathBuf>,
     /// Whether to change an environment that carries the frozen marker of CEP 22.
     pub override_frozen: bool,
     /// The number of worker threads; 0 means one per processor.
@@ -48,6 +52,7 @@ impl Default for LinkOptions {
             methods: vec![LinkMethod::HardLink, LinkMethod::Reflink],
             run_scripts: true,
             compile_pyc: true,
+            byte_code_cache: None,
             override_frozen: false,
             threads: 0,
             root_prefix: None,
@@ -84,6 +89,13 @@ impl LinkOptions {
     #[must_use]
     pub fn with_compile_pyc(mut self, compile: bool) -> Self {
         self.compile_pyc = compile;
+        self
+    }
+
+    /// Keeps byte code in this directory, and takes it from there.
+    #[must_use]
+    pub fn with_byte_code_cache(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.byte_code_cache = Some(directory.into());
         self
     }
 

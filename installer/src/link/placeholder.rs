@@ -203,7 +203,7 @@ impl Replacement {
             }
             let merit = |found: &Match| {
                 let encoding = self.encodings[found.encoded].encoding;
-                (found.start % encoding.unit() != 0, encoding)
+                (!found.start.is_multiple_of(encoding.unit()), encoding)
             };
             if candidate.encoded != last.encoded && merit(&candidate) < merit(last) {
                 settled.pop();
@@ -237,7 +237,14 @@ fn rebuild(
 ) {
     scratch.clear();
     let mut copied = string.start;
-    for found in matches.iter().filter(|found| found.encoded == index) {
+    // A match between two code units of this string is a coincidence as well.
+    let unit = encoded.encoding.unit();
+    let real = matches.iter().filter(|found| {
+        found.encoded == index
+            && (found.start - string.start).is_multiple_of(unit)
+            && found.start + encoded.finder.needle().len() <= string.end
+    });
+    for found in real {
         scratch.extend_from_slice(&data[copied..found.start]);
         scratch.extend_from_slice(&encoded.replacement);
         copied = found.start + encoded.finder.needle().len();

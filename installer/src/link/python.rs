@@ -15,6 +15,8 @@ pub(crate) struct Python {
     pub(crate) minor: u64,
     /// Relative to the prefix, with forward slashes.
     pub(crate) site_packages: String,
+    /// `version-build`, which tells whose byte code it is.
+    pub(crate) build: String,
 }
 
 impl Python {
@@ -28,16 +30,19 @@ impl Python {
             })?,
             None => format!("lib/python{major}.{minor}/site-packages"),
         };
+        let build = format!("{}-{}", record.version.as_str(), record.build.as_str());
         Ok(Self {
             major,
             minor,
             site_packages,
+            build,
         })
     }
 
     /// Whether a `noarch: python` package linked for one works with the other.
     pub(crate) fn same_layout(&self, other: &Self) -> bool {
-        self == other
+        (self.major, self.minor, &self.site_packages)
+            == (other.major, other.minor, &other.site_packages)
     }
 
     /// The interpreter, relative to the prefix.

@@ -99,7 +99,7 @@ impl Prefix {
                 })
             })
             .collect::<Result<_, _>>()?;
-        records.sort_by(|one, other| one.file_name().cmp(&other.file_name()));
+        records.sort_by_cached_key(PrefixRecord::file_name);
         Ok(records)
     }
 

@@ -167,7 +167,7 @@ fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>,
         match fs::metadata(path) {
             Ok(_) => break,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(path.to_path_buf())
+                missing.push(path.to_path_buf());
             }
             Err(source) => {
                 return Err(LinkError::Io {

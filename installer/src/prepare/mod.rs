@@ -139,14 +139,19 @@ impl Preparer {
 
     async fn one(&self, record: RepoDataRecord) -> Result<Prepared, PrepareError> {
         let file = record.identifier.to_file_name();
-        let format = ArchiveFormat::from_file_name(&file)
-            .ok_or_else(|| PrepareError::Archive { url: record.url.clone() })?;
+        let format = ArchiveFormat::from_file_name(&file).ok_or_else(|| PrepareError::Archive {
+            url: record.url.clone(),
+        })?;
         let key = store_key(&record)?;
         let begun = begin(&self.store, key).await;
         let extraction = match begun {
             Ok(Begin::Present(entry)) => {
                 let dir = entry.dir().to_owned();
-                return Ok(Prepared { record, dir, fetched: None });
+                return Ok(Prepared {
+                    record,
+                    dir,
+                    fetched: None,
+                });
             }
             Ok(Begin::Build(extraction)) => extraction,
             Err(source) => return Err(PrepareError::Store { file, source }),
@@ -171,13 +176,19 @@ impl Preparer {
                 return Err(PrepareError::Fetch { file, source });
             }
         };
-        let entry = sink.into_entry().expect("a sink that has finished has its entry");
+        let entry = sink
+            .into_entry()
+            .expect("a sink that has finished has its entry");
         let fetched = FetchedPackage {
             bytes: fetched.file.map_or(0, |(_, bytes)| bytes),
             url: fetched.url,
             attempts: fetched.attempts,
         };
-        Ok(Prepared { record, dir: entry.dir().to_owned(), fetched: Some(fetched) })
+        Ok(Prepared {
+            record,
+            dir: entry.dir().to_owned(),
+            fetched: Some(fetched),
+        })
     }
 
     /// The mirrors that have a record's archive, and its path below them.
@@ -188,7 +199,9 @@ impl Preparer {
             }
         }
         // A channel of one: the directory that holds the archive.
-        let bad = || PrepareError::Url { url: record.url.clone() };
+        let bad = || PrepareError::Url {
+            url: record.url.clone(),
+        };
         let parent = record.url.join(".").map_err(|_| bad())?;
         let directory = std::path::Path::new("/");
         let channel = Channel::parse(parent.as_str(), &parent, directory).map_err(|_| bad())?;
@@ -202,8 +215,13 @@ fn store_key(record: &RepoDataRecord) -> Result<StoreKey, PrepareError> {
     let package = &record.package_record;
     match (package.sha256, package.md5, package.size) {
         (Some(sha256), _, _) => Ok(StoreKey::Sha256(sha256.into())),
-        (None, Some(md5), Some(size)) => Ok(StoreKey::Md5 { md5: md5.into(), size }),
-        _ => Err(PrepareError::NoDigest { url: record.url.clone() }),
+        (None, Some(md5), Some(size)) => Ok(StoreKey::Md5 {
+            md5: md5.into(),
+            size,
+        }),
+        _ => Err(PrepareError::NoDigest {
+            url: record.url.clone(),
+        }),
     }
 }
 

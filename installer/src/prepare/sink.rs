@@ -41,7 +41,14 @@ impl ExtractSink {
         limits: ExtractLimits,
         record: RepoDataRecord,
     ) -> Self {
-        Self { store, key, format, limits, record, state: State::Waiting(extraction) }
+        Self {
+            store,
+            key,
+            format,
+            limits,
+            record,
+            state: State::Waiting(extraction),
+        }
     }
 
     pub(super) fn into_entry(self) -> Option<StoreEntry> {
@@ -100,7 +107,10 @@ impl Sink for ExtractSink {
         }
         // The entry's lock is given back when all is removed, so this comes before `begin`.
         self.abort().await;
-        self.state = match super::begin(&self.store, self.key).await.map_err(store_error)? {
+        self.state = match super::begin(&self.store, self.key)
+            .await
+            .map_err(store_error)?
+        {
             Begin::Present(entry) => State::Done(entry),
             Begin::Build(extraction) => State::Waiting(extraction),
         };

@@ -76,7 +76,6 @@ impl Display for Candidate {
 pub(super) struct Package {
     pub(super) candidates: Vec<SolvableId>,
     pub(super) favored: Option<SolvableId>,
-    pub(super) installed: Option<SolvableId>,
     /// The channels that have the name and are not looked at, by strict priority.
     pub(super) hidden_in: Vec<usize>,
     /// What is wrong with the records of an index, when none could be read.

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
-use rattler_conda_types::PackageName;
+use rattler_conda_types::{PackageName, RepoDataRecord};
 use serde::{Deserialize, Serialize};
 
-use super::{SolveRequest, exact_name, is_virtual, suggest};
+use super::{ChannelIndexes, SolveRequest, exact_name, is_virtual, provider::is_channel, suggest};
 
 /// Why there is no solution.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +15,10 @@ pub enum SolveError {
     Unsatisfiable(Box<Explanation>),
     /// No channel has the names that specs ask for. Like a conflict, this is the answer to a
     /// well-formed question.
-    #[error("{}", display_unknown(.packages, .channels))]
+    #[error("{}", display_unknown(.packages))]
     UnknownPackage {
         /// Each of the specs.
         packages: Vec<UnknownPackage>,
-        /// The channels that were looked at, as the user calls them.
-        channels: Vec<String>,
     },
     /// A spec asks for a channel that is none of the request's.
     #[error("the spec `{spec}` asks for the channel {channel}, which is not one of the channels")]
@@ -47,6 +45,14 @@ pub enum SolveError {
     Cancelled,
 }
 
+impl SolveError {
+    /// Whether this is the answer "there is no such environment" to a well-formed question, and
+    /// not a question that could not be answered.
+    pub fn is_unsatisfiable(&self) -> bool {
+        matches!(self, Self::Unsatisfiable(_) | Self::UnknownPackage { .. })
+    }
+}
+
 /// A spec whose name no channel has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownPackage {
@@ -54,7 +60,10 @@ pub struct UnknownPackage {
     pub spec: String,
     /// The name in it.
     pub name: String,
-    /// Names that the channels have and that look like it, the likeliest first.
+    /// The channels that were looked at, as the user calls them.
+    pub channels: Vec<String>,
+    /// What may have been meant, the likeliest first: the name in a channel that the spec rules
+    /// out, or names that look like it.
     pub suggestions: Vec<String>,
 }
 
@@ -99,7 +108,7 @@ pub struct Reason {
 }
 
 /// More lines than this are not read.
-const MAX_LINES: usize = 20;
+const MAX_LINES: usize = 18;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,10 +157,10 @@ impl fmt::Display for Explanation {
 
 impl Reason {
     pub(super) fn new(text: impl Into<String>, because: Vec<Reason>) -> Self {
-        Self {
-            text: text.into(),
-            because,
-        }
+        let text: String = text.into();
+        // Names, versions and dependencies are what servers say, and end up on terminals.
+        let text = text.replace(char::is_control, "\u{fffd}");
+        Self { text, because }
     }
 
     fn lines(&self, depth: usize, lines: &mut Vec<String>) {
@@ -162,36 +171,27 @@ impl Reason {
     }
 }
 
-fn display_unknown(packages: &[UnknownPackage], channels: &[String]) -> String {
-    let place = match channels {
-        [] => "there is no channel to take packages from".to_owned(),
-        [one] => format!("not in the channel {one}"),
-        many => format!("in none of the channels {}", many.join(", ")),
+fn display_unknown(packages: &[UnknownPackage]) -> String {
+    let show = |package: &UnknownPackage| {
+        let place = match package.channels.as_slice() {
+            [] => return "there is no channel to take packages from".to_owned(),
+            [one] => format!("not in the channel {one}"),
+            many => format!("in none of the channels {}", many.join(", ")),
+        };
+        let suggestion = match package.suggestions.as_slice() {
+            [] => String::new(),
+            [one] => format!("; did you mean {one}?"),
+            [first @ .., last] => format!("; did you mean {} or {last}?", first.join(", ")),
+        };
+        format!("{} is {place}{suggestion}", package.name)
     };
-    let lines: Vec<_> = packages
-        .iter()
-        .map(|package| {
-            let name = &package.name;
-            let suggestion = match package.suggestions.as_slice() {
-                [] => String::new(),
-                [one] => format!("; did you mean {one}?"),
-                [first @ .., last] => {
-                    format!("; did you mean {} or {last}?", first.join(", "))
-                }
-            };
-            format!("{name} is {place}{suggestion}")
-        })
-        .collect();
-    if channels.is_empty() {
-        place
-    } else {
-        lines.join("\n")
-    }
+    let mut lines: Vec<_> = packages.iter().map(show).collect();
+    lines.dedup();
+    lines.join("\n")
 }
 
 /// Refuses what can be seen to have no solution without a search.
 pub(super) fn check(request: &SolveRequest) -> Result<(), SolveError> {
-    let mut packages = Vec::new();
     for spec in request.specs.iter().chain(&request.pins) {
         if exact_name(spec).is_none() {
             return Err(SolveError::NotOneName {
@@ -199,38 +199,53 @@ pub(super) fn check(request: &SolveRequest) -> Result<(), SolveError> {
             });
         }
     }
+    let mut packages = Vec::new();
     for spec in &request.specs {
+        let allowed = |channel: &&ChannelIndexes| {
+            spec.channel
+                .as_ref()
+                .is_none_or(|wanted| is_channel(wanted, channel))
+        };
+        let allowed: Vec<_> = request.channels.iter().filter(allowed).collect();
+        if let Some(wanted) = spec.channel.as_ref().filter(|_| allowed.is_empty()) {
+            return Err(SolveError::UnknownChannel {
+                spec: spec.to_string(),
+                channel: wanted.name().to_owned(),
+            });
+        }
         let Some(name) = exact_name(spec) else {
             continue;
         };
-        if !is_virtual(name.as_normalized()) && !is_known(request, name) {
-            packages.push(UnknownPackage {
-                spec: spec.to_string(),
-                name: name.as_source().to_owned(),
-                suggestions: suggestions(request, name.as_normalized()),
-            });
+        let installed = |record: &RepoDataRecord| record.package_record.name == *name;
+        if is_virtual(name.as_normalized())
+            || allowed.iter().any(|channel| has(channel, name))
+            || request.installed.iter().any(installed)
+        {
+            continue;
         }
+        let elsewhere = request.channels.iter().filter(|channel| has(channel, name));
+        let mut suggestions: Vec<_> = elsewhere
+            .map(|channel| format!("{}::{}", channel.name, name.as_source()))
+            .collect();
+        if suggestions.is_empty() {
+            suggestions = self::suggestions(request, name.as_normalized());
+        }
+        packages.push(UnknownPackage {
+            spec: spec.to_string(),
+            name: name.as_source().to_owned(),
+            channels: allowed.iter().map(|channel| channel.name.clone()).collect(),
+            suggestions,
+        });
     }
     if packages.is_empty() {
-        return Ok(());
+        Ok(())
+    } else {
+        Err(SolveError::UnknownPackage { packages })
     }
-    let channels = request
-        .channels
-        .iter()
-        .map(|channel| channel.name.clone())
-        .collect();
-    Err(SolveError::UnknownPackage { packages, channels })
 }
 
-fn is_known(request: &SolveRequest, name: &PackageName) -> bool {
-    request
-        .installed
-        .iter()
-        .any(|record| record.package_record.name == *name)
-        || request
-            .channels
-            .iter()
-            .any(|channel| channel.indexes.iter().any(|index| index.contains(name)))
+fn has(channel: &ChannelIndexes, name: &PackageName) -> bool {
+    channel.indexes.iter().any(|index| index.contains(name))
 }
 
 /// Names of the channels that look like `name`.
@@ -239,7 +254,7 @@ pub(super) fn suggestions(request: &SolveRequest, name: &str) -> Vec<String> {
         .channels
         .iter()
         .flat_map(|channel| &channel.indexes)
-        .flat_map(|index| index.names())
+        .flat_map(taipan_channel::Index::names)
         .collect();
     suggest::similar(name, names)
 }

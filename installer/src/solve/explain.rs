@@ -10,7 +10,7 @@ mod tree;
 
 use std::time::{Duration, Instant};
 
-use resolvo::{Problem, Solver, UnsolvableOrCancelled, conflict::Conflict};
+use resolvo::{Solver, UnsolvableOrCancelled, VersionSetId, conflict::Conflict};
 
 use super::{
     error::{ConflictingSpec, Explanation},
@@ -61,6 +61,21 @@ pub(super) fn explain(
     }
 }
 
+/// Which of the specs at the root have a part in a conflict.
+pub(super) fn involved(
+    provider: &Provider<'_>,
+    solver: &Solver<&Provider<'_>>,
+    conflict: &Conflict,
+    specs: &[VersionSetId],
+) -> Vec<bool> {
+    let graph = Graph::new(provider, conflict, solver);
+    let root = &graph.nodes[graph.root];
+    specs
+        .iter()
+        .map(|spec| root.requires.contains_key(spec))
+        .collect()
+}
+
 enum Outcome<'a> {
     Solved,
     Failed(Graph<'a>),
@@ -69,10 +84,7 @@ enum Outcome<'a> {
 
 fn search<'a>(provider: &'a Provider<'a>, question: &Question) -> Outcome<'a> {
     let mut solver = Solver::new(provider);
-    let problem = Problem::new()
-        .requirements(question.requirements())
-        .constraints(question.constraints());
-    match solver.solve(problem) {
+    match solver.solve(question.problem()) {
         Ok(_) => Outcome::Solved,
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             Outcome::Failed(Graph::new(provider, &conflict, &solver))

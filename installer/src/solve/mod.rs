@@ -25,7 +25,7 @@ use std::{
 use rattler_conda_types::{
     GenericVirtualPackage, MatchSpec, PackageName, PackageRecord, RepoDataRecord,
 };
-use resolvo::{Problem, Solver, UnsolvableOrCancelled};
+use resolvo::{Solver, UnsolvableOrCancelled};
 use serde::{Deserialize, Serialize};
 use taipan_channel::Index;
 use url::Url;
@@ -77,7 +77,7 @@ pub enum UpdatePolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Orphans {
-    /// They stay as they are where nothing conflicts with them.
+    /// They stay unless what is asked for rules out every version of them.
     #[default]
     Keep,
     /// They are left out of the solution.
@@ -133,37 +133,38 @@ pub struct Solution {
 pub fn solve(request: &SolveRequest) -> Result<Solution, SolveError> {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     error::check(request)?;
-    let provider = Provider::new(request, deadline)?;
-    let question = provider.question(request);
-    let mut solver = Solver::new(&provider);
-    let orphans = match request.orphans {
-        Orphans::Keep => provider.installed_solvables(),
-        Orphans::Drop => Vec::new(),
-    };
-    let problem = Problem::new()
-        .requirements(question.requirements())
-        .constraints(question.constraints())
-        .soft_requirements(orphans);
-    match solver.solve(problem) {
-        Ok(solvables) => {
-            let records = solvables
-                .into_iter()
-                .filter_map(|solvable| provider.record(solvable))
-                .collect();
-            Ok(Solution {
-                records: PackageRecord::sort_topologically(records),
-            })
-        }
-        Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
+    let provider = Provider::new(request, deadline);
+    let mut question = provider.question();
+    loop {
+        let mut solver = Solver::new(&provider);
+        let conflict = match solver.solve(question.problem()) {
+            Ok(solvables) => {
+                let records = solvables
+                    .into_iter()
+                    .filter_map(|it| provider.record(it))
+                    .collect();
+                let records = PackageRecord::sort_topologically(records);
+                return Ok(Solution { records });
+            }
+            Err(UnsolvableOrCancelled::Unsolvable(conflict)) => conflict,
+            Err(UnsolvableOrCancelled::Cancelled(value)) => {
+                return Err(match value.downcast_ref() {
+                    Some(Stop::Cancelled) => SolveError::Cancelled,
+                    _ => SolveError::Timeout {
+                        after: request.timeout.unwrap_or_default(),
+                    },
+                });
+            }
+        };
+        // An orphan that stands in the way goes, one at a time, since the next may do without.
+        // (Resolvo's soft requirements are not for this: with them, a record that was only to be
+        // kept can displace one that was asked for.)
+        if !question
+            .drop_orphan(|orphans| explain::involved(&provider, &solver, &conflict, orphans))
+        {
             let explanation = explain::explain(&provider, &question, &solver, &conflict);
-            Err(SolveError::Unsatisfiable(Box::new(explanation)))
+            return Err(SolveError::Unsatisfiable(Box::new(explanation)));
         }
-        Err(UnsolvableOrCancelled::Cancelled(value)) => Err(match value.downcast_ref() {
-            Some(Stop::Cancelled) => SolveError::Cancelled,
-            _ => SolveError::Timeout {
-                after: request.timeout.unwrap_or_default(),
-            },
-        }),
     }
 }
 

@@ -21,7 +21,7 @@ use resolvo::{
 };
 
 use super::{
-    ChannelIndexes, ChannelPriority, SolveError, SolveRequest, SpecOrigin, UpdatePolicy,
+    ChannelIndexes, ChannelPriority, Orphans, SolveRequest, SpecOrigin, UpdatePolicy,
     candidate::{Candidate, Needs, Package, Spec, What},
     exact_name, is_virtual,
     question::{Question, Wish},
@@ -51,28 +51,15 @@ pub(super) struct Provider<'request> {
 }
 
 impl<'request> Provider<'request> {
-    pub(super) fn new(
-        request: &'request SolveRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Self, SolveError> {
+    pub(super) fn new(request: &'request SolveRequest, deadline: Option<Instant>) -> Self {
         let mut channel_of: HashMap<String, Vec<_>> = HashMap::new();
         for spec in &request.specs {
             if let (Some(name), Some(channel)) = (exact_name(spec), &spec.channel) {
-                if !request
-                    .channels
-                    .iter()
-                    .any(|known| is_channel(channel, known))
-                {
-                    return Err(SolveError::UnknownChannel {
-                        spec: spec.to_string(),
-                        channel: channel.name().to_owned(),
-                    });
-                }
                 let name = name.as_normalized().to_owned();
                 channel_of.entry(name).or_default().push(channel.clone());
             }
         }
-        Ok(Self {
+        Self {
             request,
             pool: Pool::new(),
             packages: RefCell::default(),
@@ -81,17 +68,24 @@ impl<'request> Provider<'request> {
             best: RefCell::default(),
             channel_of,
             deadline: Cell::new(deadline),
-        })
+        }
     }
 
     /// The root of the problem that the request describes.
-    pub(super) fn question(&self, request: &SolveRequest) -> Question {
+    pub(super) fn question(&self) -> Question {
+        let request = self.request;
         let wish = |origin, spec: &MatchSpec| {
+            let text = tidy(&spec.to_string());
             Some(Wish {
                 origin,
-                text: spec.to_string(),
+                text,
                 version_set: self.intern(spec)?,
             })
+        };
+        let any = |name: &PackageName| {
+            let name = self.pool.intern_package_name(name.as_normalized());
+            self.pool
+                .intern_version_set(name, Spec(NamelessMatchSpec::default()))
         };
         let requested = request
             .specs
@@ -101,14 +95,29 @@ impl<'request> Provider<'request> {
             .pins
             .iter()
             .filter_map(|spec| wish(SpecOrigin::Pin, spec));
-        let machine = request.virtual_packages.iter().map(|package| {
-            let name = self.pool.intern_package_name(package.name.as_normalized());
-            self.pool
-                .intern_version_set(name, Spec(NamelessMatchSpec::default()))
-        });
+        let named = |name: &PackageName| {
+            request
+                .specs
+                .iter()
+                .any(|spec| exact_name(spec) == Some(name))
+        };
+        let orphans = match request.orphans {
+            Orphans::Keep => request.installed.as_slice(),
+            Orphans::Drop => &[],
+        };
         Question {
-            machine: machine.collect(),
+            machine: request
+                .virtual_packages
+                .iter()
+                .map(|package| any(&package.name))
+                .collect(),
             wishes: requested.chain(pins).collect(),
+            orphans: orphans
+                .iter()
+                .map(|record| &record.package_record.name)
+                .filter(|name| !named(name))
+                .map(any)
+                .collect(),
         }
     }
 
@@ -118,17 +127,6 @@ impl<'request> Provider<'request> {
             .intern_package_name(exact_name(spec)?.as_normalized());
         let (_, spec) = spec.clone().into_nameless();
         Some(self.pool.intern_version_set(name, Spec(spec)))
-    }
-
-    /// The installed records as candidates.
-    pub(super) fn installed_solvables(&self) -> Vec<SolvableId> {
-        let mut solvables = Vec::new();
-        for record in &self.request.installed {
-            let name = record.package_record.name.as_normalized();
-            let package = self.package(self.pool.intern_package_name(name));
-            solvables.extend(package.installed);
-        }
-        solvables
     }
 
     pub(super) fn record(&self, solvable: SolvableId) -> Option<RepoDataRecord> {
@@ -222,14 +220,14 @@ impl<'request> Provider<'request> {
                 found.len() - 1
             });
         package.candidates = self.add(name, found);
-        package.installed = installed.map(|index| package.candidates[index]);
+        let installed = installed.map(|index| package.candidates[index]);
         let named = |spec: &MatchSpec| exact_name(spec) == Some(&package_name);
         let favors = match self.request.update {
             UpdatePolicy::KeepInstalled => true,
             UpdatePolicy::UpdateNamed => !self.request.specs.iter().any(named),
             UpdatePolicy::UpdateAll => false,
         };
-        package.favored = package.installed.filter(|_| favors);
+        package.favored = installed.filter(|_| favors);
         package
     }
 
@@ -528,6 +526,8 @@ impl DependencyProvider for &Provider<'_> {
             candidates: package.candidates.clone(),
             favored: package.favored,
             excluded,
+            // The more the search knows beforehand, the better it decides: told of no dependencies
+            // it is quicker, and ends up with older versions more often.
             hint_dependencies_available: HintDependenciesAvailable::All,
             ..Candidates::default()
         })

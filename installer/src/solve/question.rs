@@ -1,6 +1,6 @@
 //! The root of a problem: what is asked, so that parts of it can be left out.
 
-use resolvo::{ConditionalRequirement, VersionSetId};
+use resolvo::{Problem, VersionSetId};
 
 use super::SpecOrigin;
 
@@ -20,35 +20,44 @@ pub(super) struct Question {
     /// package is enforced.
     pub(super) machine: Vec<VersionSetId>,
     pub(super) wishes: Vec<Wish>,
+    /// What is installed and should stay if it can.
+    pub(super) orphans: Vec<VersionSetId>,
 }
 
 impl Question {
-    pub(super) fn requirements(&self) -> Vec<ConditionalRequirement> {
-        let requested = self
-            .wishes
-            .iter()
-            .filter(|wish| wish.origin == SpecOrigin::Requested);
-        self.machine
-            .iter()
-            .copied()
-            .chain(requested.map(|wish| wish.version_set))
-            .map(ConditionalRequirement::from)
-            .collect()
+    pub(super) fn problem(&self) -> Problem {
+        let of = |origin| {
+            let wishes = self.wishes.iter().filter(move |wish| wish.origin == origin);
+            wishes.map(|wish| wish.version_set)
+        };
+        let requirements = self.machine.iter().copied();
+        let requirements = requirements.chain(of(SpecOrigin::Requested));
+        let requirements = requirements.chain(self.orphans.iter().copied());
+        Problem::new()
+            .requirements(requirements.map(Into::into).collect())
+            .constraints(of(SpecOrigin::Pin).collect())
     }
 
-    pub(super) fn constraints(&self) -> Vec<VersionSetId> {
-        let pins = self
-            .wishes
-            .iter()
-            .filter(|wish| wish.origin == SpecOrigin::Pin);
-        pins.map(|wish| wish.version_set).collect()
-    }
-
-    /// The same with some of the wishes.
+    /// The same with some of the wishes and without orphans.
     pub(super) fn with(&self, wishes: Vec<Wish>) -> Self {
         Self {
             machine: self.machine.clone(),
             wishes,
+            orphans: Vec::new(),
         }
+    }
+
+    /// Takes the last orphan away of which `is_involved` holds. Whether there was one.
+    pub(super) fn drop_orphan(
+        &mut self,
+        is_involved: impl Fn(&[VersionSetId]) -> Vec<bool>,
+    ) -> bool {
+        let found = is_involved(&self.orphans)
+            .iter()
+            .rposition(|&involved| involved);
+        if let Some(found) = found {
+            self.orphans.remove(found);
+        }
+        found.is_some()
     }
 }

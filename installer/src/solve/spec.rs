@@ -184,12 +184,9 @@ fn locate(
             "did you mean `{}`?",
             text.replacen("=>", ">=", 1).replacen("=<", "<=", 1)
         ))
-    } else if let Some(version) = text.strip_prefix('^') {
-        Some(format!(
-            "`^` is not known here; `~={version}` and `>={version}` are"
-        ))
     } else {
-        None
+        let version = text.strip_prefix('^');
+        version.map(|version| format!("`^` is not known here; `~={version}` and `>={version}` are"))
     };
     // The first of several bounds that is not one by itself.
     let mut at = start;

@@ -46,22 +46,22 @@ fn distance_within(a: &str, b: &str, allowed: usize) -> Option<usize> {
     if a.len().abs_diff(b.len()) > allowed {
         return None;
     }
-    let mut before_last: Vec<usize> = Vec::new();
+    let mut second_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for i in 1..=a.len() {
-        let mut row = vec![i];
+        let mut current = vec![i];
         for j in 1..=b.len() {
             let replace = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replace.min(last[j] + 1).min(row[j - 1] + 1);
+            let mut cost = replace.min(last[j] + 1).min(current[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(before_last[j - 2] + 1);
+                cost = cost.min(second_last[j - 2] + 1);
             }
-            row.push(least);
+            current.push(cost);
         }
-        if row.iter().all(|&distance| distance > allowed) {
+        if current.iter().all(|&distance| distance > allowed) {
             return None;
         }
-        before_last = std::mem::replace(&mut last, row);
+        second_last = std::mem::replace(&mut last, current);
     }
     last.last().copied().filter(|&distance| distance <= allowed)
 }

@@ -23,6 +23,8 @@ mod scratch;
 mod streaming;
 
 #[cfg(test)]
+mod streaming_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::StoreError;

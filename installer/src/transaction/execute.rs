@@ -1,29 +1,25 @@
 //! Carrying out a transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rattler_conda_types::package::FileMode;
-use rattler_conda_types::prefix_record::{PathType, PathsEntry};
-use rattler_conda_types::{PrefixRecord, RepoDataRecord};
+use rattler_conda_types::prefix_record::PathsEntry;
+use rattler_conda_types::{PackageRecord, PrefixRecord, RepoDataRecord};
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 
-use super::draft::{Draft, DraftFile, DraftPackage, Inputs, Source};
+use super::draft::{Draft, Inputs};
 use super::failpoint::failpoint;
 use super::journal::{Journal, Stage};
 use super::layout::Step;
+use super::linking::Linking;
 use super::plan::{Plan, PlannedLink, Respec};
 use super::record;
 use super::undo;
 use crate::link::{
-    Compilation, FileKind, LinkError, LinkMethod, LinkObserver, LinkOptions, LinkPackage,
-    LinkWarning, Linker, Methods, Module, PackageFile, Replacement, ScriptKind, ScriptRunner,
-    compile, copy, create_executable, create_like, dist_name, replace_text,
+    Compilation, LinkError, LinkObserver, LinkOptions, LinkPackage, LinkWarning, Linker, Module,
+    ScriptKind, ScriptRunner, compile, copy, dist_name,
 };
 use crate::prefix::{
     LockedPrefix, Prefix, Revision, append_history, edit_record, revision, write_record,
@@ -200,6 +196,7 @@ impl Run<'_> {
             respec: &transaction.respec,
             record_files: &record_files,
             compile: self.options.compile_pyc,
+            byte_code_cache: self.options.byte_code_cache.as_deref(),
         };
         let mut draft = Draft::new(&inputs, self.observer)?;
         self.check_cancelled()?;
@@ -217,7 +214,13 @@ impl Run<'_> {
         match self.change(&draft, &mut journal) {
             Ok(summary) => {
                 self.prefix.forget_created();
-                undo::finish(self.location, &journal, self.observer)?;
+                // The environment is complete; tidying up can wait for the next run if it must.
+                if let Err(error) = undo::finish(self.location, &journal) {
+                    self.observer.warning(&LinkWarning::LeftBehind {
+                        path: journal.trash().to_path_buf(),
+                        reason: error.to_string(),
+                    });
+                }
                 Ok(summary)
             }
             Err(cause) => match undo::undo(self.location, &mut journal) {
@@ -259,7 +262,7 @@ impl Run<'_> {
             let record = &package.package.record.package_record;
             self.script(ScriptKind::PostLink, record, self.location.path())?;
         }
-        let compiled = self.compile(draft)?;
+        let compiled = self.compile(draft, &linker)?;
         self.write_records(draft, journal, &linking, entries, &compiled)?;
         self.write_history()?;
         self.check_cancelled()?;
@@ -293,7 +296,7 @@ impl Run<'_> {
     fn script(
         &self,
         kind: ScriptKind,
-        record: &rattler_conda_types::PackageRecord,
+        record: &PackageRecord,
         directory: &Path,
     ) -> Result<(), LinkError> {
         if !self.options.run_scripts {
@@ -311,24 +314,26 @@ impl Run<'_> {
     }
 
     fn move_aside(&self, journal: &Journal) -> Result<(), LinkError> {
-        journal
-            .scope
-            .moved
-            .par_iter()
-            .enumerate()
-            .try_for_each(|(index, path)| {
-                self.check_cancelled()?;
-                let full = self.location.path().join(path);
-                // A person may have deleted the file, or put a directory in its place, which is
-                // theirs. Neither stops the package from going.
-                match fs::symlink_metadata(&full) {
-                    Ok(metadata) if metadata.is_dir() => return Ok(()),
-                    Ok(_) => {}
-                    Err(_) => return Ok(()),
-                }
-                failpoint("move");
-                fs::rename(&full, journal.aside(index)).map_err(LinkError::io("move aside", &full))
-            })?;
+        let scope = &journal.scope;
+        let move_one = |index: usize| {
+            self.check_cancelled()?;
+            let full = self.location.path().join(&scope.moved[index]);
+            // A person may have deleted the file, or put a directory in its place, which is
+            // theirs. Neither stops the package from going.
+            match fs::symlink_metadata(&full) {
+                Ok(metadata) if metadata.is_dir() => return Ok(()),
+                Ok(_) => {}
+                Err(_) => return Ok(()),
+            }
+            failpoint("move");
+            fs::rename(&full, journal.aside(index)).map_err(LinkError::io("move aside", &full))
+        };
+        let doors: HashSet<usize> = scope.moved_doors.iter().copied().collect();
+        (0..scope.moved.len())
+            .into_par_iter()
+            .filter(|index| !doors.contains(index))
+            .try_for_each(move_one)?;
+        scope.moved_doors.iter().copied().try_for_each(move_one)?;
         for directory in &journal.scope.emptied {
             let full = self.location.path().join(directory);
             fs::remove_dir(&full).map_err(LinkError::io("delete", &full))?;
@@ -434,7 +439,11 @@ impl Run<'_> {
     }
 
     /// The byte code that was made, with its size, by its path.
-    fn compile(&self, draft: &Draft<'_>) -> Result<HashMap<String, u64>, LinkError> {
+    fn compile(
+        &self,
+        draft: &Draft<'_>,
+        linker: &Linker,
+    ) -> Result<HashMap<String, u64>, LinkError> {
         let modules: Vec<Module> = draft
             .packages
             .iter()
@@ -443,18 +452,26 @@ impl Run<'_> {
         let Some(python) = draft.python.as_ref().filter(|_| !modules.is_empty()) else {
             return Ok(HashMap::new());
         };
-        self.observer.compile_started(modules.len());
         let prefix = self.location.path();
+        let missing: Vec<Module> = modules
+            .par_iter()
+            .filter(|module| !module.reuse(prefix, linker))
+            .cloned()
+            .collect();
+        self.observer.compile_started(missing.len());
         let interpreter = prefix.join(python.interpreter());
         let workers = rayon::current_num_threads();
         let outcome = compile(
             prefix,
             &interpreter,
             python.major,
-            &modules,
+            &missing,
             workers,
             self.cancel,
         );
+        if matches!(outcome, Compilation::Done) {
+            missing.par_iter().for_each(|module| module.keep(prefix));
+        }
         failpoint("compiled");
         let made: HashMap<String, u64> = modules
             .par_iter()
@@ -506,7 +523,7 @@ impl Run<'_> {
         draft.edits.iter().try_for_each(|edit| {
             let target = self.location.path().join(&edit.file);
             edit_record(&journal.aside(edit.aside), &target, |fields| {
-                record::apply(edit, fields)
+                record::apply(edit, fields);
             })
         })
     }
@@ -527,237 +544,5 @@ impl Run<'_> {
                 .collect::<Vec<&RepoDataRecord>>(),
         };
         append_history(self.location, &revision(&changes, self.options))
-    }
-}
-
-/// A package while it is being linked.
-struct Linking<'a> {
-    package: &'a DraftPackage<'a>,
-    draft: &'a Draft<'a>,
-    prefix: &'a Prefix,
-    linker: &'a Linker,
-    /// None when the package has no file to link.
-    methods: Option<Arc<Methods>>,
-    /// One per placeholder; packages have one, or very few.
-    replacements: Vec<Replacement>,
-    started: AtomicBool,
-    done: AtomicUsize,
-}
-
-impl<'a> Linking<'a> {
-    fn new(
-        package: &'a DraftPackage<'a>,
-        draft: &'a Draft<'a>,
-        linker: &'a Linker,
-        prefix: &'a Prefix,
-    ) -> Result<Self, LinkError> {
-        let mut replacements: Vec<Replacement> = Vec::new();
-        for (placeholder, _) in package
-            .contents
-            .files
-            .iter()
-            .filter_map(|file| file.placeholder.as_ref())
-        {
-            if !replacements
-                .iter()
-                .any(|known| known.placeholder() == placeholder)
-            {
-                replacements.push(Replacement::new(placeholder, prefix.text()));
-            }
-        }
-        let sample = package
-            .contents
-            .files
-            .iter()
-            .find(|file| file.kind == FileKind::File)
-            .map(|file| package.package.source_dir.join(&file.path));
-        let methods = match &sample {
-            Some(sample) => match linker.methods(sample) {
-                Ok(methods) => Some(methods),
-                // Linking that file will say what is wrong with it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(LinkError::io("look at", sample)(error)),
-            },
-            None => None,
-        };
-        Ok(Self {
-            package,
-            draft,
-            prefix,
-            linker,
-            methods,
-            replacements,
-            started: AtomicBool::new(false),
-            done: AtomicUsize::new(0),
-        })
-    }
-
-    fn best(&self) -> LinkMethod {
-        self.methods.as_ref().map_or(LinkMethod::Copy, |methods| {
-            methods.best(self.linker.order())
-        })
-    }
-
-    /// Makes one file and says what its record should.
-    fn file(&self, file: &DraftFile) -> Result<PathsEntry, LinkError> {
-        let target = self.prefix.path().join(&file.location);
-        let mut entry = match file.source {
-            Source::File(index) => {
-                self.package_file(&self.package.contents.files[index], &file.location, &target)?
-            }
-            Source::EntryPoint(index) => self.entry_point(index, &file.location, &target)?,
-        };
-        entry.original_path = file.original.as_ref().map(PathBuf::from);
-        Ok(entry)
-    }
-
-    /// The record of a link that was made with the directories.
-    fn entry_of_door(&self, file: &DraftFile) -> PathsEntry {
-        let mut entry = record::entry(&file.location, PathType::SoftLink);
-        if let Source::File(index) = file.source {
-            let source = &self.package.contents.files[index];
-            entry.sha256 = source.sha256.map(Into::into);
-            entry.size_in_bytes = source.size;
-        }
-        entry.original_path = file.original.as_ref().map(PathBuf::from);
-        entry
-    }
-
-    fn package_file(
-        &self,
-        source: &PackageFile,
-        location: &str,
-        target: &Path,
-    ) -> Result<PathsEntry, LinkError> {
-        let mut entry = record::entry(location, PathType::HardLink);
-        entry.no_link = source.no_link;
-        entry.sha256 = source.sha256.map(Into::into);
-        entry.size_in_bytes = source.size;
-        let path = self.package.package.source_dir.join(&source.path);
-        match (source.kind, &source.placeholder) {
-            (FileKind::Directory, _) => {
-                // Made with all the others.
-                entry.path_type = PathType::Directory;
-            }
-            (FileKind::SoftLink, _) => {
-                copy(&path, target).map_err(|error| self.failed("link", source, target, error))?;
-                entry.path_type = PathType::SoftLink;
-            }
-            (FileKind::File, Some((placeholder, mode))) => {
-                self.patched(source, &path, target, (placeholder, *mode), &mut entry)?;
-            }
-            (FileKind::File, None) => {
-                let method = self
-                    .plain(source.no_link, &path, target)
-                    .map_err(|error| self.failed("link", source, target, error))?;
-                if method == LinkMethod::SoftLink {
-                    entry.path_type = PathType::SoftLink;
-                }
-                entry.sha256_in_prefix = entry.sha256;
-            }
-        }
-        Ok(entry)
-    }
-
-    fn plain(&self, no_link: bool, path: &Path, target: &Path) -> io::Result<LinkMethod> {
-        match &self.methods {
-            Some(methods) if !no_link => methods.link(self.linker.order(), path, target),
-            _ => copy(path, target).map(|()| LinkMethod::Copy),
-        }
-    }
-
-    /// Writes a file with the prefix in it. Always a fresh inode: the store is never touched.
-    fn patched(
-        &self,
-        source: &PackageFile,
-        path: &Path,
-        target: &Path,
-        (placeholder, mode): (&str, FileMode),
-        entry: &mut PathsEntry,
-    ) -> Result<(), LinkError> {
-        let failed = |error| self.failed("read", source, path, error);
-        let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        if metadata.is_symlink() {
-            // There is nothing to patch in a link.
-            copy(path, target).map_err(|error| self.failed("link", source, target, error))?;
-            entry.path_type = PathType::SoftLink;
-            return Ok(());
-        }
-        let mut data = fs::read(path).map_err(failed)?;
-        let replacement = self
-            .replacements
-            .iter()
-            .find(|replacement| replacement.placeholder() == placeholder)
-            .expect("there is a replacement for every placeholder of the package");
-        match mode {
-            FileMode::Text => {
-                if let std::borrow::Cow::Owned(changed) = replace_text(&data, replacement) {
-                    data = changed;
-                }
-            }
-            FileMode::Binary => {
-                replacement
-                    .binary(&mut data)
-                    .map_err(|_| LinkError::PrefixTooLong {
-                        package: self.package.name.clone(),
-                        path: PathBuf::from(&source.path),
-                        available: placeholder.len(),
-                        needed: self.prefix.text().len(),
-                    })?;
-            }
-        }
-        create_like(target, &metadata)
-            .and_then(|mut file| file.write_all(&data))
-            .map_err(LinkError::io("write", target))?;
-        entry.sha256_in_prefix = Some(Sha256::digest(&data));
-        entry.size_in_bytes = Some(data.len() as u64);
-        entry.file_mode = Some(mode);
-        entry.prefix_placeholder = Some(placeholder.to_owned());
-        Ok(())
-    }
-
-    fn entry_point(
-        &self,
-        index: usize,
-        location: &str,
-        target: &Path,
-    ) -> Result<PathsEntry, LinkError> {
-        let entry_point = &self.package.contents.entry_points[index];
-        let Some(python) = &self.draft.python else {
-            return Err(LinkError::NoPython {
-                package: self.package.name.clone(),
-            });
-        };
-        let script = python.entry_point_script(self.prefix.text(), entry_point);
-        create_executable(target)
-            .and_then(|mut file| file.write_all(script.as_bytes()))
-            .map_err(LinkError::io("write", target))?;
-        let mut entry = record::entry(location, PathType::UnixPythonEntryPoint);
-        entry.sha256_in_prefix = Some(Sha256::digest(script.as_bytes()));
-        entry.size_in_bytes = Some(script.len() as u64);
-        Ok(entry)
-    }
-
-    /// A file that the package lists and does not have is the package's fault, not the disk's.
-    fn failed(
-        &self,
-        action: &'static str,
-        source: &PackageFile,
-        path: &Path,
-        error: io::Error,
-    ) -> LinkError {
-        let missing = error.kind() == io::ErrorKind::NotFound
-            && fs::symlink_metadata(self.package.package.source_dir.join(&source.path)).is_err();
-        if missing {
-            return LinkError::MissingFile {
-                package: self.package.name.clone(),
-                path: PathBuf::from(&source.path),
-            };
-        }
-        LinkError::Io {
-            action,
-            path: path.to_path_buf(),
-            source: error,
-        }
     }
 }

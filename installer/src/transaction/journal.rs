@@ -44,6 +44,9 @@ pub(super) struct Scope {
     pub(super) history: Option<u64>,
     /// Files that go aside. The one at index `i` becomes `i` in the trash.
     pub(super) moved: Vec<String>,
+    /// Which of them other moved files are reached through (links to directories), deepest first.
+    /// They go last and come back first.
+    pub(super) moved_doors: Vec<usize>,
     /// Directories that are empty once the files are aside, where files are to be, deepest first.
     pub(super) emptied: Vec<String>,
     /// Directories to be made, outermost first.

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::draft::{DraftFile, DraftPackage, MovedFiles, Source};
+use super::draft::{DraftFile, DraftPackage, Source};
+use super::removal::MovedFiles;
 use crate::link::{FileKind, LinkError, LinkObserver, LinkWarning, normalise};
 use crate::prefix::Prefix;
 
@@ -323,7 +324,9 @@ impl<'a> Layout<'a> {
                     return Ok(false);
                 }
                 directories.push(inner);
-            } else if path.ends_with("__pycache__") && inner.ends_with(".pyc") {
+            } else if path.ends_with("__pycache__")
+                && entry.path().extension().is_some_and(|e| e == "pyc")
+            {
                 byte_code.push(inner);
             } else if !self.moved.set.contains(&inner) {
                 return Ok(false);

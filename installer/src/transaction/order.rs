@@ -160,7 +160,7 @@ mod tests {
         ]);
         assert_eq!(
             order,
-            ["openssl", "python", "self", "setuptools", "pip", "app"].map(str::to_owned)
+            ["openssl", "self", "python", "setuptools", "pip", "app"].map(str::to_owned)
         );
     }
 }

@@ -1,5 +1,6 @@
 //! Taking a transaction back, and finishing what is left of a complete one.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 
 use super::failpoint::failpoint;
 use super::journal::{JOURNAL, Journal, Stage};
-use crate::link::{LinkError, LinkObserver, LinkWarning};
+use crate::link::LinkError;
 use crate::prefix::Prefix;
 
 /// What was found and repaired when a prefix was locked.
@@ -30,7 +31,7 @@ pub(crate) fn recover(prefix: &Prefix) -> Result<Recovery, LinkError> {
         return Ok(Recovery::Nothing);
     };
     if journal.stage() == Stage::Committed {
-        finish(prefix, &journal, &())?;
+        finish(prefix, &journal)?;
         return Ok(Recovery::Finished);
     }
     undo(prefix, &mut journal)
@@ -65,8 +66,14 @@ pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, L
         let path = prefix.path().join(directory);
         fs::create_dir_all(&path).map_err(LinkError::io("create directory", &path))?;
     }
-    for (index, path) in journal.scope.moved.iter().enumerate().rev() {
-        let (aside, home) = (journal.aside(index), prefix.path().join(path));
+    let scope = &journal.scope;
+    let doors: HashSet<usize> = scope.moved_doors.iter().copied().collect();
+    let others = (0..scope.moved.len()).filter(|index| !doors.contains(index));
+    for index in scope.moved_doors.iter().copied().rev().chain(others) {
+        let (aside, home) = (
+            journal.aside(index),
+            prefix.path().join(&scope.moved[index]),
+        );
         match fs::rename(&aside, &home) {
             Ok(()) => failpoint("undo-move"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -92,21 +99,11 @@ pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, L
     Ok(Recovery::Undone)
 }
 
-/// Deletes what the committed transaction put aside. Failing to is not failing the transaction,
-/// but then the journal stays and the next run tries again.
-pub(super) fn finish(
-    prefix: &Prefix,
-    journal: &Journal,
-    observer: &dyn LinkObserver,
-) -> Result<(), LinkError> {
+/// Deletes what the committed transaction put aside. When that fails the journal stays, and the
+/// next run tries again.
+pub(super) fn finish(prefix: &Prefix, journal: &Journal) -> Result<(), LinkError> {
     failpoint("committed");
-    if let Err(error) = remove_tree(journal.trash()) {
-        observer.warning(&LinkWarning::LeftBehind {
-            path: journal.trash().to_path_buf(),
-            reason: std::error::Error::source(&error).map_or_else(String::new, ToString::to_string),
-        });
-        return Ok(());
-    }
+    remove_tree(journal.trash())?;
     failpoint("trash-deleted");
     for directory in &journal.scope.swept {
         // Not being empty is the usual reason for staying.

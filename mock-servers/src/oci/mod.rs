@@ -1,6 +1,7 @@
 //! A registry that speaks the OCI distribution protocol, version 2.
 
 mod auth;
+mod builder;
 mod publish;
 mod route;
 mod server;
@@ -8,8 +9,9 @@ mod store;
 mod uploads;
 
 pub use auth::{BearerAuth, OciAuth};
+pub use builder::OciServerBuilder;
 pub use publish::{PublishError, Published};
-pub use server::{OciServer, OciServerBuilder};
+pub use server::OciServer;
 
 use http::{HeaderName, StatusCode};
 use serde_json::json;

@@ -104,6 +104,7 @@ pub(crate) fn sha256_hex(digest: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_may_hold_the_words_of_the_api() {
@@ -147,5 +148,14 @@ mod tests {
     fn tags_keep_to_their_grammar() {
         assert!(is_tag("1.0__p__3-h_0"));
         assert!(!is_tag("1.0+3") && !is_tag("-a") && !is_tag("") && !is_tag(&"a".repeat(129)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_survived(path in "/v2/[a-z_./:-]{0,30}(/blobs/|/manifests/|/tags/list)?.{0,9}") {
+            if let Some(route) = Route::of(&path) {
+                prop_assert!(path.contains(route.repository().unwrap_or("/v2")));
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::auth::{Gate, OciAuth};
+use super::builder::{OciServerBuilder, Options};
 use super::publish::{self, PublishError, Published};
 use super::route::{self, Route};
 use super::store::{self, Manifest, Store};
@@ -41,11 +42,31 @@ impl OciServer {
     }
 
     pub fn builder() -> OciServerBuilder {
-        OciServerBuilder {
-            auth: OciAuth::None,
-            options: Options::default(),
-            behaviour: Behaviour::default(),
-        }
+        OciServerBuilder::new()
+    }
+
+    pub(super) async fn start_with(
+        auth: OciAuth,
+        options: Options,
+        behaviour: Behaviour,
+    ) -> io::Result<Self> {
+        let mut registry = None;
+        let server = Server::start(behaviour, |address| {
+            let base = format!("http://{address}/");
+            let made = Arc::new(Registry {
+                gate: Gate::new(auth, &base),
+                base,
+                options,
+                store: Store::default(),
+                uploads: Uploads::default(),
+                redirect: Mutex::default(),
+            });
+            registry = Some(Arc::clone(&made));
+            RegistryHandler(made)
+        })
+        .await?;
+        let registry = registry.expect("the server was started, so its handler was made");
+        Ok(Self { server, registry })
     }
 
     /// `127.0.0.1:PORT`, as it stands in a reference.
@@ -112,111 +133,6 @@ impl Deref for OciServer {
 
     fn deref(&self) -> &Server {
         &self.server
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent switches, each set by its name"
-)]
-struct Options {
-    referrers: bool,
-    without_single_post: bool,
-    without_mount: bool,
-    absolute_locations: bool,
-    drop_cut_sessions: bool,
-    max_chunk: Option<usize>,
-    max_tags: Option<usize>,
-}
-
-/// Options of an [`OciServer`].
-#[derive(Debug)]
-pub struct OciServerBuilder {
-    auth: OciAuth,
-    options: Options,
-    behaviour: Behaviour,
-}
-
-impl OciServerBuilder {
-    #[must_use]
-    pub fn auth(self, auth: OciAuth) -> Self {
-        Self { auth, ..self }
-    }
-
-    /// Offers the referrers API; otherwise it is 404, and clients keep an index by tag.
-    #[must_use]
-    pub fn referrers(mut self) -> Self {
-        self.options.referrers = true;
-        self
-    }
-
-    /// Answers `POST ?digest=` with a session instead of taking the blob.
-    #[must_use]
-    pub fn without_single_post(mut self) -> Self {
-        self.options.without_single_post = true;
-        self
-    }
-
-    /// Answers a mount with a session.
-    #[must_use]
-    pub fn without_mount(mut self) -> Self {
-        self.options.without_mount = true;
-        self
-    }
-
-    /// Gives locations with scheme and host.
-    #[must_use]
-    pub fn absolute_locations(mut self) -> Self {
-        self.options.absolute_locations = true;
-        self
-    }
-
-    /// A chunk that breaks off ends its session, instead of leaving the bytes that arrived.
-    #[must_use]
-    pub fn drop_cut_sessions(mut self) -> Self {
-        self.options.drop_cut_sessions = true;
-        self
-    }
-
-    /// Refuses larger chunks with 416, as ghcr does above 4 MiB.
-    #[must_use]
-    pub fn max_chunk(mut self, bytes: usize) -> Self {
-        self.options.max_chunk = Some(bytes);
-        self
-    }
-
-    /// The most tags in one answer, whatever `n` asks for.
-    #[must_use]
-    pub fn max_tags(mut self, tags: usize) -> Self {
-        self.options.max_tags = Some(tags.max(1));
-        self
-    }
-
-    #[must_use]
-    pub fn behaviour(self, behaviour: Behaviour) -> Self {
-        Self { behaviour, ..self }
-    }
-
-    /// Starts the server. The only errors are those of binding a port.
-    pub async fn start(self) -> io::Result<OciServer> {
-        let mut registry = None;
-        let server = Server::start(self.behaviour, |address| {
-            let base = format!("http://{address}/");
-            let made = Arc::new(Registry {
-                gate: Gate::new(self.auth, &base),
-                base,
-                options: self.options,
-                store: Store::default(),
-                uploads: Uploads::default(),
-                redirect: Mutex::default(),
-            });
-            registry = Some(Arc::clone(&made));
-            RegistryHandler(made)
-        })
-        .await?;
-        let registry = registry.expect("the server was started, so its handler was made");
-        Ok(OciServer { server, registry })
     }
 }
 

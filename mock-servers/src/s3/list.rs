@@ -65,7 +65,8 @@ pub(crate) fn list(request: &Request, bucket: &str, site: &Site) -> Result<Reply
             continue;
         }
         if count == max_keys.min(MAX_KEYS) {
-            truncated = true;
+            // With `max-keys=0` there is no entry to go on from, and S3 says that this is all.
+            truncated = count > 0;
             break;
         }
         count += 1;

@@ -87,6 +87,7 @@ pub(crate) fn error(status: StatusCode, code: &str, message: &str, resource: &st
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn elements_are_found_and_unescaped() {
@@ -99,5 +100,15 @@ mod tests {
         assert_eq!(text(xml, "Missing"), None);
         assert!(contents("<Part>", "Part").is_empty());
         assert_eq!(element("K", "a<&>\""), "<K>a&lt;&amp;&gt;&quot;</K>");
+    }
+
+    proptest! {
+        #[test]
+        fn texts_come_back_and_any_document_is_survived(content in ".{0,40}", name in "[A-Z]{1,3}") {
+            let document = element(&name, &content);
+            prop_assert_eq!(text(&document, &name), Some(content.trim().to_owned()));
+            contents(&content, &name);
+            text(&format!("<{name}{content}</{name}>"), &name);
+        }
     }
 }

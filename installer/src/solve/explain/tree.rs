@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rattler_conda_types::PackageName;
+use rattler_conda_types::{EqualityOperator, PackageName, VersionSpec};
 use resolvo::{NameId, SolvableId, VersionSetId};
 
 use super::graph::{Graph, Leaf, Node};
@@ -89,6 +89,9 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
             }
             continue;
         }
+        if is_missing && let Some(note) = exact_version_note(graph, spec) {
+            notes.push(note);
+        }
         if is_missing && package.candidates.is_empty() && package.unreadable.is_empty() {
             let similar = suggestions(request, name);
             if told.insert(name) && !similar.is_empty() {
@@ -123,6 +126,33 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
     }
     notes.truncate(MAX_CLASHES);
     notes
+}
+
+/// `python 3.12` is that very version, which surprises people.
+fn exact_version_note(graph: &Graph<'_>, spec: VersionSetId) -> Option<String> {
+    let Spec(bounds) = graph.provider.pool.resolve_version_set(spec);
+    let Some(VersionSpec::Exact(EqualityOperator::Equals, exact)) = &bounds.version else {
+        return None;
+    };
+    let id = graph.spec_name(spec);
+    let package = graph.provider.package(id);
+    let versions = package
+        .candidates
+        .iter()
+        .map(|&it| graph.provider.candidate(it).version());
+    let like_it: Vec<_> = versions
+        .filter(|version| version.starts_with(exact))
+        .collect();
+    // Where the version itself is there, something else is missing.
+    if like_it.contains(&exact) {
+        return None;
+    }
+    let longer = like_it.into_iter().max()?;
+    let name = graph.provider.name(id);
+    let spec = spec_text(graph, spec);
+    Some(format!(
+        "`{spec}` is one version; `{name} {exact}.*` would allow {longer}"
+    ))
 }
 
 /// `numpy >=2`; only the name when the spec is nothing more.
@@ -292,21 +322,30 @@ impl Writer<'_, '_> {
         format!("{name} {}", self.version_range(id, &solvables))
     }
 
+    /// The oldest and the newest version, and how many different ones there are.
+    fn span(&self, solvables: &[SolvableId]) -> (String, String, usize) {
+        let versions: BTreeMap<u32, &SolvableId> = solvables
+            .iter()
+            .map(|it| (self.graph.provider.candidate(*it).version_rank, it))
+            .collect();
+        let show = |it: Option<(&u32, &&SolvableId)>| {
+            it.map(|(_, it)| self.graph.provider.candidate(**it).version().to_string())
+                .unwrap_or_default()
+        };
+        (
+            show(versions.first_key_value()),
+            show(versions.last_key_value()),
+            versions.len(),
+        )
+    }
+
     fn version_range(&self, name: NameId, solvables: &[SolvableId]) -> String {
         let provider = self.graph.provider;
-        let versions: BTreeMap<u32, String> = solvables
-            .iter()
-            .map(|&it| provider.candidate(it))
-            .map(|candidate| (candidate.version_rank, candidate.version().to_string()))
-            .collect();
-        let (Some((&rank, oldest)), Some((_, newest))) =
-            (versions.first_key_value(), versions.last_key_value())
-        else {
-            return String::new();
-        };
-        match (versions.len(), solvables) {
+        let (oldest, newest, count) = self.span(solvables);
+        match (count, solvables) {
             (1, &[one]) => {
                 // One build of several is named by its build string.
+                let rank = provider.candidate(one).version_rank;
                 let all = &provider.package(name).candidates;
                 let builds = all
                     .iter()
@@ -316,10 +355,10 @@ impl Writer<'_, '_> {
                     Some(record) if builds > 1 => {
                         format!("{oldest} {}", record.package_record.build)
                     }
-                    _ => oldest.clone(),
+                    _ => oldest,
                 }
             }
-            (1, _) => oldest.clone(),
+            (0 | 1, _) => oldest,
             (2, _) => format!("{oldest} and {newest}"),
             (count, _) => format!("{oldest} to {newest} ({count} versions)"),
         }
@@ -331,19 +370,28 @@ impl Writer<'_, '_> {
             return String::new();
         };
         let name = self.graph.provider.name(self.graph.spec_name(first));
-        let mut all: Vec<_> = specs.iter().map(|&spec| bounds(self.graph, spec)).collect();
-        all.sort_by(|a, b| natural(a).cmp(&natural(b)));
-        all.dedup();
-        match all.as_slice() {
-            [one] if one == "*" => name.to_owned(),
-            [first, .., last] if all.len() > MAX_ALTERNATIVES => {
-                format!(
-                    "{name} {first} or ... or {last} ({} different bounds)",
-                    all.len()
-                )
+        let (bounds, count) = self.bounds(specs);
+        match (bounds.as_str(), count) {
+            ("*", _) => name.to_owned(),
+            (bounds, count) if count > MAX_ALTERNATIVES => {
+                format!("{name} {bounds} ({count} different bounds)")
             }
-            all => format!("{name} {}", all.join(" or ")),
+            (bounds, _) => format!("{name} {bounds}"),
         }
+    }
+
+    /// The same without the name, and how many there are.
+    fn bounds(&self, specs: &BTreeSet<VersionSetId>) -> (String, usize) {
+        let mut all: Vec<_> = specs.iter().map(|&spec| bounds(self.graph, spec)).collect();
+        all.sort_by_key(|bounds| natural(bounds));
+        all.dedup();
+        let text = match all.as_slice() {
+            [first, .., last] if all.len() > MAX_ALTERNATIVES => {
+                format!("{first} or ... or {last}")
+            }
+            all => all.join(" or "),
+        };
+        (text, all.len())
     }
 
     /// Why there is no candidate for a spec, after a name or in brackets.
@@ -357,65 +405,70 @@ impl Writer<'_, '_> {
                 all => format!("this machine has {name} {}", self.version_range(id, all)),
             };
         }
+        if let Some(builds) = self.other_builds(spec) {
+            return format!("the channels have it in other builds: {builds}");
+        }
         match package.candidates.as_slice() {
             [] if !package.unreadable.is_empty() => package.unreadable.join("; "),
             [] => "no channel has it".to_owned(),
-            all => format!(
-                "the channels have only {name} {}",
-                self.version_range(id, all)
-            ),
+            all => match self.span(all) {
+                (oldest, newest, count) if count > 2 => {
+                    format!("none of the channels' {count} versions fits, {oldest} to {newest}")
+                }
+                _ => format!(
+                    "the channels have only {name} {}",
+                    self.version_range(id, all)
+                ),
+            },
         }
+    }
+
+    /// The builds of the version that a spec asks for, where only its build is missing.
+    fn other_builds(&self, spec: VersionSetId) -> Option<String> {
+        let provider = self.graph.provider;
+        let Spec(bounds) = provider.pool.resolve_version_set(spec);
+        bounds.build.as_ref()?;
+        let package = provider.package(self.graph.spec_name(spec));
+        let builds: BTreeSet<_> = package
+            .candidates
+            .iter()
+            .map(|&it| provider.candidate(it))
+            .filter(|it| {
+                bounds
+                    .version
+                    .as_ref()
+                    .is_none_or(|version| version.matches(it.version()))
+            })
+            .filter_map(|it| Some(it.record()?.package_record.build.to_string()))
+            .collect();
+        let builds: Vec<_> = builds.into_iter().collect();
+        (!builds.is_empty()).then(|| join(&builds))
     }
 
     /// The names of which two candidates are wanted, or one that is forbidden: by whom, and what.
     fn clashes(&self) -> Vec<Reason> {
-        let forbidden = self.graph.nodes.iter().flat_map(|node| {
-            node.constrains
-                .iter()
-                .map(|&spec| self.graph.spec_name(spec))
-        });
-        let mut names: BTreeSet<_> = self.graph.clashes.iter().copied().collect();
-        names.extend(forbidden);
+        let constrains = self.graph.nodes.iter().flat_map(|node| &node.constrains);
+        let mut names: BTreeSet<_> = constrains.map(|&spec| self.graph.spec_name(spec)).collect();
+        names.extend(&self.graph.clashes);
         let mut reasons = Vec::new();
         for name in names {
-            // Who wants it → what they want.
-            let mut wanted: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
-            for (index, node) in self.graph.nodes.iter().enumerate() {
-                let who = |spec_is_pin: bool| match self.graph.name_of(index) {
-                    Some(name) => format!("for {}", self.graph.provider.name(name)),
-                    None if spec_is_pin => "pinned".to_owned(),
-                    None => "asked for".to_owned(),
-                };
-                for &spec in node.requires.keys() {
-                    if self.graph.spec_name(spec) == name {
-                        wanted.entry(who(false)).or_default().insert(spec);
-                    }
-                }
-                for &spec in &node.constrains {
-                    if self.graph.spec_name(spec) == name {
-                        wanted.entry(who(true)).or_default().insert(spec);
-                    }
-                }
-            }
-            // What the machine offers is required by nobody in particular.
             let text = self.graph.provider.name(name);
             if is_virtual(text) {
-                wanted.remove("asked for");
                 let all = &self.graph.provider.package(name).candidates;
                 let offered = format!("this machine has {text} {}", self.version_range(name, all));
                 reasons.push(Reason::new(offered, Vec::new()));
                 continue;
             }
+            let wanted = self.wanted(name);
             let different: BTreeSet<_> = wanted.values().flatten().collect();
             if different.len() < 2 {
                 continue;
             }
             let parts: Vec<_> = wanted
                 .iter()
-                .map(|(who, specs)| {
-                    let specs = self.alternatives(specs);
-                    let bounds = specs.strip_prefix(text).unwrap_or(&specs).trim();
-                    format!("{} ({who})", if bounds.is_empty() { "any" } else { bounds })
+                .map(|(who, specs)| match self.bounds(specs).0.as_str() {
+                    "*" => format!("any ({who})"),
+                    bounds => format!("{bounds} ({who})"),
                 })
                 .collect();
             let text = format!("{text} would have to be {} at once", join(&parts));
@@ -423,6 +476,25 @@ impl Writer<'_, '_> {
         }
         reasons.truncate(MAX_CLASHES);
         reasons
+    }
+
+    /// Who wants anything of a name → what they want.
+    fn wanted(&self, name: NameId) -> BTreeMap<String, BTreeSet<VersionSetId>> {
+        let mut wanted: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
+        for (index, node) in self.graph.nodes.iter().enumerate() {
+            let who = |at_root: &str| match self.graph.name_of(index) {
+                Some(name) => format!("for {}", self.graph.provider.name(name)),
+                None => at_root.to_owned(),
+            };
+            let requires = node.requires.keys().map(|spec| (spec, "asked for"));
+            let constrains = node.constrains.iter().map(|spec| (spec, "pinned"));
+            for (&spec, at_root) in requires.chain(constrains) {
+                if self.graph.spec_name(spec) == name {
+                    wanted.entry(who(at_root)).or_default().insert(spec);
+                }
+            }
+        }
+        wanted
     }
 }
 

@@ -3,14 +3,23 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use rattler_conda_types::{MatchSpec, Matches, ParseStrictness, RepoDataRecord};
+use rattler_conda_types::{
+    GenericVirtualPackage, MatchSpec, Matches, ParseStrictness, RepoDataRecord,
+};
 
-use super::language::{channel, names};
-use crate::solve::{SolveError, SolveRequest, UpdatePolicy, solve};
+use super::language::{channel, names, virtual_packages};
+use crate::solve::{Orphans, SolveError, SolveRequest, UpdatePolicy, solve};
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const VERSIONS: [&str; 3] = ["1", "2", "3"];
 const BOUNDS: [&str; 7] = ["", " 1", " 2", " 3", " >=2", " <3", " 1|3"];
+
+/// What the machine has: this, in version 2.
+const MACHINE: &str = "__machine";
+/// A dependency that rules out its record.
+const UNREADABLE: &str = "a [b";
+/// Records with this timestamp are too new, the others have none.
+const TOO_NEW: &str = "@ timestamp=1700000000000";
 
 #[derive(Debug, Clone)]
 struct Problem {
@@ -21,8 +30,8 @@ struct Problem {
 
 fn spec() -> impl Strategy<Value = String> {
     let bounds = proptest::sample::select(BOUNDS.to_vec());
-    (proptest::sample::select(NAMES.to_vec()), bounds)
-        .prop_map(|(name, bounds)| format!("{name}{bounds}"))
+    let names = NAMES.into_iter().chain([MACHINE]).collect::<Vec<_>>();
+    (proptest::sample::select(names), bounds).prop_map(|(name, bounds)| format!("{name}{bounds}"))
 }
 
 fn problem() -> impl Strategy<Value = Problem> {
@@ -30,6 +39,7 @@ fn problem() -> impl Strategy<Value = Problem> {
         any::<prop::sample::Index>(),
         any::<prop::sample::Index>(),
         0..2_u8,
+        0..12_u8,
         prop::collection::vec(spec(), 0..3),
         prop::collection::vec(spec(), 0..2),
     );
@@ -41,14 +51,15 @@ fn problem() -> impl Strategy<Value = Problem> {
     )
         .prop_map(|(records, specs, pins)| {
             let mut lines = BTreeMap::new();
-            for (name, version, build, depends, constrains) in records {
+            for (name, version, build, oddity, mut depends, constrains) in records {
                 let (name, version) = (name.get(&NAMES), version.get(&VERSIONS));
                 let head = format!("{name} {version} h{build} {build}");
-                let line = format!(
-                    "{head} : {} ; {}",
-                    depends.join(", "),
-                    constrains.join(", ")
-                );
+                if oddity == 1 {
+                    depends.push(UNREADABLE.to_owned());
+                }
+                let extra = if oddity == 0 { TOO_NEW } else { "" };
+                let (depends, constrains) = (depends.join(", "), constrains.join(", "));
+                let line = format!("{head} : {depends} ; {constrains} {extra}");
                 lines.insert(head, line);
             }
             let lines: Vec<_> = lines.into_values().collect();
@@ -64,12 +75,19 @@ fn parse(text: &str) -> MatchSpec {
     MatchSpec::from_str(text, ParseStrictness::Lenient).unwrap()
 }
 
+fn machine() -> GenericVirtualPackage {
+    virtual_packages(&["__machine=2=0"]).remove(0)
+}
+
 fn has(records: &[&RepoDataRecord], spec: &MatchSpec) -> bool {
-    records.iter().any(|record| spec.matches(*record))
+    spec.matches(&machine()) || records.iter().any(|record| spec.matches(*record))
 }
 
 /// Whether nothing of the name is there but what the spec matches.
 fn allows(records: &[&RepoDataRecord], spec: &MatchSpec) -> bool {
+    if spec.name.matches(&machine().name) {
+        return spec.matches(&machine());
+    }
     records
         .iter()
         .filter(|record| spec.name.matches(&record.package_record.name))
@@ -82,6 +100,9 @@ fn is_valid(records: &[&RepoDataRecord], specs: &[MatchSpec], pins: &[MatchSpec]
         && pins.iter().all(|spec| allows(records, spec))
         && records.iter().all(|record| {
             let record = &record.package_record;
+            if record.timestamp.is_some() || record.depends.iter().any(|it| it == UNREADABLE) {
+                return false;
+            }
             record.depends.iter().all(|spec| has(records, &parse(spec)))
                 && record
                     .constrains
@@ -132,6 +153,8 @@ fn request(problem: &Problem) -> SolveRequest {
         channels: vec![channel("alpha", &problem.lines)],
         specs: problem.specs.iter().map(|spec| parse(spec)).collect(),
         pins: problem.pins.iter().map(|spec| parse(spec)).collect(),
+        virtual_packages: vec![machine()],
+        exclude_newer: Some("2020-01-01T00:00:00Z".parse().unwrap()),
         ..SolveRequest::default()
     }
 }
@@ -203,6 +226,44 @@ proptest! {
             let updated = solve(&request).unwrap();
             let records: Vec<_> = updated.records.iter().collect();
             prop_assert!(is_valid(&records, &request.specs, &request.pins));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// What is installed is no more than a preference, whatever it is.
+    #[test]
+    fn installed_records_never_stand_in_the_way(
+        installed in problem(), problem in problem(), drop_orphans in any::<bool>(), update in 0_usize..3
+    ) {
+        let mut request = request(&problem);
+        // What is installed may be anything, valid or not.
+        let other = self::request(&installed);
+        for name in NAMES {
+            let records = other.channels[0].indexes[0].records(&name.parse().unwrap()).unwrap();
+            request.installed.extend(records.into_iter().next());
+        }
+        request.orphans = if drop_orphans { Orphans::Drop } else { Orphans::Keep };
+        request.update = [
+            UpdatePolicy::KeepInstalled, UpdatePolicy::UpdateNamed, UpdatePolicy::UpdateAll,
+        ][update];
+        let without = SolveRequest { installed: Vec::new(), ..request.clone() };
+        match solve(&request) {
+            Ok(solution) => {
+                // A record that is installed already is not too new.
+                let mut records = solution.records.clone();
+                for record in &mut records {
+                    record.package_record.timestamp = None;
+                }
+                let records: Vec<_> = records.iter().collect();
+                prop_assert!(
+                    is_valid(&records, &request.specs, &request.pins),
+                    "{:?}", names(&solution)
+                );
+            }
+            Err(error) => prop_assert!(solve(&without).is_err(), "{}", error),
         }
     }
 }

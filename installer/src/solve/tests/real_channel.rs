@@ -118,7 +118,7 @@ fn what_is_unsatisfiable_is_explained_on_one_screen_with_the_specs_in_conflict()
                     assert!(error.to_string().contains(name), "{error}");
                 }
             }
-            SolveError::UnknownPackage { packages, .. } => {
+            SolveError::UnknownPackage { packages } => {
                 for package in packages {
                     assert!(specs.contains(&package.spec.as_str()), "{error}");
                 }

@@ -1,6 +1,7 @@
 //! One test for each rule.
 
 use std::{
+    fmt::Write as _,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -308,6 +309,11 @@ fn a_channel_in_a_spec_goes_before_priority() {
         failed(&request).to_string(),
         "the spec `third::a` asks for the channel third, which is not one of the channels"
     );
+    let request = two_channels(&["first::c"], ChannelPriority::Strict);
+    assert_eq!(
+        failed(&request).to_string(),
+        "c is not in the channel first; did you mean second::c?"
+    );
 }
 
 // The machine ----------------------------------------------------------------------------------
@@ -461,7 +467,7 @@ fn unknown_names_come_with_suggestions() {
         error.to_string(),
         "nunpy is not in the channel alpha; did you mean numpy?\nqqq is not in the channel alpha"
     );
-    let SolveError::UnknownPackage { packages, .. } = error else {
+    let SolveError::UnknownPackage { packages } = error else {
         panic!()
     };
     assert_eq!(packages[0].suggestions, ["numpy"]);
@@ -505,13 +511,14 @@ fn a_ladder_of_versions_is_one_line() {
     let mut lines = String::from("python 3.12.0\n");
     for minor in 1..=30 {
         for python in 5..=9 {
-            lines += &format!(
-                "tool 1.{minor} py3{python} : python >=3.{python},<3.{}.0a0, lib >={minor}\n",
+            let _ = writeln!(
+                lines,
+                "tool 1.{minor} py3{python} : python >=3.{python},<3.{}.0a0, lib >={minor}",
                 python + 1
             );
         }
-        lines += &format!("lib {minor} : python <3.11\n");
-        lines += &format!("python 3.{}.0\n", 5 + minor % 5);
+        let _ = writeln!(lines, "lib {minor} : python <3.11");
+        let _ = writeln!(lines, "python 3.{}.0", 5 + minor % 5);
     }
     let (conflicting, text) = explanation(&request(&lines, &["python 3.12.*", "tool"]));
     assert_eq!(conflicting, ["python 3.12.*", "tool"]);
@@ -527,15 +534,16 @@ fn deep_chains_are_cut_to_a_screen() {
     let mut lines = String::from("z 1\n z 2\n y 1 : z 1\n");
     for depth in 0..40 {
         for version in 1..=3 {
-            lines += &format!(
-                "p{depth} {version} : p{} >={version}, q{depth}\n",
+            let _ = writeln!(
+                lines,
+                "p{depth} {version} : p{} >={version}, q{depth}",
                 depth + 1
             );
         }
-        lines += &format!("q{depth} 1 : y\n");
+        let _ = writeln!(lines, "q{depth} 1 : y");
     }
     for version in 1..=3 {
-        lines += &format!("p40 {version} : z 2, y\n");
+        let _ = writeln!(lines, "p40 {version} : z 2, y");
     }
     let (conflicting, text) = explanation(&request(&lines, &["p0"]));
     assert_eq!(conflicting, ["p0"]);
@@ -549,6 +557,41 @@ fn dependencies_in_a_circle_end_the_explanation() {
     let (conflicting, text) = explanation(&request(lines, &["a"]));
     assert_eq!(conflicting, ["a"]);
     assert!(text.contains("the channels have only c 1"), "{text}");
+}
+
+#[test]
+fn an_exact_version_that_is_only_a_beginning_gets_a_hint() {
+    let (_, text) = explanation(&request(
+        "python 3.12.1\n python 3.12.4\n python 3.11.0",
+        &["python==3.12"],
+    ));
+    assert_eq!(
+        text,
+        "`python ==3.12` cannot be met\n  none of the channels' 3 versions fits, 3.11.0 to 3.12.4\n  \
+         note: `python ==3.12` is one version; `python 3.12.*` would allow 3.12.4"
+    );
+}
+
+#[test]
+fn a_missing_build_is_told_from_a_missing_version() {
+    let lines = "a 1.0 py39_0\n a 1.0 py310_0\n a 2.0 py311_0";
+    let (_, text) = explanation(&request(lines, &["a 1.0 py27*"]));
+    assert!(
+        text.contains("the channels have it in other builds: py310_0 and py39_0"),
+        "{text}"
+    );
+    let (_, text) = explanation(&request(lines, &["a 3.0 py27*"]));
+    assert!(
+        text.contains("the channels have only a 1.0 and 2.0"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_servers_say_does_not_command_the_terminal() {
+    let error = failed(&request("a 1 : b @ depends=[\"x\\u001b[31m\\n\"]", &["a"]));
+    assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+    assert!(error.is_unsatisfiable());
 }
 
 #[test]

@@ -1,0 +1,705 @@
+use std::collections::HashSet;
+
+use quick_xml::Reader;
+use quick_xml::XmlVersion;
+use quick_xml::events::{BytesStart, Event};
+use url::Url;
+
+use crate::list_error::{ListError, ListProblem, SkipReason, Skipped};
+use crate::listed_digest::ListedDigest;
+use crate::safe_url::shorten;
+use crate::{Location, Mirror, Origin};
+
+/// The longest metalink that is read, in bytes.
+const MOST_BYTES: usize = 8 << 20;
+/// The deepest nesting of elements.
+const MOST_DEPTH: usize = 32;
+/// The longest text of one element, in bytes.
+const MOST_TEXT: usize = 16 << 10;
+/// The most entries of any kind, over all files.
+const MOST_ENTRIES: usize = 65_536;
+/// The namespace of version 4 (RFC 5854 §3).
+const NAMESPACE_4: &str = "urn:ietf:params:xml:ns:metalink";
+
+/// A metalink of version 3.0 or 4 (RFC 5854): files, their digests, and where copies of them are.
+///
+/// What it says about preference becomes the [weight](Mirror::weight) of a mirror rather than its
+/// tier: it is the guess of a server that does not know how fast the mirrors are from here, and
+/// usually ranks every mirror differently, which as tiers would leave all but the first idle.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metalink {
+    /// The files, in the order of the document.
+    pub files: Vec<MetalinkFile>,
+    /// What was passed over.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One file of a metalink.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MetalinkFile {
+    /// Its name: a relative path without `..`.
+    pub name: String,
+    /// Its present state.
+    pub version: FileVersion,
+    /// Earlier states that are still good, newest first as a rule.
+    pub alternates: Vec<FileVersion>,
+    /// Where it is. Each location is that of the file itself.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// One state of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileVersion {
+    /// When it was made, in seconds since the epoch.
+    pub timestamp: Option<u64>,
+    /// Its length in bytes.
+    pub size: Option<u64>,
+    /// Its digests.
+    pub digests: Vec<ListedDigest>,
+}
+
+impl Metalink {
+    /// Reads a metalink; `file` is what errors call it, `origin` says who named the mirrors of a
+    /// line. A mirror that cannot be used and a value that makes no sense are passed over; a document
+    /// that is broken is refused.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        origin: impl Fn(u32) -> Origin,
+    ) -> Result<Self, ListError> {
+        if text.len() > MOST_BYTES {
+            let what = "the length in bytes";
+            let problem = ListProblem::TooMuch {
+                what,
+                got: text.len(),
+                most: MOST_BYTES,
+            };
+            return Err(ListError {
+                file: file.to_owned(),
+                line: 1,
+                problem,
+            });
+        }
+        let mut builder = Builder::default();
+        let mut lines = Lines {
+            text,
+            at: 0,
+            line: 1,
+        };
+        match builder.read(text, &mut lines, &origin) {
+            Ok(()) => Ok(Self {
+                files: builder.files,
+                skipped: builder.skipped,
+            }),
+            Err(problem) => Err(ListError {
+                file: file.to_owned(),
+                line: lines.line,
+                problem,
+            }),
+        }
+    }
+
+    /// The file of this name.
+    pub fn file(&self, name: &str) -> Option<&MetalinkFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+}
+
+impl MetalinkFile {
+    /// The mirrors of the tree in which this file lies at `path`: those locations that end in
+    /// `path`, without it.
+    pub fn base_mirrors(&self, path: &str) -> Vec<Mirror> {
+        let path = path.trim_matches('/');
+        let base = |mirror: &Mirror| {
+            let Location::Http(url) = &mirror.location else {
+                return None;
+            };
+            let above = url.path().strip_suffix(path)?.strip_suffix('/')?;
+            let mut base: Url = url.clone();
+            base.set_path(above);
+            let location = Location::parse(base.as_str()).ok()?;
+            Some(Mirror {
+                location,
+                ..mirror.clone()
+            })
+        };
+        let mut seen = HashSet::new();
+        let mut mirrors: Vec<Mirror> = self.mirrors.iter().filter_map(base).collect();
+        mirrors.retain(|mirror| seen.insert(mirror.location.key()));
+        mirrors
+    }
+}
+
+/// Counts lines up to a place that only moves forward.
+struct Lines<'a> {
+    text: &'a str,
+    at: usize,
+    line: u32,
+}
+
+impl Lines<'_> {
+    fn move_to(&mut self, byte: u64) {
+        let byte = usize::try_from(byte)
+            .unwrap_or(usize::MAX)
+            .min(self.text.len());
+        if let Some(passed) = self.text.as_bytes().get(self.at..byte) {
+            let breaks = passed.split(|&b| b == b'\n').count() - 1;
+            self.line = self
+                .line
+                .saturating_add(u32::try_from(breaks).unwrap_or(u32::MAX));
+            self.at = byte;
+        }
+    }
+}
+
+/// The attributes that matter, of the innermost open element.
+#[derive(Default)]
+struct Attributes {
+    kind: Option<String>,
+    location: Option<String>,
+    preference: Option<String>,
+    priority: Option<String>,
+    max_connections: Option<String>,
+}
+
+#[derive(Default)]
+struct Builder {
+    files: Vec<MetalinkFile>,
+    skipped: Vec<Skipped>,
+    /// The names of the open elements, without prefix and without the `files` of version 3.
+    open: Vec<String>,
+    attributes: Attributes,
+    text: String,
+    version_3: bool,
+    /// What `resources` of version 3 allows for each of its mirrors.
+    max_connections: Option<u32>,
+    seen: HashSet<String>,
+    entries: usize,
+}
+
+impl Builder {
+    fn read(
+        &mut self,
+        text: &str,
+        lines: &mut Lines<'_>,
+        origin: &dyn Fn(u32) -> Origin,
+    ) -> Result<(), ListProblem> {
+        let syntax = |message: String| ListProblem::Syntax {
+            message: shorten(&message, 200),
+        };
+        let mut reader = Reader::from_str(text);
+        let mut rooted = false;
+        loop {
+            let event = reader.read_event().map_err(|error| {
+                lines.move_to(reader.error_position());
+                syntax(error.to_string())
+            })?;
+            lines.move_to(reader.buffer_position());
+            match event {
+                Event::Start(element) => {
+                    rooted = true;
+                    self.start(&element, lines.line)?;
+                }
+                Event::Empty(element) => {
+                    rooted = true;
+                    self.start(&element, lines.line)?;
+                    self.end(lines.line, origin);
+                }
+                Event::End(_) => self.end(lines.line, origin),
+                Event::Text(part) => self.push_text(&part.xml10_content())?,
+                Event::CData(part) => self.push_text(&part.xml10_content())?,
+                Event::GeneralRef(part) => {
+                    let name = part.xml10_content().into_owned();
+                    let named = match part.resolve_char_ref() {
+                        Ok(Some(character)) => Some(character),
+                        Ok(None) => predefined(&name),
+                        Err(error) => return Err(syntax(error.to_string())),
+                    };
+                    // Entities of one's own are how small documents explode.
+                    let character =
+                        named.ok_or_else(|| syntax(format!("unknown entity `&{name};`")))?;
+                    self.push_text(character.encode_utf8(&mut [0; 4]))?;
+                }
+                Event::DocType(_) => {
+                    let found = "a document with a type declaration".to_owned();
+                    return Err(ListProblem::Foreign {
+                        expected: "a metalink",
+                        found,
+                    });
+                }
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+                Event::Eof => break,
+            }
+        }
+        if let Some(element) = self.open.last() {
+            return Err(syntax(format!("the document ends within `{element}`")));
+        }
+        if !rooted {
+            let found = "a document without elements".to_owned();
+            return Err(ListProblem::Foreign {
+                expected: "a metalink",
+                found,
+            });
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, element: &BytesStart<'_>, line: u32) -> Result<(), ListProblem> {
+        let name = element.local_name().as_ref().to_owned();
+        if self.open.len() >= MOST_DEPTH {
+            let what = "the depth of elements";
+            return Err(ListProblem::TooMuch {
+                what,
+                got: MOST_DEPTH + 1,
+                most: MOST_DEPTH,
+            });
+        }
+        self.entries += 1;
+        if self.entries > MOST_ENTRIES {
+            let what = "the number of elements";
+            return Err(ListProblem::TooMuch {
+                what,
+                got: self.entries,
+                most: MOST_ENTRIES,
+            });
+        }
+        let foreign = |found: String| ListProblem::Foreign {
+            expected: "a metalink",
+            found,
+        };
+        if self.open.is_empty() && name != "metalink" {
+            return Err(foreign(format!("`{}`", shorten(&name, 40))));
+        }
+        self.attributes = Attributes::default();
+        let (mut file_name, mut version, mut namespace) = (None, None, None);
+        for attribute in element.attributes() {
+            let attribute = attribute.map_err(|error| ListProblem::Syntax {
+                message: shorten(&error.to_string(), 200),
+            })?;
+            let value = attribute
+                .normalized_value(XmlVersion::Implicit1_0)
+                .map_err(|error| ListProblem::Syntax {
+                    message: shorten(&error.to_string(), 200),
+                })?
+                .into_owned();
+            match attribute.key.as_ref() {
+                "name" => file_name = Some(value),
+                "version" => version = Some(value),
+                "xmlns" => namespace = Some(value),
+                "type" => self.attributes.kind = Some(value),
+                "location" => self.attributes.location = Some(value),
+                "preference" => self.attributes.preference = Some(value),
+                "priority" => self.attributes.priority = Some(value),
+                "maxconnections" => self.attributes.max_connections = Some(value),
+                _ => {}
+            }
+        }
+        self.text.clear();
+        self.open.push(name);
+        match self.path().as_slice() {
+            ["metalink"] if self.open.len() == 1 => {
+                let is_3 = version
+                    .as_deref()
+                    .is_some_and(|version| version.starts_with("3."));
+                self.version_3 = is_3;
+                if !is_3 && namespace.as_deref() != Some(NAMESPACE_4) {
+                    return Err(foreign("a metalink of an unknown version".to_owned()));
+                }
+            }
+            ["metalink", "file"] => self.start_file(file_name.unwrap_or_default(), line)?,
+            ["metalink", "file", "resources"] => {
+                let value = self.attributes.max_connections.take();
+                self.max_connections = self.connections(value, line);
+            }
+            ["metalink", "file", "alternates", "alternate"] => {
+                if let Some(file) = self.files.last_mut() {
+                    file.alternates.push(FileVersion::default());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A name decides where somebody writes, so it must stay below (RFC 5854 §4.1.2.1).
+    fn start_file(&mut self, name: String, line: u32) -> Result<(), ListProblem> {
+        let leaves = name.is_empty()
+            || name.len() > 4096
+            || name.starts_with('/')
+            || name.contains(['\\', '\0'])
+            || name
+                .split('/')
+                .any(|segment| matches!(segment, "" | "." | ".."));
+        if leaves {
+            let message = format!(
+                "`{}` is no name of a file in line {line}",
+                shorten(&name, 80)
+            );
+            return Err(ListProblem::Syntax { message });
+        }
+        self.files.push(MetalinkFile {
+            name,
+            ..MetalinkFile::default()
+        });
+        self.max_connections = None;
+        self.seen.clear();
+        Ok(())
+    }
+
+    /// The open elements as version 4 nests them.
+    fn path(&self) -> Vec<&str> {
+        let mut path: Vec<&str> = self.open.iter().map(String::as_str).collect();
+        if path.get(1) == Some(&"files") {
+            path.remove(1);
+        }
+        path
+    }
+
+    fn push_text(&mut self, part: &str) -> Result<(), ListProblem> {
+        if self.text.len() + part.len() > MOST_TEXT {
+            let (what, got) = (
+                "the length of an element's text",
+                self.text.len() + part.len(),
+            );
+            return Err(ListProblem::TooMuch {
+                what,
+                got,
+                most: MOST_TEXT,
+            });
+        }
+        self.text.push_str(part);
+        Ok(())
+    }
+
+    fn end(&mut self, line: u32, origin: &dyn Fn(u32) -> Origin) {
+        let text = std::mem::take(&mut self.text);
+        let text = text.trim();
+        let path = self.path();
+        if let ["metalink", "file", rest @ ..] = path.as_slice() {
+            let in_version_3 = self.version_3;
+            match rest {
+                ["size"] => self.set_size(text, line, false),
+                ["timestamp"] => self.set_timestamp(text, line, false),
+                ["hash"] | ["verification", "hash"] => self.add_digest(text, line, false),
+                ["alternates", "alternate", "size"] => self.set_size(text, line, true),
+                ["alternates", "alternate", "timestamp"] => self.set_timestamp(text, line, true),
+                ["alternates", "alternate", "verification", "hash"] => {
+                    self.add_digest(text, line, true);
+                }
+                ["url"] if !in_version_3 => self.add_mirror(text, line, origin),
+                ["resources", "url"] if in_version_3 => self.add_mirror(text, line, origin),
+                _ => {}
+            }
+        }
+        self.open.pop();
+        self.attributes = Attributes::default();
+    }
+
+    /// The state of the file that the open element describes.
+    fn version(&mut self, alternate: bool) -> Option<&mut FileVersion> {
+        let file = self.files.last_mut()?;
+        if alternate {
+            file.alternates.last_mut()
+        } else {
+            Some(&mut file.version)
+        }
+    }
+
+    fn skip(&mut self, line: u32, expected: &'static str, value: &str) {
+        let why = SkipReason::BadValue {
+            expected,
+            value: shorten(value, 80),
+        };
+        self.skipped.push(Skipped { line, why });
+    }
+
+    fn set_size(&mut self, text: &str, line: u32, alternate: bool) {
+        match (text.parse(), self.version(alternate)) {
+            (Ok(size), Some(version)) => version.size = Some(size),
+            _ => self.skip(line, "length in bytes", text),
+        }
+    }
+
+    fn set_timestamp(&mut self, text: &str, line: u32, alternate: bool) {
+        match (text.parse(), self.version(alternate)) {
+            (Ok(time), Some(version)) => version.timestamp = Some(time),
+            _ => self.skip(line, "time in seconds since the epoch", text),
+        }
+    }
+
+    fn add_digest(&mut self, text: &str, line: u32, alternate: bool) {
+        let kind = self.attributes.kind.take().unwrap_or_default();
+        match (ListedDigest::from_hex(&kind, text), self.version(alternate)) {
+            (Some(digest), Some(version)) => version.digests.push(digest),
+            _ => self.skip(line, "digest of a known kind", &format!("{kind}:{text}")),
+        }
+    }
+
+    fn connections(&mut self, value: Option<String>, line: u32) -> Option<u32> {
+        let value = value?;
+        let count = value
+            .trim()
+            .parse()
+            .ok()
+            .filter(|count| (1..=1024).contains(count));
+        if count.is_none() {
+            self.skip(line, "number of connections", &value);
+        }
+        count
+    }
+
+    fn add_mirror(&mut self, text: &str, line: u32, origin: &dyn Fn(u32) -> Origin) {
+        let attributes = std::mem::take(&mut self.attributes);
+        let location = match Location::parse(text) {
+            Ok(location) => location,
+            Err(error) => {
+                let why = SkipReason::Location(error);
+                self.skipped.push(Skipped { line, why });
+                return;
+            }
+        };
+        if !origin(line).may_name(&location) {
+            self.skipped.push(Skipped {
+                line,
+                why: SkipReason::LocalPath,
+            });
+            return;
+        }
+        if !self.seen.insert(location.key()) {
+            let why = SkipReason::Duplicate(location.to_string());
+            self.skipped.push(Skipped { line, why });
+            return;
+        }
+        let mut mirror = Mirror::new(location, origin(line));
+        mirror.weight = self.weight(&attributes, line);
+        let own = self.connections(attributes.max_connections, line);
+        mirror.max_connections = own.or(self.max_connections);
+        mirror.country = attributes
+            .location
+            .map(|country| country.trim().to_ascii_uppercase())
+            .filter(|country| {
+                country.len() == 2 && country.bytes().all(|b| b.is_ascii_alphabetic())
+            });
+        if let Some(file) = self.files.last_mut() {
+            file.mirrors.push(mirror);
+        }
+    }
+
+    /// The weight that a preference of 0 to 100, the higher the better, or a priority of 1 to
+    /// 999999, the lower the better, amounts to.
+    fn weight(&mut self, attributes: &Attributes, line: u32) -> f64 {
+        if let Some(value) = &attributes.preference {
+            match value.trim().parse::<u32>() {
+                Ok(preference @ 0..=100) => return (f64::from(preference) / 100.0).max(0.01),
+                _ => self.skip(line, "preference of 0 to 100", value),
+            }
+        }
+        if let Some(value) = &attributes.priority {
+            match value.trim().parse::<u32>() {
+                Ok(priority @ 1..=999_999) => return rank_weight(priority),
+                _ => self.skip(line, "priority of 1 to 999999", value),
+            }
+        }
+        1.0
+    }
+}
+
+/// The weight of a rank, 1 being the best: falls gently, so that the second of many is no worse off
+/// than it should be.
+pub(crate) fn rank_weight(rank: u32) -> f64 {
+    f64::from(rank).sqrt().recip().max(0.01)
+}
+
+fn predefined(name: &str) -> Option<char> {
+    match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Metalink, ListError> {
+        Metalink::parse(text, "m", |_| Origin::CommandLine)
+    }
+
+    fn refused(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    const VERSION_3: &str = r#"<?xml version="1.0"?>
+<metalink version="3.0" xmlns="http://www.metalinker.org/" xmlns:mm0="http://mm.example/">
+ <files>
+  <file name="index.bin">
+   <mm0:timestamp>1700000000</mm0:timestamp>
+   <size>4309</size>
+   <verification><hash type="md5">d41d8cd98f00b204e9800998ecf8427e</hash></verification>
+   <mm0:alternates><mm0:alternate>
+     <mm0:timestamp>1600000000</mm0:timestamp><size>17</size>
+     <verification><hash type="sha1">da39a3ee5e6b4b0d3255bfef95601890afd80709</hash></verification>
+   </mm0:alternate></mm0:alternates>
+   <resources maxconnections="2">
+    <url protocol="https" type="https" location="de" preference="90">https://a.example/pub/repo/index.bin</url>
+    <url location="US" preference="101">https://b.example/x/repo/index.bin?a=1&amp;b=2</url>
+    <url preference="50" maxconnections="7"> https://c.example/other/index.bin </url>
+    <url>rsync://d.example/repo/index.bin</url>
+    <url>https://A.example:443/pub/repo/index.bin</url>
+    <url/>
+   </resources>
+  </file>
+ </files>
+</metalink>"#;
+
+    #[test]
+    fn version_3_is_read_with_alternates() {
+        let metalink = parse(VERSION_3).unwrap();
+        let file = metalink.file("index.bin").unwrap();
+        assert_eq!(
+            (file.version.timestamp, file.version.size),
+            (Some(1_700_000_000), Some(4309))
+        );
+        assert_eq!(file.version.digests[0].algorithm(), "md5");
+        assert_eq!(file.alternates.len(), 1);
+        assert_eq!(
+            (file.alternates[0].size, file.alternates[0].digests.len()),
+            (Some(17), 1)
+        );
+        assert_eq!(file.mirrors.len(), 3);
+        let first = &file.mirrors[0];
+        assert_eq!(
+            (first.country.as_deref(), first.max_connections),
+            (Some("DE"), Some(2))
+        );
+        assert!((first.weight - 0.9).abs() < 1e-9 && first.priority == 0);
+        assert_eq!(
+            file.mirrors[1].location.to_string(),
+            "https://b.example/x/repo/index.bin?a=1&b=2"
+        );
+        assert_eq!(file.mirrors[2].max_connections, Some(7));
+        let said: Vec<String> = metalink.skipped.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert_eq!(said[0], "line 14: `101` is not a preference of 0 to 100");
+        assert!(said[1].starts_with("line 16: `rsync://`"), "{said:?}");
+        assert!(said[2].contains("stands there already"), "{said:?}");
+        assert_eq!(said[3], "line 18: it is empty");
+    }
+
+    #[test]
+    fn version_4_is_read() {
+        let metalink = parse(
+            r#"<metalink xmlns="urn:ietf:params:xml:ns:metalink">
+ <generator>g/1</generator>
+ <file name="dir/a.bin">
+  <size>5</size>
+  <hash type="sha-256">E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855</hash>
+  <pieces length="2" type="sha-256"><hash>00</hash></pieces>
+  <url location="fr" priority="4">https://a.example/dir/a.bin</url>
+  <url priority="1"><![CDATA[https://b.example/dir/a.bin]]></url>
+  <metaurl mediatype="torrent">https://b.example/a.torrent</metaurl>
+ </file>
+</metalink>"#,
+        )
+        .unwrap();
+        let file = &metalink.files[0];
+        assert_eq!(
+            (file.name.as_str(), file.version.size),
+            ("dir/a.bin", Some(5))
+        );
+        assert_eq!(file.version.digests.len(), 1);
+        assert_eq!(file.mirrors.len(), 2);
+        assert!(file.mirrors[0].weight < file.mirrors[1].weight);
+        assert_eq!(metalink.skipped, []);
+    }
+
+    #[test]
+    fn the_mirrors_of_the_tree_are_those_that_have_the_file_in_its_place() {
+        let metalink = parse(VERSION_3).unwrap();
+        let bases = metalink.files[0].base_mirrors("repo/index.bin");
+        let urls: Vec<String> = bases.iter().map(|m| m.location.to_string()).collect();
+        assert_eq!(
+            urls,
+            ["https://a.example/pub", "https://b.example/x?a=1&b=2"]
+        );
+        assert_eq!(bases[0].country.as_deref(), Some("DE"));
+    }
+
+    #[test]
+    fn a_document_that_is_none_is_refused_with_its_line() {
+        for (text, expected) in [
+            (
+                "",
+                "m:1: this is a document without elements, not a metalink",
+            ),
+            (
+                "just text",
+                "m:1: this is a document without elements, not a metalink",
+            ),
+            (
+                "<!DOCTYPE html><html/>",
+                "m:1: this is a document with a type declaration",
+            ),
+            (
+                "<html><body/></html>",
+                "m:1: this is `html`, not a metalink",
+            ),
+            (
+                "<metalink version=\"9\"/>",
+                "m:1: this is a metalink of an unknown version",
+            ),
+            (
+                "<metalink version=\"3.0\">\n<files>\n<file name=\"a\">\n",
+                "m:4: not well-formed: the document ends within `file`",
+            ),
+            (
+                "<metalink version=\"3.0\">\n</files>",
+                "m:2: not well-formed: ",
+            ),
+            (
+                "<metalink version=\"3.0\"><files><file name=\"../a\"/></files></metalink>",
+                "m:1: not well-formed: `../a` is no name of a file",
+            ),
+            (
+                "<metalink version=\"3.0\"><files>&bomb;</files></metalink>",
+                "m:1: not well-formed: unknown entity `&bomb;`",
+            ),
+        ] {
+            let message = refused(text);
+            assert!(
+                message.starts_with(expected),
+                "\n got {message}\nwant {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn urls_outside_of_resources_are_no_mirrors_in_version_3() {
+        let metalink = parse(
+            "<metalink version=\"3.0\"><files><file name=\"a\"><url>https://r.example/</url><publisher><url>https://p.example/</url>\
+             </publisher></file></files><url>https://q.example/</url></metalink>",
+        )
+        .unwrap();
+        assert_eq!(metalink.files[0].mirrors, []);
+    }
+
+    #[test]
+    fn too_much_of_anything_is_refused() {
+        let deep = format!("<metalink version=\"3.0\">{}", "<a>".repeat(1000));
+        assert!(refused(&deep).contains("the depth of elements is 33"));
+        let long = format!(
+            "<metalink version=\"3.0\">{}</metalink>",
+            "a".repeat(20_000)
+        );
+        assert!(refused(&long).contains("the length of an element's text"));
+        let many = format!(
+            "<metalink version=\"3.0\">{}</metalink>",
+            "<a/>".repeat(70_000)
+        );
+        assert!(refused(&many).contains("the number of elements is 65537"));
+    }
+}

@@ -1,0 +1,104 @@
+//! The options of a registry.
+
+use std::io;
+
+use super::auth::OciAuth;
+use super::server::OciServer;
+use crate::behaviour::Behaviour;
+
+#[derive(Debug, Clone, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each set by its name"
+)]
+pub(crate) struct Options {
+    pub(super) referrers: bool,
+    pub(super) without_single_post: bool,
+    pub(super) without_mount: bool,
+    pub(super) absolute_locations: bool,
+    pub(super) drop_cut_sessions: bool,
+    pub(super) max_chunk: Option<usize>,
+    pub(super) max_tags: Option<usize>,
+}
+
+/// Options of an [`OciServer`].
+#[derive(Debug)]
+pub struct OciServerBuilder {
+    auth: OciAuth,
+    options: Options,
+    behaviour: Behaviour,
+}
+
+impl OciServerBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            auth: OciAuth::None,
+            options: Options::default(),
+            behaviour: Behaviour::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn auth(self, auth: OciAuth) -> Self {
+        Self { auth, ..self }
+    }
+
+    /// Offers the referrers API; otherwise it is 404, and clients keep an index by tag.
+    #[must_use]
+    pub fn referrers(mut self) -> Self {
+        self.options.referrers = true;
+        self
+    }
+
+    /// Answers `POST ?digest=` with a session instead of taking the blob.
+    #[must_use]
+    pub fn without_single_post(mut self) -> Self {
+        self.options.without_single_post = true;
+        self
+    }
+
+    /// Answers a mount with a session.
+    #[must_use]
+    pub fn without_mount(mut self) -> Self {
+        self.options.without_mount = true;
+        self
+    }
+
+    /// Gives locations with scheme and host.
+    #[must_use]
+    pub fn absolute_locations(mut self) -> Self {
+        self.options.absolute_locations = true;
+        self
+    }
+
+    /// A chunk that breaks off ends its session, instead of leaving the bytes that arrived.
+    #[must_use]
+    pub fn drop_cut_sessions(mut self) -> Self {
+        self.options.drop_cut_sessions = true;
+        self
+    }
+
+    /// Refuses larger chunks with 416, as ghcr does above 4 MiB.
+    #[must_use]
+    pub fn max_chunk(mut self, bytes: usize) -> Self {
+        self.options.max_chunk = Some(bytes);
+        self
+    }
+
+    /// The most tags in one answer, whatever `n` asks for.
+    #[must_use]
+    pub fn max_tags(mut self, tags: usize) -> Self {
+        self.options.max_tags = Some(tags.max(1));
+        self
+    }
+
+    #[must_use]
+    pub fn behaviour(self, behaviour: Behaviour) -> Self {
+        Self { behaviour, ..self }
+    }
+
+    /// Starts the server. The only errors are those of binding a port.
+    pub async fn start(self) -> io::Result<OciServer> {
+        OciServer::start_with(self.auth, self.options, self.behaviour).await
+    }
+}

@@ -1,0 +1,112 @@
+//! A real web server.
+
+use std::{
+    io,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::sandbox::skip;
+
+/// An nginx that serves a directory on a port of loopback, and ends when it is dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    child: Child,
+    port: u16,
+    // Its configuration and log.
+    work: TempDir,
+}
+
+impl Nginx {
+    /// Serves `root`; `None` (which is said) when there is no nginx on this machine.
+    pub fn serve(root: &Path) -> Option<Self> {
+        let Some(program) = program() else {
+            skip("nginx is not installed");
+            return None;
+        };
+        // The port may be taken between asking for it and nginx's start, so several are tried.
+        for _ in 0..5 {
+            if let Some(server) = Self::try_serve(&program, root) {
+                return Some(server);
+            }
+        }
+        panic!("nginx does not start");
+    }
+
+    fn try_serve(program: &Path, root: &Path) -> Option<Self> {
+        let work = tempfile::tempdir().expect("a temporary directory can be made");
+        let port = free_port().expect("loopback has free ports");
+        let dir = work.path().display();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|kind| format!("{kind}_temp_path {dir}/{kind};"))
+            .concat();
+        // As root, nginx would serve as a user who cannot look into root's directories. As
+        // anybody else the directive would only cause a warning.
+        let config = format!(
+            "user root; daemon off; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;
+             events {{ worker_connections 512; }}
+             http {{ access_log {dir}/access.log; sendfile on;
+               default_type application/octet-stream; {temporary}
+               server {{ listen 127.0.0.1:{port}; root {}; }} }}",
+            root.display()
+        );
+        let file = work.path().join("nginx.conf");
+        std::fs::write(&file, config).expect("the configuration can be written");
+        let child = Command::new(program)
+            .arg("-c")
+            .arg(&file)
+            .arg("-e")
+            .arg(work.path().join("error.log"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nginx can be run");
+        let mut server = Self { child, port, work };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Some(server);
+            }
+            if server.child.try_wait().is_ok_and(|status| status.is_some()) {
+                return None;
+            }
+            std::thread::yield_now();
+        }
+        None
+    }
+
+    /// Its address, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// One line per request that it has answered.
+    pub fn access_log(&self) -> String {
+        std::fs::read_to_string(self.work.path().join("access.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // Its workers end when their master's socket to them closes.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|dir| dir.join("nginx"))
+        .find(|program| program.is_file())
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
