@@ -22,9 +22,6 @@ use crate::{
 pub struct EngineOptions {
     /// How many jobs have a slot at a time; the others wait.
     pub slots: usize,
-    /// How often one mirror is asked for one file when its failures look transient and it gives
-    /// nothing that can be kept. One that keeps giving parts of the file may go on.
-    pub tries_per_mirror: u32,
     /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
     pub patience: Duration,
     /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
@@ -37,9 +34,8 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             slots: 16,
-            tries_per_mirror: 3,
             patience: Duration::from_secs(6),
-            throttled_patience: Duration::from_secs(180),
+            throttled_patience: Duration::from_mins(3),
             seed: 0,
         }
     }

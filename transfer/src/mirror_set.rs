@@ -9,10 +9,7 @@ use taipan_mirrors::{
     Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
     Request, SavedState, Selector, SelectorConfig, Time,
 };
-use tokio::{
-    sync::{Notify, futures::Notified},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{Backend, FileBackend, HttpBackend, OciBackend, S3Backend, Target};
 
@@ -54,7 +51,6 @@ struct Inner {
     backends: Vec<Arc<dyn Backend>>,
     changed: Notify,
     clock: Clock,
-    attempts_per_mirror: u32,
 }
 
 /// Mirrors that have the same files. Cheap to clone; clones share what they learn.
@@ -94,7 +90,6 @@ impl MirrorSet {
     ) -> Self {
         assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         Self(Arc::new(Inner {
-            attempts_per_mirror: config.attempts_per_mirror,
             selector: Mutex::new(Selector::new(mirrors, config)),
             backends,
             changed: Notify::new(),
@@ -145,6 +140,11 @@ impl MirrorSet {
         (choice, why)
     }
 
+    /// How many attempts of one job a mirror gets.
+    pub(crate) fn attempts_per_mirror(&self) -> u32 {
+        self.selector().config().attempts_per_mirror
+    }
+
     /// Below this many bytes per second, what is left of a request is better had elsewhere.
     pub(crate) fn min_rate(&self, request: &Request<'_>, mirror: MirrorId) -> f64 {
         self.selector().min_rate(request, mirror, self.now())
@@ -154,15 +154,9 @@ impl MirrorSet {
         self.selector().ids()
     }
 
-    /// Ends when any attempt on these mirrors ends after this call. Not an `async fn`, because
-    /// that would begin to listen only when it is first polled.
-    pub(crate) fn changed(&self) -> Notified<'_> {
+    /// Wakes up when a request on these mirrors ends after this call, polled yet or not.
+    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.0.changed.notified()
-    }
-
-    /// How often a mirror must stand among the excluded to be out for a job.
-    pub(crate) fn attempts_per_mirror(&self) -> u32 {
-        self.0.attempts_per_mirror
     }
 
     pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {

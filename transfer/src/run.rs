@@ -9,7 +9,9 @@ use tokio::time::{Instant, timeout};
 use crate::{
     Attempt, BackendError, Body, ByteRange, Engine, Event, FetchError, Fetched, GetRequest,
     GetResponse, Job, JobId, MirrorSet, Sha256, Sink, SinkError, Validators, Verifier,
-    error::chain, mirror_set::InFlight, pace::Pace,
+    error::chain,
+    mirror_set::InFlight,
+    pace::{Pace, leaves},
 };
 
 /// How long the end of a body is waited for when all of its bytes are here. It is waited for at
@@ -18,6 +20,9 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// An attempt that brings less than this, in bytes, brings little.
 const LITTLE: u64 = 64 * 1024;
+
+/// Longer than the pause that the selector cuts an open circuit to when no mirror is left.
+const LONG_PAUSE: Duration = Duration::from_secs(15);
 
 /// How many attempts that bring little one mirror has in one job.
 const LITTLES: u32 = 20;
@@ -179,8 +184,7 @@ impl<'a> Run<'a> {
         loop {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
-            let choice = self.ask(&self.exclude());
-            match choice {
+            match self.mirrors.choose(&self.request(&self.exclude())) {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
                 (Choice::Wait { until, why }, _) => {
                     let now = self.mirrors.now();
@@ -256,10 +260,6 @@ impl<'a> Run<'a> {
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             seed: self.engine.options.seed ^ self.id.0,
         }
-    }
-
-    fn ask(&self, exclude: &[MirrorId]) -> (Choice, String) {
-        self.mirrors.choose(&self.request(exclude))
     }
 
     /// Whether what has arrived may be continued with bytes of this mirror.
@@ -392,12 +392,8 @@ impl<'a> Run<'a> {
             mut skip,
             mut body,
         } = incoming;
-        let min_rate = match self.tally.get(&mirror) {
-            Some(tally) if tally.was_slow => 0.0,
-            _ => pick.min_rate,
-        };
         let was_slow = self.tally.get(&mirror).is_some_and(|tally| tally.was_slow);
-        let mut pace = Pace::new(min_rate);
+        let mut pace = Pace::new();
         loop {
             let whole = skip == 0 && length.is_some_and(|length| self.verifier.length() >= length);
             let patience = if whole {
@@ -454,11 +450,11 @@ impl<'a> Run<'a> {
             } else {
                 have
             };
-            if pace.is_due() && !was_slow {
-                // More is known by now, of this mirror and of the others.
-                pace.expect(self.mirrors.min_rate(&self.request(&[]), mirror));
-            }
-            if let Some(rate) = pace.too_slow(bytes, left, again) {
+            let least = || self.mirrors.min_rate(&self.request(&[]), mirror);
+            if let Some(rate) = pace.measure(bytes)
+                && !was_slow
+                && leaves(rate, least(), left, again)
+            {
                 self.tally.entry(mirror).or_default().was_slow = true;
                 return Err(BackendError::Slow { url, rate }.into());
             }
@@ -568,11 +564,14 @@ impl<'a> Run<'a> {
         if kept {
             tally.fruitless = 0;
             tally.meagre += u32::from(gained < LITTLE);
+            if gained >= LITTLE {
+                // The file comes nearer, so the longest pause of a mirror is worth waiting for.
+                self.patience = self.engine.options.patience.max(LONG_PAUSE);
+            }
         } else {
             tally.fruitless += 1;
         }
-        let most = self.engine.options.tries_per_mirror;
-        let most = most.min(self.mirrors.attempts_per_mirror());
+        let most = self.mirrors.attempts_per_mirror();
         tally.out = !error.is_transient() || tally.fruitless >= most || tally.meagre > LITTLES;
         if matches!(error, BackendError::Slow { .. }) {
             // Our choice and not its failure; what it gave tells how fast it is.

@@ -314,12 +314,12 @@ async fn when_all_fail_the_error_lists_every_attempt() {
     }
     let mut places: Vec<Location> = servers.iter().map(|s| http(&s.url())).collect();
     places.insert(0, http(&dead.url()));
-    let set = MirrorSet::new(in_order(places), hasty(), &client());
-    let options = EngineOptions {
-        tries_per_mirror: 1,
-        ..EngineOptions::default()
+    let config = SelectorConfig {
+        attempts_per_mirror: 1,
+        ..hasty()
     };
-    let engine = Engine::new(options, Arc::new(Silent));
+    let set = MirrorSet::new(in_order(places), config, &client());
+    let engine = engine();
     let mut sink = MemorySink::new(1 << 20);
     let error = engine
         .fetch(&set, &job(&bytes), &mut sink)
