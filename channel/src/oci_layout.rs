@@ -110,7 +110,7 @@ mod tests {
         let mut package = PackageRecord::new(
             PackageName::new_unchecked(name),
             version.parse::<VersionWithSource>().unwrap(),
-            build.to_owned(),
+            build.parse().unwrap(),
         );
         package.subdir = "linux-64".to_owned();
         let file = format!("{name}-{version}-{build}{extension}");

@@ -1,13 +1,11 @@
 //! Fetches the repodata of a subdir, and keeps it for the next time.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
-use taipan_transfer::{Attempt, Engine, FetchError, Job, MirrorSet, Sha256, Target, Validators};
+use taipan_transfer::{
+    Attempt, Engine, FetchError, Fetched, Job, MirrorSet, Sha256, Target, Validators,
+};
 
 use crate::{
     Channel, Index, IndexLimits,
@@ -118,36 +116,41 @@ impl RepodataCache {
         Self { root: root.into() }
     }
 
-    fn place(&self, channel: &Channel, subdir: &str) -> PathBuf {
+    fn slot(&self, channel: &Channel, subdir: &str) -> Slot {
         let url = channel.subdir_url(subdir);
         let digest = Sha256::of(url.as_str().as_bytes()).to_string();
         // Readable for a person who looks, unique for us.
-        let name: String = channel
-            .name()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .rev()
-            .take(40)
-            .collect();
-        let name: String = name.chars().rev().collect();
-        self.root.join(format!("{name}-{subdir}-{}", &digest[..16]))
+        let readable = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let name: Vec<char> = channel.name().chars().map(readable).collect();
+        let name: String = name[name.len().saturating_sub(40)..].iter().collect();
+        let dir = self.root.join(format!("{name}-{subdir}-{}", &digest[..16]));
+        Slot { dir }
     }
+}
 
+/// The directory of one subdir in the cache.
+#[derive(Debug, Clone)]
+struct Slot {
+    dir: PathBuf,
+}
+
+impl Slot {
     /// What is cached, when it is whole. Whatever is wrong with it, it is as good as absent.
-    fn read(&self, place: &Path) -> Option<Cached> {
-        let state: State =
-            serde_json::from_slice(&std::fs::read(place.join("state.json")).ok()?).ok()?;
+    fn read(&self) -> Option<Cached> {
+        let state = std::fs::read(self.dir.join("state.json")).ok()?;
+        let state: State = serde_json::from_slice(&state).ok()?;
         if state.version != STATE_VERSION {
             return None;
         }
-        let text = std::fs::read(place.join("repodata.json")).ok()?;
+        let text = std::fs::read(self.dir.join("repodata.json")).ok()?;
         (Sha256::of(&text).to_string() == state.sha256).then_some(Cached { text, state })
     }
 
-    fn write(&self, place: &Path, text: &[u8], state: &State) -> Result<(), RepodataError> {
-        let put = |path: PathBuf, bytes: &[u8]| {
+    fn write(&self, text: &[u8], state: &State) -> Result<(), RepodataError> {
+        let put = |name: &str, bytes: &[u8]| {
+            let path = self.dir.join(name);
             let write = || -> io::Result<()> {
-                let mut file = tempfile::NamedTempFile::new_in(place)?;
+                let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
                 io::Write::write_all(&mut file, bytes)?;
                 file.persist(&path)?;
                 Ok(())
@@ -157,14 +160,14 @@ impl RepodataCache {
                 source,
             })
         };
-        std::fs::create_dir_all(place).map_err(|source| RepodataError::Cache {
-            path: place.to_owned(),
+        std::fs::create_dir_all(&self.dir).map_err(|source| RepodataError::Cache {
+            path: self.dir.clone(),
             source,
         })?;
         // The text first: a state without its text is noticed by the digest.
-        put(place.join("repodata.json"), text)?;
+        put("repodata.json", text)?;
         let state = serde_json::to_vec_pretty(state).expect("strings and numbers are JSON");
-        put(place.join("state.json"), &state)
+        put("state.json", &state)
     }
 }
 
@@ -178,131 +181,158 @@ pub async fn fetch_index(
     cache: &RepodataCache,
     options: RepodataOptions,
 ) -> Result<SubdirIndex, RepodataError> {
-    let place = cache.place(channel, subdir);
-    let url = channel.subdir_url(subdir);
-    let canonical = channel.canonical();
-    let read = {
-        let (cache, place) = (cache.clone(), place.clone());
-        tokio::task::spawn_blocking(move || cache.read(&place)).await
+    let slot = cache.slot(channel, subdir);
+    let cached = {
+        let slot = slot.clone();
+        tokio::task::spawn_blocking(move || slot.read()).await
     };
-    let mut cached = read.ok().flatten();
-    let parse = |text: Vec<u8>| Index::from_json(text, &canonical, &url, options.index);
+    let fetch = Fetch {
+        engine,
+        mirrors,
+        channel,
+        subdir,
+        slot,
+        options,
+    };
+    fetch.run(cached.ok().flatten()).await
+}
 
-    let mut failure: Option<FetchError> = None;
-    let mut attempts = Vec::new();
-    let mut forms = vec![Encoding::Json, Encoding::Zst];
-    while let Some(encoding) = forms.pop() {
-        let file = encoding.file_name();
+/// What one fetch is about.
+struct Fetch<'a> {
+    engine: &'a Engine,
+    mirrors: &'a MirrorSet,
+    channel: &'a Channel,
+    subdir: &'a str,
+    slot: Slot,
+    options: RepodataOptions,
+}
+
+impl Fetch<'_> {
+    async fn run(&self, mut cached: Option<Cached>) -> Result<SubdirIndex, RepodataError> {
+        let mut failure: Option<FetchError> = None;
+        let mut attempts = Vec::new();
+        let mut forms = vec![Encoding::Json, Encoding::Zst];
+        while let Some(encoding) = forms.pop() {
+            let mut sink = RepodataSink::new(
+                encoding,
+                self.channel.canonical(),
+                self.channel.subdir_url(self.subdir),
+                self.options.text_limit,
+                self.options.index,
+            );
+            let job = self.job(encoding, cached.as_ref());
+            let fetched = match self.engine.fetch(self.mirrors, &job, &mut sink).await {
+                Ok(fetched) => fetched,
+                Err(error) => {
+                    if !error.is_answered() {
+                        forms.clear();
+                    }
+                    // The worst of the failures is the one to tell: that nobody has the other
+                    // form says little.
+                    if failure.as_ref().is_none_or(FetchError::is_absent) {
+                        failure = Some(error);
+                    }
+                    continue;
+                }
+            };
+            let (index, freshness) = if let Some(index) = sink.into_index() {
+                self.keep(&index, encoding, &fetched).await;
+                (index, Freshness::Fetched)
+            } else if let Some(index) = cached.take().and_then(|cached| self.parse(cached.text)) {
+                // Nothing came because nothing has changed.
+                (index, Freshness::Unchanged)
+            } else {
+                // What is cached is of no use after all: ask again without mentioning it.
+                forms.push(encoding);
+                continue;
+            };
+            attempts.extend(fetched.attempts);
+            return Ok(self.found(index, freshness, fetched.url, attempts));
+        }
+        let error = failure.expect("both forms were tried and neither came");
+        self.fall_back(error, cached, attempts)
+    }
+
+    fn job(&self, encoding: Encoding, cached: Option<&Cached>) -> Job {
+        let (subdir, file) = (self.subdir, encoding.file_name());
         let mut target = Target::path(format!("{subdir}/{file}"));
         if let Some(oci) = metadata_target(subdir, file) {
             target = target.with_oci(oci);
         }
-        let mut job = Job::metadata(format!("{}/{subdir}/{file}", channel.name()), target);
-        job.validators = validators(cached.as_ref(), encoding);
-        let mut sink = RepodataSink::new(
-            encoding,
-            canonical.clone(),
-            url.clone(),
-            options.text_limit,
-            options.index,
-        );
-        let fetched = match engine.fetch(mirrors, &job, &mut sink).await {
-            Ok(fetched) => fetched,
-            Err(error) => {
-                if !error.is_answered() {
-                    forms.clear();
-                }
-                // The worst of the failures is the one to tell: that nobody has the other form
-                // says little.
-                if failure.as_ref().is_none_or(FetchError::is_absent) {
-                    failure = Some(error);
-                }
-                continue;
-            }
-        };
-        attempts.extend(fetched.attempts);
-        let (index, freshness) = match sink.into_index() {
-            Some(index) => {
-                let state = State {
-                    version: STATE_VERSION,
-                    encoding,
-                    sha256: Sha256::of(index.text().as_bytes()).to_string(),
-                    url: fetched.url.clone(),
-                    etag: fetched.validators.etag,
-                    last_modified: fetched.validators.last_modified,
-                };
-                let (cache, kept) = (cache.clone(), index.clone());
-                let write = move || cache.write(&place, kept.text().as_bytes(), &state);
-                if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-                    // A full disk is found out soon enough, by something that cannot do without.
-                    tracing::warn!(%error, "repodata is not kept for the next time");
-                }
-                (index, Freshness::Fetched)
-            }
-            // Nothing came because nothing has changed.
-            None => match cached.take().map(|cached| parse(cached.text)) {
-                Some(Ok(index)) => (index, Freshness::Unchanged),
-                // What is cached is of no use after all: ask again without mentioning it.
-                _ => {
-                    forms.push(encoding);
-                    continue;
-                }
-            },
-        };
-        let subdir = subdir.to_owned();
-        return Ok(SubdirIndex {
-            subdir,
-            index,
-            freshness,
-            url: fetched.url,
-            attempts,
-        });
-    }
-
-    let error = failure.expect("both forms were tried and neither came");
-    let (subdir, channel) = (subdir.to_owned(), channel.to_string());
-    if error.is_absent() {
-        let index = Index::empty(&canonical, &url);
-        let freshness = Freshness::Absent;
-        return Ok(SubdirIndex {
-            subdir,
-            index,
-            freshness,
-            url: String::new(),
-            attempts,
-        });
-    }
-    // Whoever may not read the channel any more is not to go on with what is left of it here.
-    let cached = cached.filter(|_| !error.is_denied());
-    match cached.map(|cached| (parse(cached.text), cached.state.url)) {
-        Some((Ok(index), from)) => {
-            let freshness = Freshness::Stale(error);
-            Ok(SubdirIndex {
-                subdir,
-                index,
-                freshness,
-                url: from,
-                attempts,
-            })
+        let label = format!("{}/{subdir}/{file}", self.channel.name());
+        let mut job = Job::metadata(label, target);
+        if let Some(Cached { state, .. }) = cached
+            && state.encoding == encoding
+        {
+            let validators = Validators {
+                etag: state.etag.clone(),
+                last_modified: state.last_modified.clone(),
+            };
+            job.validators = BTreeMap::from([(state.url.clone(), validators)]);
         }
-        _ => Err(RepodataError::Fetch {
-            channel,
-            subdir,
-            source: error,
-        }),
+        job
     }
-}
 
-fn validators(cached: Option<&Cached>, encoding: Encoding) -> BTreeMap<String, Validators> {
-    let Some(Cached { state, .. }) = cached else {
-        return BTreeMap::new();
-    };
-    if state.encoding != encoding {
-        return BTreeMap::new();
+    fn parse(&self, text: Vec<u8>) -> Option<Index> {
+        let url = self.channel.subdir_url(self.subdir);
+        Index::from_json(text, &self.channel.canonical(), &url, self.options.index).ok()
     }
-    let validators = Validators {
-        etag: state.etag.clone(),
-        last_modified: state.last_modified.clone(),
-    };
-    BTreeMap::from([(state.url.clone(), validators)])
+
+    async fn keep(&self, index: &Index, encoding: Encoding, fetched: &Fetched) {
+        let state = State {
+            version: STATE_VERSION,
+            encoding,
+            sha256: Sha256::of(index.text().as_bytes()).to_string(),
+            url: fetched.url.clone(),
+            etag: fetched.validators.etag.clone(),
+            last_modified: fetched.validators.last_modified.clone(),
+        };
+        let (slot, index) = (self.slot.clone(), index.clone());
+        let write = move || slot.write(index.text().as_bytes(), &state);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+            // A full disk is found out soon enough, by something that cannot do without.
+            tracing::warn!(%error, "repodata is not kept for the next time");
+        }
+    }
+
+    fn found(
+        &self,
+        index: Index,
+        freshness: Freshness,
+        url: String,
+        attempts: Vec<Attempt>,
+    ) -> SubdirIndex {
+        SubdirIndex {
+            subdir: self.subdir.to_owned(),
+            index,
+            freshness,
+            url,
+            attempts,
+        }
+    }
+
+    /// No mirror gave it: there is none, or an old one is here, or the fetch has failed.
+    fn fall_back(
+        &self,
+        error: FetchError,
+        cached: Option<Cached>,
+        attempts: Vec<Attempt>,
+    ) -> Result<SubdirIndex, RepodataError> {
+        if error.is_absent() {
+            let url = self.channel.subdir_url(self.subdir);
+            let index = Index::empty(&self.channel.canonical(), &url);
+            return Ok(self.found(index, Freshness::Absent, String::new(), attempts));
+        }
+        // Whoever may not read the channel any more is not to go on with what is left of it here.
+        if let Some(Cached { text, state }) = cached.filter(|_| !error.is_denied())
+            && let Some(index) = self.parse(text)
+        {
+            return Ok(self.found(index, Freshness::Stale(error), state.url, attempts));
+        }
+        Err(RepodataError::Fetch {
+            channel: self.channel.to_string(),
+            subdir: self.subdir.to_owned(),
+            source: error,
+        })
+    }
 }

@@ -1,5 +1,10 @@
 //! The command line, as clap sees it. Nothing beyond this file and `settings.rs` knows clap.
 
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are the help, which is no Markdown"
+)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -82,6 +87,10 @@ pub(crate) enum Command {
 }
 
 /// What `create` and `install` take.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
     /// The environment's directory

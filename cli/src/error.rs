@@ -95,8 +95,9 @@ impl AppError {
             | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
             Self::NoRepodata { .. } => Exit::Exhausted,
             Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
-            Self::Interrupted | Self::Link(LinkError::Cancelled) => Exit::Interrupted,
-            Self::Solve(SolveError::Cancelled) => Exit::Interrupted,
+            Self::Interrupted
+            | Self::Link(LinkError::Cancelled)
+            | Self::Solve(SolveError::Cancelled) => Exit::Interrupted,
             _ => Exit::Failed,
         }
     }
@@ -123,8 +124,8 @@ impl AppError {
                  proxy answers in their place"
                     .to_owned(),
             ),
-            Self::Repodata(RepodataError::Fetch { source, .. }) => hint_of_fetch(source),
-            Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
+            Self::Repodata(RepodataError::Fetch { source, .. })
+            | Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
             Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
                 Some("name a directory that you may write to with --cache-dir".to_owned())

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     };
     log_to_stderr(cli.global.verbose);
     let printer = Arc::new(Printer::new(mode, cli.global.verbose > 0));
-    let exit = match run(cli, &printer) {
+    let exit = match run(&cli, &printer) {
         Ok(exit) => exit,
         // Whoever read our output has gone, as in `taipan list | head`.
         Err(_) if printer.is_closed() => Exit::Done,
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn run(cli: Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
+fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     let install = match &cli.command {
         Command::Create(args) | Command::Install(args) => Some(args),
         _ => None,

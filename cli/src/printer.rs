@@ -55,14 +55,14 @@ impl Printer {
 
     /// Prints an object on a line of its own; only in JSON mode. `kind` becomes its `type`.
     pub(crate) fn object(&self, kind: &str, object: &impl Serialize) {
-        if self.mode != Mode::Json {
-            return;
-        }
         #[derive(Serialize)]
         struct Tagged<'a, T> {
             r#type: &'a str,
             #[serde(flatten)]
             object: &'a T,
+        }
+        if self.mode != Mode::Json {
+            return;
         }
         match serde_json::to_string(&Tagged {
             r#type: kind,

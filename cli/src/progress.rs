@@ -121,6 +121,7 @@ struct Fetched<'a> {
 }
 
 impl Observer for Downloads {
+    #[expect(clippy::too_many_lines, reason = "one arm per event")]
     fn event(&self, event: &Event<'_>) {
         match *event {
             Event::Started { job, label, size } => {
@@ -175,17 +176,15 @@ impl Observer for Downloads {
                 offset,
                 why,
                 ..
-            } => {
-                if self.printer.is_verbose() && !logged() {
-                    let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
-                    let from = if offset > 0 {
-                        format!(" from byte {offset}")
-                    } else {
-                        String::new()
-                    };
-                    self.printer
-                        .detail(&format!("  {label}: asking {name}{from} ({why})"));
-                }
+            } if self.printer.is_verbose() && !logged() => {
+                let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
+                let from = if offset > 0 {
+                    format!(" from byte {offset}")
+                } else {
+                    String::new()
+                };
+                self.printer
+                    .detail(&format!("  {label}: asking {name}{from} ({why})"));
             }
             Event::AttemptFailed {
                 job,

@@ -59,6 +59,10 @@ pub struct Finished {
 impl Finished {
     /// Panics with all that was written unless the command ended with this code.
     #[track_caller]
+    #[expect(
+        clippy::return_self_not_must_use,
+        reason = "often only the code is of interest"
+    )]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(
             self.code,

@@ -223,7 +223,7 @@ fn what_cannot_be_satisfied_is_explained_by_the_specs_in_conflict() {
             };
             let missing = finished.stderr.contains("is not in the channel");
             assert!(
-                specs.iter().all(|spec| named(spec)) || missing && specs.iter().any(|s| named(s)),
+                specs.iter().all(named) || missing && specs.iter().any(named),
                 "{specs:?}: {}",
                 finished.stderr
             );

@@ -22,6 +22,10 @@ const CHANNEL: &str = "https://demo.taipan.invalid/channel";
 const SPECS: [&str; 4] = ["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"];
 
 /// Starts the mirrors, and runs this very program against them as a user would.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it reads like what is shown, from top to bottom"
+)]
 pub(crate) async fn run(
     printer: &Printer,
     args: &DemoArgs,

@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// What taipan sees: platform, virtual packages, settings and where each comes from.
+#[expect(clippy::too_many_lines, reason = "a list, one line per setting")]
 pub(crate) fn run(
     settings: &Settings,
     printer: &Printer,

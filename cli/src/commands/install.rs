@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long the solver may take. Real environments take well under a second.
-const SOLVE_TIMEOUT: Duration = Duration::from_secs(300);
+const SOLVE_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Runs the command. `creating` tells `create` from `install`.
 pub(crate) async fn run(
@@ -101,7 +101,7 @@ fn check_prefix(prefix: &Prefix, creating: bool) -> Result<(), AppError> {
             prefix: path.to_owned(),
         }),
         // What a killed run left is repaired by this one.
-        (true, false) if prefix.is_interrupted() => Ok(()),
+        (_, false) if prefix.is_interrupted() => Ok(()),
         (true, false) => {
             let foreign = |entry: std::io::Result<std::fs::DirEntry>| {
                 entry.is_ok_and(|entry| entry.file_name() != "conda-meta")
@@ -119,7 +119,6 @@ fn check_prefix(prefix: &Prefix, creating: bool) -> Result<(), AppError> {
             }
         }
         (false, true) => Ok(()),
-        (false, false) if prefix.is_interrupted() => Ok(()),
         (false, false) => Err(AppError::NoEnvironment {
             prefix: path.to_owned(),
         }),
@@ -157,7 +156,7 @@ impl Install<'_> {
             .map(|planned| planned.record.clone())
             .collect();
         let store = Arc::new(self.store().await?);
-        let preparer = |engine: Engine| Preparer {
+        let bringing = |engine: Engine| Preparer {
             engine,
             store: Arc::clone(&store),
             channels: self.context.channels.clone(),
@@ -165,7 +164,7 @@ impl Install<'_> {
             limits: ExtractLimits::default(),
             jobs: self.context.jobs(),
         };
-        let silent = preparer(self.context.engine(Arc::new(taipan_transfer::Silent)));
+        let silent = bringing(self.context.engine(Arc::new(taipan_transfer::Silent)));
         let (missing, size) = silent.missing(&records);
         self.show_plan(&plan, missing, size, solve_time);
         let Some(locked) = locked else {
@@ -176,7 +175,7 @@ impl Install<'_> {
         let downloads = Downloads::new(self.printer, Some((missing, size)));
         let engine = self.context.engine(downloads.clone());
         let fetching = Instant::now();
-        let prepared = self.interruptible(preparer(engine).prepare(records)).await;
+        let prepared = self.interruptible(bringing(engine).prepare(records)).await;
         downloads.finish();
         let prepared = prepared??;
         let fetch_time = fetching.elapsed();
@@ -218,7 +217,7 @@ impl Install<'_> {
         let cache = RepodataCache::new(self.settings.cache_dir.value.join("repodata"));
         let platform = self.settings.platform.value.to_string();
         let subdirs: BTreeSet<&str> = [platform.as_str(), "noarch"].into();
-        let fetches = self.context.channels.iter().flat_map(|place| {
+        let requests = self.context.channels.iter().flat_map(|place| {
             let (engine, cache) = (&engine, &cache);
             subdirs.iter().map(move |subdir| async move {
                 let ChannelMirrors { channel, mirrors } = place;
@@ -226,7 +225,7 @@ impl Install<'_> {
                 fetch_index(engine, mirrors, channel, subdir, cache, options).await
             })
         });
-        let fetched = try_join_all(fetches).await;
+        let fetched = try_join_all(requests).await;
         downloads.finish();
         let mut fetched = fetched?.into_iter();
         let mut indexes = Vec::new();
@@ -568,10 +567,9 @@ fn transaction(plan: Plan, prepared: &[Prepared], indexes: &[ChannelIndexes]) ->
 /// An argument as a shell would take it, for the history.
 fn quote(argument: &str) -> String {
     // A password in a URL is not for posterity.
-    let masked = match argument.contains("://") {
-        true => argument.parse::<SafeUrl>().ok().map(|url| url.to_string()),
-        false => None,
-    };
+    let is_url = argument.contains("://");
+    let masked = is_url.then(|| argument.parse::<SafeUrl>().ok().map(|url| url.to_string()));
+    let masked = masked.flatten();
     let argument = masked.as_deref().unwrap_or(argument);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%~".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
