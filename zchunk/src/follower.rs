@@ -1,14 +1,15 @@
 //! Following a log: deriving what can be derived, and fetching only the rest.
 
 use std::collections::HashSet;
-use std::io::Cursor;
 
 use crate::assemble::{Assembler, Outcome};
+use crate::codec::verify_stored;
 use crate::cost::CostModel;
 use crate::error::Result;
 use crate::header::Header;
 use crate::layout::{CONTENT_HASH, Layout, key, tombstone};
 use crate::log_file::{LogFile, records_of};
+use crate::pieces::Pieces;
 use crate::plan::{Form, Goal, Origin, Plan};
 
 /// Turns an older file of a series into a newer one.
@@ -24,7 +25,7 @@ use crate::plan::{Form, Goal, Origin, Plan};
 pub struct Follower<'a> {
     old: &'a LogFile,
     layout: Layout,
-    assembler: Assembler<Cursor<Vec<u8>>>,
+    assembler: Assembler<Pieces>,
     /// Settled chunks that are still to be derived, by index.
     derivable: Vec<usize>,
 }
@@ -77,9 +78,9 @@ impl<'a> Follower<'a> {
             origins[*index] = store.clone();
         }
         let plan = Plan::new(&target, Goal::Content, origins, CostModel::BYTES_ONLY);
-        let mut assembler = Assembler::new(target, &plan, Cursor::new(Vec::new()))?;
-        if !old.stored_dictionary().is_empty() {
-            // If it is another one it is refused here, and fetched.
+        let mut assembler = Assembler::new(target, &plan, Pieces::default())?;
+        let dictionary = assembler.target().chunk(0);
+        if dictionary.len > 0 && verify_stored(&dictionary, old.stored_dictionary()).is_ok() {
             assembler.put_chunk(0, Form::Stored, old.stored_dictionary())?;
         }
         for (index, text) in same {
@@ -137,7 +138,7 @@ impl<'a> Follower<'a> {
     pub fn finish(self) -> Result<LogFile> {
         let target = self.assembler.target().clone();
         let dictionary = self.assembler.stored_dictionary().to_vec();
-        let content = self.assembler.finish()?.into_inner();
+        let content = self.assembler.finish()?.into_vec();
         LogFile::new(target, dictionary, content, None)
     }
 

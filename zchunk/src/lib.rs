@@ -22,6 +22,7 @@ mod layout;
 mod limits;
 mod log_file;
 mod log_writer;
+mod pieces;
 mod pipeline;
 mod plain;
 mod plan;

@@ -15,15 +15,20 @@ use crate::layout::{
 use crate::log_file::LogFile;
 use crate::writer::{Writer, WriterOptions, Written};
 
-/// Where the dictionary of a new series comes from. A continued series keeps the one it has.
+/// Where the dictionary comes from.
+///
+/// A new dictionary makes every chunk be compressed anew, which costs the writer time and followers
+/// nothing but the dictionary itself, since they derive contents. Clients that do not know the
+/// layout fetch everything once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogDictionary {
-    /// There is none.
+    /// The previous file's, or none.
     None,
-    /// Trained from the first version's records, of at most so many bytes. If there are too few
-    /// records to learn from, there is none.
+    /// Trained from the records, of at most this many bytes and at most a 32nd of the content, so
+    /// that it never weighs much in the file. It is kept until four times as large a one would be
+    /// in order.
     Trained(usize),
-    /// This one.
+    /// This one, in every file from now on.
     Given(Vec<u8>),
 }
 
@@ -145,6 +150,23 @@ fn keyed<'a>(
     }
     Ok(keyed)
 }
+
+/// The dictionary to use for these records: the old one, unless it has become far too small.
+fn trained(samples: &[&[u8]], most: usize, old: Vec<u8>) -> Vec<u8> {
+    let total: usize = samples.iter().map(|sample| sample.len()).sum();
+    let size = most.min(total / 32);
+    if size < LEAST_DICTIONARY || size / 4 < old.len() {
+        return old;
+    }
+    match train_dictionary(samples, size) {
+        // The trainer may find less than it may use; then the old one is as good.
+        Ok(new) if new.len() / 2 >= old.len() => new,
+        _ => old,
+    }
+}
+
+/// Smaller dictionaries do not earn their place in the index, in bytes.
+const LEAST_DICTIONARY: usize = 1 << 10;
 
 struct Log<'o> {
     frame: &'o Frame,
@@ -345,21 +367,22 @@ impl Log<'_> {
             digests,
             removed,
         };
-        let dictionary = match (previous, &self.options.dictionary) {
-            (Some(previous), _) => previous.dictionary()?,
-            (None, LogDictionary::None) => Vec::new(),
-            (None, LogDictionary::Given(dictionary)) => dictionary.clone(),
-            (None, LogDictionary::Trained(size)) => {
-                let samples: Vec<&[u8]> = nodes
-                    .iter()
-                    .flat_map(|node| &node.records)
-                    .chain(&last)
-                    .copied()
-                    .collect();
-                train_dictionary(&samples, *size).unwrap_or_default()
+        let old = previous.map(LogFile::dictionary).transpose()?;
+        let dictionary = match &self.options.dictionary {
+            LogDictionary::None => old.clone().unwrap_or_default(),
+            LogDictionary::Given(dictionary) => dictionary.clone(),
+            LogDictionary::Trained(most) => {
+                let records = nodes.iter().flat_map(|node| &node.records).chain(&last);
+                trained(
+                    &records.copied().collect::<Vec<_>>(),
+                    *most,
+                    old.clone().unwrap_or_default(),
+                )
             }
         };
-        let stored = self.compress(previous, &texts, &layout.digests, &dictionary)?;
+        // Stored forms are of use only if they were made with the same dictionary.
+        let reusable = previous.filter(|_| old.as_ref() == Some(&dictionary));
+        let stored = self.compress(reusable, &texts, &layout.digests, &dictionary)?;
         let writer_options = WriterOptions::default()
             .with_manual_boundaries()
             .with_encoding(self.options.encoding)

@@ -401,3 +401,35 @@ fn a_store_by_content_serves_a_log_without_flag_4() {
     }
     assembler.finish().unwrap();
 }
+
+#[test]
+fn a_dictionary_is_trained_anew_when_the_log_has_outgrown_it_and_followers_pay_for_it_alone() {
+    let options = LogOptions::default();
+    let mut previous: Option<LogFile> = None;
+    let mut dictionaries = std::collections::BTreeSet::new();
+    let mut count = 20;
+    while count < 6000 {
+        let records = grown(0, count);
+        let file = write(previous.as_ref(), &json_frame(), &records, &options);
+        let new = read(&file);
+        let dictionary = new.header().chunk(0);
+        dictionaries.insert(dictionary.digest);
+        if let Some(old) = &previous {
+            let (followed, bytes, rounds) = follow(old, &file);
+            assert!(rounds == 1 && followed.content() == new.content());
+            let layout = new.layout();
+            let last = new.header().chunks().skip(2 + layout.settled_chunks());
+            let fresh: u64 = last.map(|chunk| chunk.len).sum();
+            let changed = old.header().chunk(0).digest != dictionary.digest;
+            let dictionary = if changed { dictionary.len } else { 0 };
+            assert_eq!(bytes, new.header().len() + fresh + dictionary);
+        }
+        previous = Some(new);
+        count += 1 + count / 4;
+    }
+    assert!(
+        (2..6).contains(&dictionaries.len()),
+        "{}",
+        dictionaries.len()
+    );
+}
