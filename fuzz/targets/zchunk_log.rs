@@ -14,13 +14,13 @@ use taipan_zchunk::{
 
 const LIMITS: Limits = Limits { header: 1 << 16, chunks: 1 << 10, chunk: 1 << 18, total: 1 << 20 };
 
-fn write(previous: Option<&LogFile>, records: &BTreeMap<u8, u8>, slack: f64) -> Vec<u8> {
+fn write(previous: Option<&LogFile>, records: &BTreeMap<u8, u8>, slack_percent: u32) -> Vec<u8> {
     let frame = Frame { head: b"<".to_vec(), tail: b">".to_vec(), separator: b",".to_vec(), key_end: b":".to_vec() };
     let options = LogOptions {
         encoding: Encoding::zstd(1),
         dictionary: LogDictionary::None,
         max_chunk: 60,
-        slack,
+        slack_percent,
         max_removed: 4,
     };
     let texts: Vec<String> = records.iter().map(|(key, value)| format!("{key}:{value}")).collect();
@@ -55,7 +55,7 @@ fn follow(old: &LogFile, file: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let mut input = sealed::Input(input);
-    let slack = f64::from(input.byte()) / 64.0;
+    let slack = u32::from(input.byte());
     let mut records = BTreeMap::new();
     let mut files: Vec<Vec<u8>> = Vec::new();
     for _ in 0..input.byte() % 6 + 1 {

@@ -33,7 +33,7 @@ pub(crate) struct EntryOptions {
 }
 
 impl EntryOptions {
-    pub(crate) fn entry(&self, content: &[u8], stored: &[u8]) -> EntryParts {
+    pub(crate) fn entry(self, content: &[u8], stored: &[u8]) -> EntryParts {
         EntryParts {
             stream: 1,
             digest: self.hash.digest(stored),

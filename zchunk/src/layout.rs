@@ -99,7 +99,7 @@ pub(crate) struct Removed {
     pub(crate) marks: Vec<[u8; TOMBSTONE_LEN]>,
 }
 
-/// What the element says.
+#[doc = include_str!("../LAYOUT.md")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub(crate) series: [u8; SERIES_LEN],

@@ -33,7 +33,7 @@ pub enum LogDictionary {
 }
 
 /// How a log is written. All numbers may change from one version to the next.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
     /// How chunks are compressed.
     pub encoding: Encoding,
@@ -41,10 +41,11 @@ pub struct LogOptions {
     pub dictionary: LogDictionary,
     /// No chunk is made larger than this by merging, in bytes of content; a single record may be.
     pub max_chunk: usize,
-    /// Two neighbours are merged if together they are at most this fraction of all that is newer.
+    /// Two neighbours are merged if together they are at most this part of all that is newer, in
+    /// percent.
     /// A follower that lacks only a part of a merged chunk fetches all of it, so it fetches at
-    /// most `1 + slack` times what it lacks. Smaller means more chunks, and so a longer header.
-    pub slack: f64,
+    /// most 1 + slack times what it lacks. Smaller means more chunks, and so a longer header.
+    pub slack_percent: u32,
     /// How many removed records the header remembers, the newest first.
     pub max_removed: usize,
 }
@@ -55,7 +56,7 @@ impl Default for LogOptions {
             encoding: Encoding::zstd(19),
             dictionary: LogDictionary::Trained(32 << 10),
             max_chunk: 1 << 20,
-            slack: 0.5,
+            slack_percent: 50,
             max_removed: 256,
         }
     }
@@ -119,7 +120,7 @@ pub fn write_log<'a>(
         newest: log.generation,
         records,
     }));
-    log.write(previous, nodes, last.unwrap_or_default(), removed, out)
+    log.write(previous, &nodes, &last.unwrap_or_default(), removed, out)
 }
 
 /// The records by key, each checked.
@@ -288,7 +289,8 @@ impl Log<'_> {
                 let size = node.size + last.size;
                 // Whoever lacks the one lacks the other, if the same version completed both.
                 let free = node.newest == last.newest;
-                let allowed = size as f64 <= self.options.slack * newer as f64;
+                let allowed =
+                    size as u64 * 100 <= u64::from(self.options.slack_percent) * newer as u64;
                 if size <= self.options.max_chunk && (free || allowed) {
                     let mut records = node.records;
                     records.append(&mut last.records);
@@ -323,8 +325,8 @@ impl Log<'_> {
     fn write(
         &self,
         previous: Option<&LogFile>,
-        nodes: Vec<Node<'_>>,
-        last: Vec<&[u8]>,
+        nodes: &[Node<'_>],
+        last: &[&[u8]],
         removed: Vec<Removed>,
         out: &mut impl Write,
     ) -> Result<Written> {
@@ -338,7 +340,7 @@ impl Log<'_> {
                 .enumerate()
                 .map(|(n, node)| self.text(&node.records, n == 0)),
         );
-        let mut text = self.text(&last, nodes.is_empty());
+        let mut text = self.text(last, nodes.is_empty());
         text.extend_from_slice(&self.frame.tail);
         if !text.is_empty() {
             texts.push(text);
@@ -372,7 +374,7 @@ impl Log<'_> {
             LogDictionary::None => old.clone().unwrap_or_default(),
             LogDictionary::Given(dictionary) => dictionary.clone(),
             LogDictionary::Trained(most) => {
-                let records = nodes.iter().flat_map(|node| &node.records).chain(&last);
+                let records = nodes.iter().flat_map(|node| &node.records).chain(last);
                 trained(
                     &records.copied().collect::<Vec<_>>(),
                     *most,

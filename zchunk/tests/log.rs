@@ -29,7 +29,7 @@ fn write(
     options: &LogOptions,
 ) -> Vec<u8> {
     let mut file = Vec::new();
-    let records = records.values().map(|record| record.as_bytes());
+    let records = records.values().map(String::as_bytes);
     write_log(previous, frame, records, options, &mut file).unwrap();
     file
 }
@@ -87,16 +87,16 @@ fn options() -> impl Strategy<Value = LogOptions> {
     (
         dictionary,
         60usize..5000,
-        0.0f64..3.0,
+        0u32..300,
         prop::sample::select(vec![0, 3, 256]),
         1i32..6,
     )
         .prop_map(
-            |(dictionary, max_chunk, slack, max_removed, level)| LogOptions {
+            |(dictionary, max_chunk, slack_percent, max_removed, level)| LogOptions {
                 encoding: Encoding::zstd(level),
                 dictionary,
                 max_chunk,
-                slack,
+                slack_percent,
                 max_removed,
             },
         )
@@ -146,7 +146,7 @@ proptest! {
             prop_assert!(new.content() == content);
             let mut found: Vec<&[u8]> = new.records().collect();
             found.sort_unstable();
-            let mut expected: Vec<&[u8]> = records.values().map(|record| record.as_bytes()).collect();
+            let mut expected: Vec<&[u8]> = records.values().map(String::as_bytes).collect();
             expected.sort_unstable();
             prop_assert_eq!(found, expected);
             prop_assert!(content.starts_with(&frame.head) && content.ends_with(&frame.tail));
