@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use taipan_zchunk::{
-    Archive, Buzhash, Chunker, Encoding, HashKind, Header, Limits, Reader, Writer, WriterOptions,
-    Written, train_dictionary, write_to_vec,
+    Archive, Buzhash, Chunker, Encoding, Frame, HashKind, Header, Limits, LogFile, LogOptions,
+    Reader, Writer, WriterOptions, Written, extract, train_dictionary, write_log, write_to_vec,
 };
 
 fn have_tools() -> bool {
@@ -238,4 +238,59 @@ fn the_detached_header_is_what_unzck_makes() {
     assert!(dumped == dictionary);
     let archive = Archive::open(Cursor::new(&file), &Limits::default()).unwrap();
     assert!(archive.dictionary() == dumped);
+}
+
+#[test]
+fn fifty_megabytes_go_both_ways() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let content = common::json(50 << 20, 21);
+    let options = WriterOptions::default().with_encoding(Encoding::zstd(1));
+    let (file, written) = write_to_vec(&content, options).unwrap();
+    accepted_by_the_tools(folder, &file, written.header(), &content);
+    std::fs::write(folder.join("in"), &content).unwrap();
+    run(
+        folder,
+        "zck",
+        &["--compression-format", "none", "-o", "in.zck", "in"],
+    );
+    let theirs = std::fs::read(folder.join("in.zck")).unwrap();
+    let mut read = Vec::new();
+    extract(&mut &theirs[..], &mut read, &Limits::default()).unwrap();
+    assert!(read == content);
+    let theirs = Header::parse(&theirs, &Limits::default()).unwrap();
+    let cuts =
+        |header: &Header| -> Vec<u64> { header.chunks().map(|chunk| chunk.raw_offset).collect() };
+    assert!(cuts(&theirs) == cuts(written.header()));
+}
+
+#[test]
+fn a_log_is_an_ordinary_file_to_the_tools() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let frame = Frame::json(b"{\n", b"\n}\n");
+    let mut previous: Option<LogFile> = None;
+    for version in 0..4u64 {
+        let records: Vec<String> = (version * 7..500 + version * 20)
+            .map(|n| format!("\"item-{n:04}\":{{\"size\":{}}}", common::Random(n).next()))
+            .collect();
+        let mut file = Vec::new();
+        let written = write_log(
+            previous.as_ref(),
+            &frame,
+            records.iter().map(String::as_bytes),
+            &LogOptions::default(),
+            &mut file,
+        )
+        .unwrap();
+        let log = LogFile::read(&mut &file[..], &Limits::default()).unwrap();
+        accepted_by_the_tools(folder, &file, written.header(), log.content());
+        previous = Some(log);
+    }
 }
