@@ -1,6 +1,6 @@
 //! Putting a file, or its content, together from what was had and what was fetched.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -97,11 +97,11 @@ impl<S> Assembler<S> {
     /// A plan that fetches all that is missing by now, wherever it was to come from. It can be used
     /// with this assembler, and not for another one.
     pub fn replan(&self, model: &CostModel) -> Plan {
-        self.replan_without(&HashSet::new(), model)
+        self.replan_without(&(0..0), model)
     }
 
     /// The same, without some chunks that are expected from elsewhere.
-    pub(crate) fn replan_without(&self, expected: &HashSet<usize>, model: &CostModel) -> Plan {
+    pub(crate) fn replan_without(&self, expected: &Range<usize>, model: &CostModel) -> Plan {
         let mut origins = vec![Origin::Nowhere; self.states.len()];
         let mut any = self.goal == Goal::File || !self.waiting.is_empty();
         for index in self

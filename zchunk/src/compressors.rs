@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use crate::codec::{Encoder, Encoding};
 use crate::digest::HashKind;
 use crate::error::Result;
-use crate::header::EntryParts;
+use crate::header_parts::EntryParts;
 
 /// Whole chunks that are compressed together.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use crate::dictionary::train_dictionary;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Result};
 use crate::layout::{
-    CONTENT_HASH, Frame, LAYOUT_ELEMENT, Layout, Removed, SERIES_LEN, find, tombstone,
+    CONTENT_HASH, Frame, LAYOUT_ELEMENT, Layout, MAX_MARK, Removed, SERIES_LEN, find, tombstone,
 };
 use crate::log_file::LogFile;
 use crate::writer::{Writer, WriterOptions, Written};
@@ -86,6 +86,11 @@ pub fn write_log<'a>(
 ) -> Result<Written> {
     if frame.separator.is_empty() {
         return Err(Error::Options("a separator of no bytes"));
+    }
+    if frame.separator.len().max(frame.key_end.len()) > MAX_MARK {
+        return Err(Error::Options(
+            "a separator or key end of more than 64 bytes",
+        ));
     }
     let previous = previous.filter(|previous| {
         let layout = previous.layout();

@@ -7,7 +7,8 @@ use crate::codec::{Encoder, Encoding};
 use crate::compressors::{Compressors, Done, EntryOptions, Job};
 use crate::digest::{Digest, HashKind, Hasher};
 use crate::error::{Error, Result};
-use crate::header::{Element, EntryParts, Header, HeaderParts};
+use crate::header::{Element, Header};
+use crate::header_parts::{EntryParts, HeaderParts};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 
