@@ -182,8 +182,12 @@ impl<S: Spool> Writer<S> {
             hash: options.chunk_hash,
             uncompressed_source: options.uncompressed_source,
         };
-        let compressors =
-            Compressors::new(options.encoding, options.dictionary.clone(), entry_options);
+        let compressors = Compressors::new(
+            options.encoding,
+            options.dictionary.clone(),
+            entry_options,
+            max,
+        );
         let mut writer = Self {
             hasher: Hasher::new(options.hash),
             pipeline: Pipeline::new(move |job| compressors.run(job)),
