@@ -21,6 +21,7 @@ fn write(previous: Option<&LogFile>, records: &BTreeMap<u8, u8>, slack_percent: 
         dictionary: LogDictionary::None,
         max_chunk: 60,
         slack_percent,
+        min_chunk: 30,
         max_removed: 4,
     };
     let texts: Vec<String> = records.iter().map(|(key, value)| format!("{key}:{value}")).collect();

@@ -35,6 +35,7 @@ fn main() -> Result<(), Failed> {
             None => folder = PathBuf::from(argument),
             Some(("slack_percent", value)) => options.slack_percent = value.parse()?,
             Some(("max_chunk", value)) => options.max_chunk = value.parse()?,
+            Some(("min_chunk", value)) => options.min_chunk = value.parse()?,
             Some(("level", value)) => options.encoding = Encoding::zstd(value.parse()?),
             Some(("dictionary", "0")) => options.dictionary = LogDictionary::None,
             Some(("dictionary", value)) => {

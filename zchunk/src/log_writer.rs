@@ -46,6 +46,9 @@ pub struct LogOptions {
     /// A follower that lacks only a part of a merged chunk fetches all of it, so it fetches at
     /// most 1 + slack times what it lacks. Smaller means more chunks, and so a longer header.
     pub slack_percent: u32,
+    /// Two neighbours are also merged if together they are at most this large, in bytes of content:
+    /// so little is not worth another entry of the index, which every follower fetches.
+    pub min_chunk: usize,
     /// How many removed records the header remembers, the newest first.
     pub max_removed: usize,
 }
@@ -57,6 +60,7 @@ impl Default for LogOptions {
             dictionary: LogDictionary::Trained(32 << 10),
             max_chunk: 1 << 20,
             slack_percent: 50,
+            min_chunk: 4 << 10,
             max_removed: 256,
         }
     }
@@ -296,7 +300,9 @@ impl Log<'_> {
                 let free = node.newest == last.newest;
                 let allowed =
                     size as u64 * 100 <= u64::from(self.options.slack_percent) * newer as u64;
-                if size <= self.options.max_chunk && (free || allowed) {
+                if size <= self.options.max_chunk
+                    && (free || allowed || size <= self.options.min_chunk)
+                {
                     let mut records = node.records;
                     records.append(&mut last.records);
                     records.sort_by_key(|record| self.frame.key(record));

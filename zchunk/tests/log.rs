@@ -88,15 +88,17 @@ fn options() -> impl Strategy<Value = LogOptions> {
         dictionary,
         60usize..5000,
         0u32..300,
+        0usize..200,
         prop::sample::select(vec![0, 3, 256]),
         1i32..6,
     )
         .prop_map(
-            |(dictionary, max_chunk, slack_percent, max_removed, level)| LogOptions {
+            |(dictionary, max_chunk, slack_percent, min_chunk, max_removed, level)| LogOptions {
                 encoding: Encoding::zstd(level),
                 dictionary,
                 max_chunk,
                 slack_percent,
+                min_chunk,
                 max_removed,
             },
         )
