@@ -180,24 +180,12 @@ impl<'a> Follower<'a> {
     /// The old chunks, less the records that have been removed or have a newer version. Chunks
     /// with nothing left are left out.
     fn thinned(&self) -> Vec<Vec<&'a [u8]>> {
-        let target = self.assembler.target();
-        let mut fetched: Vec<Vec<u8>> = Vec::new();
-        for index in self.layout.first_settled()..target.chunk_count() {
-            if let Some(text) = self.assembler.content_of(index) {
-                fetched.push(text.to_vec());
-            }
-        }
         let mut newer: HashSet<&[u8]> = HashSet::new();
-        for (index, text) in (self.layout.first_settled()..target.chunk_count())
-            .filter(|&index| self.assembler.content_of(index).is_some())
-            .zip(&fetched)
-        {
-            let records = records_of(&self.layout, index, text);
-            newer.extend(
-                records
-                    .into_iter()
-                    .map(|record| key(record, &self.layout.key_end)),
-            );
+        for index in self.layout.first_settled()..self.assembler.target().chunk_count() {
+            if let Some(text) = self.assembler.content_of(index) {
+                let records = records_of(&self.layout, index, text).into_iter();
+                newer.extend(records.map(|record| key(record, &self.layout.key_end)));
+            }
         }
         let removed: HashSet<_> = self
             .layout

@@ -100,7 +100,7 @@ pub fn write_log<'a>(
         let layout = previous.layout();
         layout.separator == frame.separator && layout.key_end == frame.key_end
     });
-    let fresh = keyed(frame, records)?;
+    let mut fresh = keyed(frame, records)?;
     let mut log = Log {
         frame,
         options,
@@ -109,7 +109,6 @@ pub fn write_log<'a>(
     };
     let mut nodes = Vec::new();
     let mut removed = Vec::new();
-    let mut fresh = fresh;
     if let Some(previous) = previous {
         log.generation = previous.layout().generation.saturating_add(1);
         removed = log.carry_over(previous, &mut fresh, &mut nodes);
