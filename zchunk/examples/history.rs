@@ -346,7 +346,8 @@ fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Fa
     let (table, every) = table(&versions, &files, options, sorted)?;
     let last = read(&files[files.len() - 1])?;
     // The full file against one stream of the same content, at ten versions and the last.
-    let samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
+    let mut samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
+    samples.dedup();
     let fulls: Vec<(u64, u64)> = samples
         .par_iter()
         .map(|&n| {
