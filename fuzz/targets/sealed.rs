@@ -7,7 +7,9 @@ pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
     pub fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
+        let Some((&first, rest)) = self.0.split_first() else {
+            return 0;
+        };
         self.0 = rest;
         first
     }
@@ -84,7 +86,10 @@ pub fn file(input: &mut Input<'_>) -> Vec<u8> {
     } else {
         rest.extend_from_slice(hash.digest(&body).as_bytes());
     }
-    int(&mut rest, u64::from(flag_4) * 4 + u64::from(with_element) * 2);
+    int(
+        &mut rest,
+        u64::from(flag_4) * 4 + u64::from(with_element) * 2,
+    );
     int(&mut rest, if none { 0 } else { 2 });
     if with_element {
         let len = usize::from(input.byte());

@@ -12,28 +12,53 @@ use taipan_zchunk::{
     LogOptions, write_log,
 };
 
-const LIMITS: Limits = Limits { header: 1 << 16, chunks: 1 << 10, chunk: 1 << 18, total: 1 << 20 };
+const LIMITS: Limits = Limits {
+    header: 1 << 16,
+    chunks: 1 << 10,
+    chunk: 1 << 18,
+    total: 1 << 20,
+};
 
-fn write(previous: Option<&LogFile>, records: &BTreeMap<u8, u8>, slack: f64) -> Vec<u8> {
-    let frame = Frame { head: b"<".to_vec(), tail: b">".to_vec(), separator: b",".to_vec(), key_end: b":".to_vec() };
+fn write(previous: Option<&LogFile>, records: &BTreeMap<u8, u8>, slack_percent: u32) -> Vec<u8> {
+    let frame = Frame {
+        head: b"<".to_vec(),
+        tail: b">".to_vec(),
+        separator: b",".to_vec(),
+        key_end: b":".to_vec(),
+    };
     let options = LogOptions {
         encoding: Encoding::zstd(1),
         dictionary: LogDictionary::None,
         max_chunk: 60,
-        slack,
+        slack_percent,
+        min_chunk: 30,
         max_removed: 4,
     };
-    let texts: Vec<String> = records.iter().map(|(key, value)| format!("{key}:{value}")).collect();
+    let texts: Vec<String> = records
+        .iter()
+        .map(|(key, value)| format!("{key}:{value}"))
+        .collect();
     let mut file = Vec::new();
-    write_log(previous, &frame, texts.iter().map(|text| text.as_bytes()), &options, &mut file).unwrap();
+    write_log(
+        previous,
+        &frame,
+        texts.iter().map(|text| text.as_bytes()),
+        &options,
+        &mut file,
+    )
+    .unwrap();
     file
 }
 
 /// Whatever the target claims, the follower ends with what the target's reader would read, or
 /// with an error.
 fn follow(old: &LogFile, file: &[u8]) {
-    let Ok(target) = Header::parse(file, &LIMITS) else { return };
-    let Ok(mut follower) = Follower::new(old, target) else { return };
+    let Ok(target) = Header::parse(file, &LIMITS) else {
+        return;
+    };
+    let Ok(mut follower) = Follower::new(old, target) else {
+        return;
+    };
     for _ in 0..200 {
         if follower.is_complete() {
             break;
@@ -55,7 +80,7 @@ fn follow(old: &LogFile, file: &[u8]) {
 
 fuzz_target!(|input: &[u8]| {
     let mut input = sealed::Input(input);
-    let slack = f64::from(input.byte()) / 64.0;
+    let slack = u32::from(input.byte());
     let mut records = BTreeMap::new();
     let mut files: Vec<Vec<u8>> = Vec::new();
     for _ in 0..input.byte() % 6 + 1 {
@@ -67,7 +92,9 @@ fuzz_target!(|input: &[u8]| {
                 records.insert(key, value);
             }
         }
-        let previous = files.last().map(|file| LogFile::read(&mut &file[..], &LIMITS).unwrap());
+        let previous = files
+            .last()
+            .map(|file| LogFile::read(&mut &file[..], &LIMITS).unwrap());
         files.push(write(previous.as_ref(), &records, slack));
     }
     let last = &files[files.len() - 1];
@@ -82,7 +109,10 @@ fuzz_target!(|input: &[u8]| {
         element[at % len] ^= by;
         let bytes = header.as_bytes();
         let plain = header.element(LAYOUT_ELEMENT).unwrap();
-        let start = bytes.windows(len).position(|window| window == plain).unwrap();
+        let start = bytes
+            .windows(len)
+            .position(|window| window == plain)
+            .unwrap();
         let lead = header.len() as usize - rest_len(bytes);
         let mut rest = bytes[lead..].to_vec();
         rest[start - lead..start - lead + len].copy_from_slice(&element);

@@ -9,7 +9,12 @@ use std::io::Cursor;
 use libfuzzer_sys::fuzz_target;
 use taipan_zchunk::{Archive, Limits, Reader, Result, StreamDecoder, extract};
 
-const LIMITS: Limits = Limits { header: 1 << 16, chunks: 1 << 10, chunk: 1 << 18, total: 1 << 20 };
+const LIMITS: Limits = Limits {
+    header: 1 << 16,
+    chunks: 1 << 10,
+    chunk: 1 << 18,
+    total: 1 << 20,
+};
 
 fn by_read(file: &[u8]) -> Result<Vec<u8>> {
     let mut reader = Reader::new(file, &LIMITS)?;
@@ -47,7 +52,9 @@ fn check(file: &[u8], step: usize) {
     assert_eq!(whole, by_push(file, step).ok());
     let read = by_read(file).ok();
     let mut extracted = Vec::new();
-    let extract = extract(&mut &file[..], &mut extracted, &LIMITS).is_ok().then_some(extracted);
+    let extract = extract(&mut &file[..], &mut extracted, &LIMITS)
+        .is_ok()
+        .then_some(extracted);
     if read.is_none() || extract.is_none() {
         // Of a file with streams `read` gives one, so they need not be equal.
         assert_eq!(read.is_none(), extract.is_none());

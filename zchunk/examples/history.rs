@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,16 +24,18 @@ use taipan_zchunk::{
 };
 
 type Records = BTreeMap<String, String>;
+type Failed = Box<dyn Error + Send + Sync>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failed> {
     let mut folder = PathBuf::from(".");
     let mut options = LogOptions::default();
     let mut sorted = true;
     for argument in std::env::args().skip(1) {
         match argument.split_once('=') {
             None => folder = PathBuf::from(argument),
-            Some(("slack", value)) => options.slack = value.parse()?,
+            Some(("slack_percent", value)) => options.slack_percent = value.parse()?,
             Some(("max_chunk", value)) => options.max_chunk = value.parse()?,
+            Some(("min_chunk", value)) => options.min_chunk = value.parse()?,
             Some(("level", value)) => options.encoding = Encoding::zstd(value.parse()?),
             Some(("dictionary", "0")) => options.dictionary = LogDictionary::None,
             Some(("dictionary", value)) => {
@@ -66,7 +69,7 @@ fn frame() -> Frame {
 }
 
 /// The versions of a history, each of which differs from the one before.
-fn versions(path: &Path) -> Result<Vec<Records>, Box<dyn Error>> {
+fn versions(path: &Path) -> Result<Vec<Records>, Failed> {
     let mut decoder = zstd::Decoder::new(File::open(path)?)?;
     decoder.window_log_max(31)?;
     let mut archive = tar::Archive::new(decoder);
@@ -121,9 +124,9 @@ fn next_file(
     previous: Option<&LogFile>,
     records: &Records,
     options: &LogOptions,
-) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+) -> Result<Vec<u8>, Failed> {
     let mut file = Vec::new();
-    let records = records.values().map(|record| record.as_bytes());
+    let records = records.values().map(String::as_bytes);
     write_log(previous, &frame(), records, options, &mut file)?;
     Ok(file)
 }
@@ -163,11 +166,7 @@ struct Jumps {
     second_rounds: usize,
 }
 
-fn jumps(
-    versions: &[Records],
-    files: &[Vec<u8>],
-    step: usize,
-) -> Result<Jumps, Box<dyn Error + Send + Sync>> {
+fn jumps(versions: &[Records], files: &[Vec<u8>], step: usize) -> Result<Jumps, Failed> {
     let all: Vec<(u64, u64, u32)> = (0..files.len().saturating_sub(step))
         .into_par_iter()
         .map(|from| {
@@ -193,11 +192,22 @@ fn jumps(
     })
 }
 
+/// What a client fetches that takes the files for any other zchunk files.
+fn unaware(files: &[Vec<u8>]) -> Result<u64, taipan_zchunk::Error> {
+    let headers: Vec<Header> = files
+        .iter()
+        .map(|file| Header::parse(file, &Limits::default()))
+        .collect::<Result<_, _>>()?;
+    let delta = |pair: &[Header]| {
+        let mut planner = Planner::new(&pair[1], Goal::File);
+        planner.add_file(&pair[0]);
+        planner.plan(&CostModel::BYTES_ONLY).update_bytes()
+    };
+    Ok(headers.windows(2).map(delta).sum())
+}
+
 /// The sorted layout: records by key, a chunk ends after a record whose key's hash says so.
-fn sorted_layout(
-    versions: &[Records],
-    every: u64,
-) -> Result<(u64, u64), Box<dyn Error + Send + Sync>> {
+fn sorted_layout(versions: &[Records], every: u64) -> Result<(u64, u64), Failed> {
     let mut known: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     let mut previous: Option<Header> = None;
     let (mut fetched, mut full) = (0, 0);
@@ -258,7 +268,68 @@ fn patched(records: &Records) -> Records {
     records.iter().map(patch).collect()
 }
 
-fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Box<dyn Error>> {
+/// One line per habit of followers, and what those fetch who follow every version.
+fn table(
+    versions: &[Records],
+    files: &[Vec<u8>],
+    options: &LogOptions,
+    sorted: bool,
+) -> Result<(String, Jumps), Failed> {
+    let mut table = String::new();
+    let mut row = |what: &str, jumps: &Jumps| {
+        let _ = writeln!(
+            table,
+            "  {what:<34} {:>5} {:>12} {:>12} {:>7.2} {:>9.2} {:>6}",
+            jumps.count,
+            jumps.fetched,
+            jumps.ideal,
+            jumps.fetched as f64 / jumps.ideal as f64,
+            jumps.worst,
+            jumps.second_rounds,
+        );
+    };
+    let every = jumps(versions, files, 1)?;
+    row("log, every version", &every);
+    for skip in [1, 7, 30] {
+        if skip + 1 < files.len() - 1 {
+            row(
+                &format!("log, skipping {skip}"),
+                &jumps(versions, files, skip + 1)?,
+            );
+        }
+    }
+    row(
+        "log, from the first to the last",
+        &jumps(versions, files, files.len() - 1)?,
+    );
+    let last_file = &files[files.len() - 1];
+    let last_records = &versions[versions.len() - 1];
+    let pair = [last_records.clone(), patched(last_records)];
+    let patch_file = next_file(Some(&read(last_file)?), &pair[1], options)?;
+    row(
+        "log, 5 % patched at once",
+        &jumps(&pair, &[last_file.clone(), patch_file], 1)?,
+    );
+    let plain = |fetched| Jumps {
+        fetched,
+        worst: 0.0,
+        second_rounds: 0,
+        ..every
+    };
+    row("log, for clients unaware of it", &plain(unaware(files)?));
+    if sorted {
+        for records in [16, 64] {
+            let (fetched, full) = sorted_layout(versions, records)?;
+            row(
+                &format!("sorted, {records} per chunk ({full} full)"),
+                &plain(fetched),
+            );
+        }
+    }
+    Ok((table, every))
+}
+
+fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Failed> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name
         .trim_start_matches("history-")
@@ -270,57 +341,13 @@ fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Bo
     let mut files: Vec<Vec<u8>> = Vec::new();
     for records in &versions {
         let previous = files.last().map(|file| read(file)).transpose()?;
-        files
-            .push(next_file(previous.as_ref(), records, options).map_err(|e| e as Box<dyn Error>)?);
+        files.push(next_file(previous.as_ref(), records, options)?);
     }
-    let boxed = |error: Box<dyn Error + Send + Sync>| error as Box<dyn Error>;
-    let mut table = String::new();
-    let mut row = |what: &str, jumps: &Jumps| {
-        table.push_str(&format!(
-            "  {what:<34} {:>5} {:>12} {:>12} {:>7.2} {:>9.2} {:>6}\n",
-            jumps.count,
-            jumps.fetched,
-            jumps.ideal,
-            jumps.fetched as f64 / jumps.ideal as f64,
-            jumps.worst,
-            jumps.second_rounds,
-        ));
-    };
-    let every = jumps(&versions, &files, 1).map_err(boxed)?;
-    row("log, every version", &every);
-    for skip in [1, 7, 30] {
-        if skip + 1 < files.len() - 1 {
-            let jumps = jumps(&versions, &files, skip + 1).map_err(boxed)?;
-            row(&format!("log, skipping {skip}"), &jumps);
-        }
-    }
-    row(
-        "log, from the first to the last",
-        &jumps(&versions, &files, files.len() - 1).map_err(boxed)?,
-    );
+    let (table, every) = table(&versions, &files, options, sorted)?;
     let last = read(&files[files.len() - 1])?;
-    let patch = [last_records.clone(), patched(last_records)];
-    let patch_file = next_file(Some(&last), &patch[1], options).map_err(boxed)?;
-    let pair = [files[files.len() - 1].clone(), patch_file];
-    row(
-        "log, 5 % patched at once",
-        &jumps(&patch, &pair, 1).map_err(boxed)?,
-    );
-    if sorted {
-        for records in [16, 64] {
-            let (fetched, full) = sorted_layout(&versions, records).map_err(boxed)?;
-            let what = format!("sorted, {records} per chunk ({full} full)");
-            let jumps = Jumps {
-                fetched,
-                worst: 0.0,
-                second_rounds: 0,
-                ..every
-            };
-            row(&what, &jumps);
-        }
-    }
     // The full file against one stream of the same content, at ten versions and the last.
-    let samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
+    let mut samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
+    samples.dedup();
     let fulls: Vec<(u64, u64)> = samples
         .par_iter()
         .map(|&n| {

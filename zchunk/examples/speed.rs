@@ -113,6 +113,9 @@ fn run(program: &str, arguments: &[&str]) -> Result<Run, Box<dyn Error>> {
     }
 }
 
+/// What it is, the C tool and its arguments, our program and its arguments.
+type Job<'a> = (&'a str, &'a str, Vec<&'a str>, &'a str, Vec<&'a str>);
+
 fn compare(file: &str, runs: usize) -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let at = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
@@ -133,7 +136,6 @@ fn compare(file: &str, runs: usize) -> Result<(), Box<dyn Error>> {
     create(&at("changed"), &changed)?;
 
     let mut out = std::io::stdout().lock();
-    type Job<'a> = (&'a str, &'a str, Vec<&'a str>, &'a str, Vec<&'a str>);
     let jobs: [Job<'_>; 3] = [
         (
             "create",

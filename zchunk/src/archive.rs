@@ -148,11 +148,11 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
             .pop();
         let mut decoder =
             taken.unwrap_or_else(|| Decoder::with_dictionary(compression, dictionary.clone()));
-        let decoded = decoder.decode(&job.chunk, &job.stored, &mut job.content);
+        let outcome = decoder.decode(&job.chunk, &job.stored, &mut job.content);
         idle.lock()
             .expect("nothing panics while it holds the lock")
             .push(decoder);
-        decoded.map(|()| job)
+        outcome.map(|()| job)
     });
     let hash = header.data_digest().is_some();
     let mut spare = Vec::new();

@@ -1,6 +1,6 @@
 //! Putting a file, or its content, together from what was had and what was fetched.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -10,6 +10,7 @@ use crate::cost::CostModel;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::header::{Chunk, Compression, Header};
+use crate::pieces::Pieces;
 use crate::plain::PlainIndex;
 use crate::plan::{Form, Goal, Origin, Plan};
 use crate::stream::{check_body, read_exactly};
@@ -96,11 +97,11 @@ impl<S> Assembler<S> {
     /// A plan that fetches all that is missing by now, wherever it was to come from. It can be used
     /// with this assembler, and not for another one.
     pub fn replan(&self, model: &CostModel) -> Plan {
-        self.replan_without(&HashSet::new(), model)
+        self.replan_without(&(0..0), model)
     }
 
     /// The same, without some chunks that are expected from elsewhere.
-    pub(crate) fn replan_without(&self, expected: &HashSet<usize>, model: &CostModel) -> Plan {
+    pub(crate) fn replan_without(&self, expected: &Range<usize>, model: &CostModel) -> Plan {
         let mut origins = vec![Origin::Nowhere; self.states.len()];
         let mut any = self.goal == Goal::File || !self.waiting.is_empty();
         for index in self
@@ -118,17 +119,18 @@ impl<S> Assembler<S> {
     }
 }
 
-impl Assembler<std::io::Cursor<Vec<u8>>> {
-    /// The content of a chunk that has arrived, where content is the goal.
+impl Assembler<Pieces> {
+    /// The content of a chunk that has arrived.
     pub(crate) fn content_of(&self, index: usize) -> Option<&[u8]> {
-        if self.goal != Goal::Content || self.states[index] != State::Done || index == 0 {
+        if self.states[index] != State::Done || index == 0 {
             return None;
         }
         let chunk = self.target.chunk(index);
-        let start = chunk.raw_offset as usize;
-        self.sink
-            .get_ref()
-            .get(start..start + chunk.raw_len as usize)
+        if chunk.raw_len == 0 {
+            Some(&[])
+        } else {
+            self.sink.get(chunk.raw_offset)
+        }
     }
 
     pub(crate) fn stored_dictionary(&self) -> &[u8] {

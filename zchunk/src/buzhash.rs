@@ -96,11 +96,11 @@ pub struct Chunker {
 
 impl Chunker {
     /// A chunker at the beginning of a file. `bits` over 31 count as 31, `max` is at
-    /// least 1 and `min` at most `max`.
+    /// least 1 and `min` from 1 to `max`.
     pub fn new(parameters: Buzhash) -> Self {
         Self {
             mask: (1 << parameters.bits.min(31)) - 1,
-            min: parameters.min.min(parameters.max.max(1)),
+            min: parameters.min.clamp(1, parameters.max.max(1)),
             max: parameters.max.max(1),
             hash: 0,
             window: [0; WINDOW],
@@ -289,6 +289,15 @@ mod tests {
                 .collect();
             let parameters = Buzhash { bits, min, max: min * 4 };
             prop_assert_eq!(cuts(&data, parameters, &pieces), oracle(&data, parameters));
+        }
+    }
+
+    #[test]
+    fn senseless_parameters_end_all_the_same() {
+        for (bits, min, max) in [(0, 0, 0), (0, 0, 100), (40, 9, 3), (1, 0, usize::MAX)] {
+            let data = [7; 500];
+            let all = cuts(&data, Buzhash { bits, min, max }, &[100]);
+            assert!(all.len() < data.len() && all.windows(2).all(|pair| pair[0] < pair[1]));
         }
     }
 

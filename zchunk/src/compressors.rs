@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use crate::codec::{Encoder, Encoding};
 use crate::digest::HashKind;
 use crate::error::Result;
-use crate::header::EntryParts;
+use crate::header_parts::EntryParts;
 
 /// Whole chunks that are compressed together.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub(crate) struct EntryOptions {
 }
 
 impl EntryOptions {
-    pub(crate) fn entry(&self, content: &[u8], stored: &[u8]) -> EntryParts {
+    pub(crate) fn entry(self, content: &[u8], stored: &[u8]) -> EntryParts {
         EntryParts {
             stream: 1,
             digest: self.hash.digest(stored),
@@ -44,23 +44,47 @@ impl EntryOptions {
     }
 }
 
+/// Bytes in a job from which more jobs are likely to follow.
+const MANY: usize = 16 << 10;
+
+/// Chunks larger than this are too rare to prepare for.
+const MOST: usize = 256 << 10;
+
 /// Compressors, and those of them that are not at work. A thread takes one and puts it back, so
 /// there are no more than threads.
 pub(crate) struct Compressors {
     encoding: Encoding,
     dictionary: Vec<u8>,
     options: EntryOptions,
+    largest: usize,
     idle: Mutex<Vec<Encoder>>,
 }
 
 impl Compressors {
-    pub(crate) fn new(encoding: Encoding, dictionary: Vec<u8>, options: EntryOptions) -> Self {
+    /// `largest` is the length of the largest chunk, if that is known, or a larger number.
+    pub(crate) fn new(
+        encoding: Encoding,
+        dictionary: Vec<u8>,
+        options: EntryOptions,
+        largest: usize,
+    ) -> Self {
         Self {
             encoding,
             dictionary,
             options,
+            largest,
             idle: Mutex::new(Vec::new()),
         }
+    }
+
+    /// zstd grows its tables with the largest chunk it has seen, and what it leaves behind each time
+    /// stays with the process. So a compressor that is to see many chunks begins with the largest.
+    fn new_encoder(&self, len: usize) -> Result<Encoder> {
+        let mut encoder = Encoder::new(self.encoding, &self.dictionary)?;
+        if len >= MANY && self.largest <= MOST {
+            encoder.encode(&vec![0; self.largest])?;
+        }
+        Ok(encoder)
     }
 
     pub(crate) fn run(&self, mut job: Job) -> Result<Done> {
@@ -71,7 +95,7 @@ impl Compressors {
             .pop();
         let mut encoder = match idle {
             Some(encoder) => encoder,
-            None => Encoder::new(self.encoding, &self.dictionary)?,
+            None => self.new_encoder(job.content.len())?,
         };
         let mut stored = Vec::new();
         let mut entries = Vec::with_capacity(job.ends.len());

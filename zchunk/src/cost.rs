@@ -73,7 +73,7 @@ impl CostModel {
         let mut gaps: Vec<(u64, usize)> = ranges
             .windows(2)
             .enumerate()
-            .map(|(i, pair)| (pair[1].start - pair[0].end, i))
+            .map(|(i, pair)| (pair[1].start.saturating_sub(pair[0].end), i))
             .filter(|&(gap, _)| gap <= self.max_gap)
             .collect();
         gaps.sort_unstable();

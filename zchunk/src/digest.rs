@@ -78,7 +78,7 @@ impl fmt::Display for HashKind {
 }
 
 /// A checksum and its kind.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     kind: HashKind,
     /// Zero after the first `kind.len()` bytes, so that the derived comparisons are right.
@@ -127,6 +127,14 @@ impl Digest {
             (HashKind::Sha512, HashKind::Sha512_128) => Some(Self::from_prefix(kind, &self.bytes)),
             _ => None,
         }
+    }
+}
+
+impl std::hash::Hash for Digest {
+    /// Of the bytes that count, all of which are needed: who writes an index can give any number of
+    /// chunks checksums that begin alike.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.as_bytes());
     }
 }
 

@@ -1,14 +1,17 @@
 //! Following a log: deriving what can be derived, and fetching only the rest.
 
-use std::collections::HashSet;
-use std::io::Cursor;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use crate::assemble::{Assembler, Outcome};
+use crate::codec::verify_stored;
 use crate::cost::CostModel;
-use crate::error::Result;
-use crate::header::Header;
+use crate::digest::Digest;
+use crate::error::{Error, Field, Result};
+use crate::header::{Chunk, Header};
 use crate::layout::{CONTENT_HASH, Layout, key, tombstone};
 use crate::log_file::{LogFile, records_of};
+use crate::pieces::Pieces;
 use crate::plan::{Form, Goal, Origin, Plan};
 
 /// Turns an older file of a series into a newer one.
@@ -24,24 +27,22 @@ use crate::plan::{Form, Goal, Origin, Plan};
 pub struct Follower<'a> {
     old: &'a LogFile,
     layout: Layout,
-    assembler: Assembler<Cursor<Vec<u8>>>,
+    assembler: Assembler<Pieces>,
     /// Settled chunks that are still to be derived, by index.
-    derivable: Vec<usize>,
+    derivable: Range<usize>,
 }
 
 impl<'a> Follower<'a> {
     /// Compares `target`, the newer header, with an older file.
     pub fn new(old: &'a LogFile, target: Header) -> Result<Self> {
-        let layout = match target.layout() {
-            Some(layout) => layout.clone(),
-            None => {
-                return Err(crate::Error::Inconsistent {
-                    field: crate::Field::Layout,
-                    offset: 0,
-                    expected: 1,
-                    found: 0,
-                });
-            }
+        let Some(layout) = target.layout().cloned() else {
+            let field = Field::Layout;
+            return Err(Error::Inconsistent {
+                field,
+                offset: 0,
+                expected: 1,
+                found: 0,
+            });
         };
         let (ours, theirs) = (old.layout(), &layout);
         let related = ours.series == theirs.series
@@ -52,7 +53,7 @@ impl<'a> Follower<'a> {
             .newest
             .partition_point(|&newest| related && newest <= ours.generation);
         let first = theirs.first_settled();
-        let derivable: Vec<usize> = (first..first + known).collect();
+        let derivable = first..first + known;
 
         let mut origins: Vec<Origin> = target
             .chunks()
@@ -68,7 +69,7 @@ impl<'a> Follower<'a> {
             source: 0,
             form: Form::Content,
         };
-        for &index in &derivable {
+        for index in derivable.clone() {
             origins[index] = store.clone();
         }
         // The chunks with head and tail may be the same, too.
@@ -77,9 +78,9 @@ impl<'a> Follower<'a> {
             origins[*index] = store.clone();
         }
         let plan = Plan::new(&target, Goal::Content, origins, CostModel::BYTES_ONLY);
-        let mut assembler = Assembler::new(target, &plan, Cursor::new(Vec::new()))?;
-        if !old.stored_dictionary().is_empty() {
-            // If it is another one it is refused here, and fetched.
+        let mut assembler = Assembler::new(target, &plan, Pieces::default())?;
+        let dictionary = assembler.target().chunk(0);
+        if dictionary.len > 0 && verify_stored(&dictionary, old.stored_dictionary()).is_ok() {
             assembler.put_chunk(0, Form::Stored, old.stored_dictionary())?;
         }
         for (index, text) in same {
@@ -95,8 +96,7 @@ impl<'a> Follower<'a> {
 
     /// The ranges to fetch now.
     pub fn plan(&self, model: &CostModel) -> Plan {
-        let waiting: HashSet<usize> = self.derivable.iter().copied().collect();
-        self.assembler.replan_without(&waiting, model)
+        self.assembler.replan_without(&self.derivable, model)
     }
 
     /// Takes fetched bytes of the newer file, as [`Assembler::push_range`] does.
@@ -114,7 +114,7 @@ impl<'a> Follower<'a> {
     pub fn derive(&mut self) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let derivable = std::mem::take(&mut self.derivable);
-        let derived = self.derived(&derivable);
+        let derived = self.derived(derivable.clone());
         for (index, text) in derivable.into_iter().zip(derived) {
             match text {
                 Some(text) => {
@@ -137,12 +137,12 @@ impl<'a> Follower<'a> {
     pub fn finish(self) -> Result<LogFile> {
         let target = self.assembler.target().clone();
         let dictionary = self.assembler.stored_dictionary().to_vec();
-        let content = self.assembler.finish()?.into_inner();
+        let content = self.assembler.finish()?.into_vec();
         LogFile::new(target, dictionary, content, None)
     }
 
     /// The contents of the wanted chunks, where they can be had.
-    fn derived(&self, wanted: &[usize]) -> Vec<Option<Vec<u8>>> {
+    fn derived(&self, wanted: Range<usize>) -> Vec<Option<Vec<u8>>> {
         let thinned = self.thinned();
         // Where each run of chunks ends if it is joined to one text, separators included.
         let separator = self.layout.separator.len();
@@ -153,14 +153,13 @@ impl<'a> Follower<'a> {
         }
         let mut next = 0;
         wanted
-            .iter()
-            .map(|&index| {
+            .map(|index| {
                 let chunk = self.assembler.target().chunk(index);
                 let is_first = index == self.layout.first_settled();
                 let size = chunk.raw_len as usize + if is_first { separator } else { 0 };
                 // The runs of the right length: the one where the last chunk ended is the one,
-                // unless something before could not be derived.
-                let starts = std::iter::once(next).chain(0..thinned.len());
+                // unless something before could not be derived; then it lies a little ahead.
+                let starts = next..thinned.len().min(next + MAX_AHEAD);
                 let runs = starts.filter_map(|start| {
                     let end = ends.binary_search(&(ends.get(start)? + size)).ok()?;
                     (end > start).then_some(start..end)
@@ -181,24 +180,12 @@ impl<'a> Follower<'a> {
     /// The old chunks, less the records that have been removed or have a newer version. Chunks
     /// with nothing left are left out.
     fn thinned(&self) -> Vec<Vec<&'a [u8]>> {
-        let target = self.assembler.target();
-        let mut fetched: Vec<Vec<u8>> = Vec::new();
-        for index in self.layout.first_settled()..target.chunk_count() {
-            if let Some(text) = self.assembler.content_of(index) {
-                fetched.push(text.to_vec());
-            }
-        }
         let mut newer: HashSet<&[u8]> = HashSet::new();
-        for (index, text) in (self.layout.first_settled()..target.chunk_count())
-            .filter(|&index| self.assembler.content_of(index).is_some())
-            .zip(&fetched)
-        {
-            let records = records_of(&self.layout, index, text);
-            newer.extend(
-                records
-                    .into_iter()
-                    .map(|record| key(record, &self.layout.key_end)),
-            );
+        for index in self.layout.first_settled()..self.assembler.target().chunk_count() {
+            if let Some(text) = self.assembler.content_of(index) {
+                let records = records_of(&self.layout, index, text).into_iter();
+                newer.extend(records.map(|record| key(record, &self.layout.key_end)));
+            }
         }
         let removed: HashSet<_> = self
             .layout
@@ -234,6 +221,9 @@ impl<'a> Follower<'a> {
     }
 }
 
+/// How many old chunks ahead a run is looked for.
+const MAX_AHEAD: usize = 64;
+
 /// How many runs of the right length are tried for one chunk. Each costs a checksum.
 const MAX_TRIES: usize = 8;
 
@@ -243,21 +233,21 @@ fn same_chunks<'a>(
     old: &'a LogFile,
     target: &Header,
     layout: &Layout,
-    derivable: &[usize],
+    derivable: &Range<usize>,
 ) -> Vec<(usize, &'a [u8])> {
-    let mut same = Vec::new();
-    for chunk in target
+    let ours: HashMap<Digest, Chunk> = old
+        .header()
+        .chunks()
+        .skip(1)
+        .filter_map(|chunk| Some((old.layout().content_digest(chunk.index)?, chunk)))
+        .collect();
+    target
         .chunks()
         .skip(1)
         .filter(|chunk| !derivable.contains(&chunk.index))
-    {
-        let digest = layout.content_digest(chunk.index);
-        let found = old.header().chunks().skip(1).find(|ours| {
-            ours.raw_len == chunk.raw_len && old.layout().content_digest(ours.index) == digest
-        });
-        if let Some(ours) = found {
-            same.push((chunk.index, old.text(&ours)));
-        }
-    }
-    same
+        .filter_map(|chunk| {
+            let same = ours.get(&layout.content_digest(chunk.index)?)?;
+            (same.raw_len == chunk.raw_len).then(|| (chunk.index, old.text(same)))
+        })
+        .collect()
 }

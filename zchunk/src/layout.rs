@@ -21,17 +21,21 @@ pub(crate) const SERIES_LEN: usize = 4;
 /// Bytes by which the key of a removed record is known.
 pub(crate) const TOMBSTONE_LEN: usize = 4;
 
+/// The longest separator and key end, in bytes: searching for longer ones could be made slow.
+pub(crate) const MAX_MARK: usize = 64;
+
 /// What stands around and between records. `head`, the records with `separator` between each two,
 /// and `tail` are the content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {
     /// What stands before the first record.
     pub head: Vec<u8>,
-    /// What stands between two records; not empty, and nowhere inside a record.
+    /// What stands between two records; not empty, at most 64 bytes, and nowhere inside a record.
     pub separator: Vec<u8>,
     /// What stands after the last record.
     pub tail: Vec<u8>,
-    /// The key of a record is what stands before the first of these bytes, or all of it.
+    /// The key of a record is what stands before the first occurrence of these bytes, at most 64,
+    /// or all of it.
     pub key_end: Vec<u8>,
 }
 
@@ -99,7 +103,7 @@ pub(crate) struct Removed {
     pub(crate) marks: Vec<[u8; TOMBSTONE_LEN]>,
 }
 
-/// What the element says.
+#[doc = include_str!("../LAYOUT.md")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     pub(crate) series: [u8; SERIES_LEN],
@@ -237,6 +241,10 @@ impl Layout {
         }
         if self.separator.is_empty() {
             return wrong(1, 0);
+        }
+        let longest = self.separator.len().max(self.key_end.len());
+        if longest > MAX_MARK {
+            return wrong(MAX_MARK as u64, longest as u64);
         }
         let count = header.chunk_count();
         if count != self.last() && count != self.last() + 1 {

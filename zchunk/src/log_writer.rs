@@ -10,25 +10,30 @@ use crate::dictionary::train_dictionary;
 use crate::digest::{Digest, HashKind};
 use crate::error::{Error, Result};
 use crate::layout::{
-    CONTENT_HASH, Frame, LAYOUT_ELEMENT, Layout, Removed, SERIES_LEN, find, tombstone,
+    CONTENT_HASH, Frame, LAYOUT_ELEMENT, Layout, MAX_MARK, Removed, SERIES_LEN, find, tombstone,
 };
 use crate::log_file::LogFile;
 use crate::writer::{Writer, WriterOptions, Written};
 
-/// Where the dictionary of a new series comes from. A continued series keeps the one it has.
+/// Where the dictionary comes from.
+///
+/// A new dictionary makes every chunk be compressed anew, which costs the writer time and followers
+/// nothing but the dictionary itself, since they derive contents. Clients that do not know the
+/// layout fetch everything once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogDictionary {
-    /// There is none.
+    /// The previous file's, or none.
     None,
-    /// Trained from the first version's records, of at most so many bytes. If there are too few
-    /// records to learn from, there is none.
+    /// Trained from the records, of at most this many bytes and at most a 32nd of the content, so
+    /// that it never weighs much in the file. It is kept until four times as large a one would be
+    /// in order.
     Trained(usize),
-    /// This one.
+    /// This one, in every file from now on.
     Given(Vec<u8>),
 }
 
 /// How a log is written. All numbers may change from one version to the next.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogOptions {
     /// How chunks are compressed.
     pub encoding: Encoding,
@@ -36,10 +41,14 @@ pub struct LogOptions {
     pub dictionary: LogDictionary,
     /// No chunk is made larger than this by merging, in bytes of content; a single record may be.
     pub max_chunk: usize,
-    /// Two neighbours are merged if together they are at most this fraction of all that is newer.
+    /// Two neighbours are merged if together they are at most this part of all that is newer, in
+    /// percent.
     /// A follower that lacks only a part of a merged chunk fetches all of it, so it fetches at
-    /// most `1 + slack` times what it lacks. Smaller means more chunks, and so a longer header.
-    pub slack: f64,
+    /// most 1 + slack times what it lacks. Smaller means more chunks, and so a longer header.
+    pub slack_percent: u32,
+    /// Two neighbours are also merged if together they are at most this large, in bytes of content:
+    /// so little is not worth another entry of the index, which every follower fetches.
+    pub min_chunk: usize,
     /// How many removed records the header remembers, the newest first.
     pub max_removed: usize,
 }
@@ -50,7 +59,8 @@ impl Default for LogOptions {
             encoding: Encoding::zstd(19),
             dictionary: LogDictionary::Trained(32 << 10),
             max_chunk: 1 << 20,
-            slack: 0.5,
+            slack_percent: 50,
+            min_chunk: 4 << 10,
             max_removed: 256,
         }
     }
@@ -81,11 +91,16 @@ pub fn write_log<'a>(
     if frame.separator.is_empty() {
         return Err(Error::Options("a separator of no bytes"));
     }
+    if frame.separator.len().max(frame.key_end.len()) > MAX_MARK {
+        return Err(Error::Options(
+            "a separator or key end of more than 64 bytes",
+        ));
+    }
     let previous = previous.filter(|previous| {
         let layout = previous.layout();
         layout.separator == frame.separator && layout.key_end == frame.key_end
     });
-    let fresh = keyed(frame, records)?;
+    let mut fresh = keyed(frame, records)?;
     let mut log = Log {
         frame,
         options,
@@ -94,7 +109,6 @@ pub fn write_log<'a>(
     };
     let mut nodes = Vec::new();
     let mut removed = Vec::new();
-    let mut fresh = fresh;
     if let Some(previous) = previous {
         log.generation = previous.layout().generation.saturating_add(1);
         removed = log.carry_over(previous, &mut fresh, &mut nodes);
@@ -114,7 +128,7 @@ pub fn write_log<'a>(
         newest: log.generation,
         records,
     }));
-    log.write(previous, nodes, last.unwrap_or_default(), removed, out)
+    log.write(previous, &nodes, &last.unwrap_or_default(), removed, out)
 }
 
 /// The records by key, each checked.
@@ -145,6 +159,23 @@ fn keyed<'a>(
     }
     Ok(keyed)
 }
+
+/// The dictionary to use for these records: the old one, unless it has become far too small.
+fn trained(samples: &[&[u8]], most: usize, old: Vec<u8>) -> Vec<u8> {
+    let total: usize = samples.iter().map(|sample| sample.len()).sum();
+    let size = most.min(total / 32);
+    if size < LEAST_DICTIONARY || size / 4 < old.len() {
+        return old;
+    }
+    match train_dictionary(samples, size) {
+        // The trainer may find less than it may use; then the old one is as good.
+        Ok(new) if new.len() / 2 >= old.len() => new,
+        _ => old,
+    }
+}
+
+/// Smaller dictionaries do not earn their place in the index, in bytes.
+const LEAST_DICTIONARY: usize = 1 << 10;
 
 struct Log<'o> {
     frame: &'o Frame,
@@ -266,8 +297,11 @@ impl Log<'_> {
                 let size = node.size + last.size;
                 // Whoever lacks the one lacks the other, if the same version completed both.
                 let free = node.newest == last.newest;
-                let allowed = size as f64 <= self.options.slack * newer as f64;
-                if size <= self.options.max_chunk && (free || allowed) {
+                let allowed =
+                    size as u64 * 100 <= u64::from(self.options.slack_percent) * newer as u64;
+                if size <= self.options.max_chunk
+                    && (free || allowed || size <= self.options.min_chunk)
+                {
                     let mut records = node.records;
                     records.append(&mut last.records);
                     records.sort_by_key(|record| self.frame.key(record));
@@ -301,8 +335,8 @@ impl Log<'_> {
     fn write(
         &self,
         previous: Option<&LogFile>,
-        nodes: Vec<Node<'_>>,
-        last: Vec<&[u8]>,
+        nodes: &[Node<'_>],
+        last: &[&[u8]],
         removed: Vec<Removed>,
         out: &mut impl Write,
     ) -> Result<Written> {
@@ -316,7 +350,7 @@ impl Log<'_> {
                 .enumerate()
                 .map(|(n, node)| self.text(&node.records, n == 0)),
         );
-        let mut text = self.text(&last, nodes.is_empty());
+        let mut text = self.text(last, nodes.is_empty());
         text.extend_from_slice(&self.frame.tail);
         if !text.is_empty() {
             texts.push(text);
@@ -345,21 +379,22 @@ impl Log<'_> {
             digests,
             removed,
         };
-        let dictionary = match (previous, &self.options.dictionary) {
-            (Some(previous), _) => previous.dictionary()?,
-            (None, LogDictionary::None) => Vec::new(),
-            (None, LogDictionary::Given(dictionary)) => dictionary.clone(),
-            (None, LogDictionary::Trained(size)) => {
-                let samples: Vec<&[u8]> = nodes
-                    .iter()
-                    .flat_map(|node| &node.records)
-                    .chain(&last)
-                    .copied()
-                    .collect();
-                train_dictionary(&samples, *size).unwrap_or_default()
+        let old = previous.map(LogFile::dictionary).transpose()?;
+        let dictionary = match &self.options.dictionary {
+            LogDictionary::None => old.clone().unwrap_or_default(),
+            LogDictionary::Given(dictionary) => dictionary.clone(),
+            LogDictionary::Trained(most) => {
+                let records = nodes.iter().flat_map(|node| &node.records).chain(last);
+                trained(
+                    &records.copied().collect::<Vec<_>>(),
+                    *most,
+                    old.clone().unwrap_or_default(),
+                )
             }
         };
-        let stored = self.compress(previous, &texts, &layout.digests, &dictionary)?;
+        // Stored forms are of use only if they were made with the same dictionary.
+        let reusable = previous.filter(|_| old.as_ref() == Some(&dictionary));
+        let stored = self.compress(reusable, &texts, &layout.digests, &dictionary)?;
         let writer_options = WriterOptions::default()
             .with_manual_boundaries()
             .with_encoding(self.options.encoding)

@@ -172,22 +172,26 @@ impl<'a> Planner<'a> {
     /// several sources have comes from the one that was added first.
     pub fn add_file(&mut self, old: &Header) -> usize {
         let source = self.next_source();
-        let mut stored: HashMap<(Key, u64), usize> = HashMap::new();
+        let mut stored: HashMap<(Key, u64), usize> = HashMap::with_capacity(old.chunk_count());
         let mut contents: HashMap<Key, usize> = HashMap::new();
-        // The dictionary can be the same as the target's, and is nothing else's content.
+        // SHA-512/128 is the beginning of SHA-512, so files that differ in this alone still share
+        // their chunks. A layout's checksums are always of the shorter kind.
+        let kind = self.target.chunk_hash();
+        let kinds = if kind == HashKind::Sha512_128 {
+            &[HashKind::Sha512_128][..]
+        } else {
+            &[kind, HashKind::Sha512_128]
+        };
         for chunk in old.chunks().rev().filter(|chunk| chunk.len > 0) {
-            // SHA-512/128 is the beginning of SHA-512, so files that differ in this alone still
-            // share their chunks.
-            for kind in HashKind::ALL {
-                if let Some(digest) = chunk.digest.truncated(kind).filter(|d| !d.is_zero()) {
-                    stored.insert((Key(digest, chunk.len), chunk.raw_len), chunk.index);
-                }
-                if let Some(Key(digest, len)) = content_key(old, &chunk)
-                    && let Some(digest) = digest.truncated(kind)
-                    && chunk.index > 0
-                {
-                    contents.insert(Key(digest, len), chunk.index);
-                }
+            if let Some(digest) = chunk.digest.truncated(kind).filter(|d| !d.is_zero()) {
+                stored.insert((Key(digest, chunk.len), chunk.raw_len), chunk.index);
+            }
+            // A dictionary is nobody's content.
+            let Some(content) = content_key(old, &chunk).filter(|_| chunk.index > 0) else {
+                continue;
+            };
+            for digest in kinds.iter().filter_map(|&kind| content.0.truncated(kind)) {
+                contents.insert(Key(digest, content.1), chunk.index);
             }
         }
         let same_compression = old.compression() == self.target.compression();

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use crate::codec::{Decoder, decode_dictionary, prepare_dictionary};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Field, Result};
-use crate::header::{Chunk, Header, Lead};
+use crate::header::{Chunk, Header};
+use crate::lead::Lead;
 use crate::limits::Limits;
 
 /// Decodes a file from pieces of any size.

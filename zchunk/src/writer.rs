@@ -7,7 +7,8 @@ use crate::codec::{Encoder, Encoding};
 use crate::compressors::{Compressors, Done, EntryOptions, Job};
 use crate::digest::{Digest, HashKind, Hasher};
 use crate::error::{Error, Result};
-use crate::header::{Element, EntryParts, Header, HeaderParts};
+use crate::header::{Element, Header};
+use crate::header_parts::{EntryParts, HeaderParts};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 
@@ -181,8 +182,12 @@ impl<S: Spool> Writer<S> {
             hash: options.chunk_hash,
             uncompressed_source: options.uncompressed_source,
         };
-        let compressors =
-            Compressors::new(options.encoding, options.dictionary.clone(), entry_options);
+        let compressors = Compressors::new(
+            options.encoding,
+            options.dictionary.clone(),
+            entry_options,
+            max,
+        );
         let mut writer = Self {
             hasher: Hasher::new(options.hash),
             pipeline: Pipeline::new(move |job| compressors.run(job)),

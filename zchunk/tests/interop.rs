@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use taipan_zchunk::{
-    Archive, Buzhash, Chunker, Encoding, HashKind, Header, Limits, Reader, Writer, WriterOptions,
-    Written, train_dictionary, write_to_vec,
+    Archive, Buzhash, Chunker, CostModel, Encoding, Frame, Goal, HashKind, Header, Limits, LogFile,
+    LogOptions, Planner, Reader, Writer, WriterOptions, Written, extract, train_dictionary,
+    write_log, write_to_vec,
 };
 
 fn have_tools() -> bool {
@@ -200,20 +201,23 @@ fn zck_delta_size_counts_what_we_count() {
         written
     };
     let (a, b) = (write("a.zck", &old), write("b.zck", &new));
-    let had: Vec<_> = a.header().chunks().map(|chunk| chunk.digest).collect();
-    let missing: Vec<_> = b
-        .header()
-        .chunks()
-        .filter(|chunk| !had.contains(&chunk.digest))
-        .collect();
+    let mut planner = Planner::new(b.header(), Goal::File);
+    planner.add_file(a.header());
+    let plan = planner.plan(&CostModel::BYTES_ONLY);
+    assert!(plan.missing_chunks() >= 3);
     let text = stdout(&run(folder.path(), "zck_delta_size", &["a.zck", "b.zck"]));
-    let bytes: u64 = missing.iter().map(|chunk| chunk.len).sum::<u64>() + b.header().len();
-    assert!(text.contains(&bytes.to_string()), "{bytes} in {text}");
-    assert!(
-        text.contains(&missing.len().to_string()),
-        "{} in {text}",
-        missing.len()
+    let said = format!(
+        "Would download {} of {} bytes",
+        plan.update_bytes(),
+        plan.full_bytes()
     );
+    assert!(text.contains(&said), "{said}: {text}");
+    let count = b.header().chunk_count();
+    let said = format!(
+        "Matched {} of {count} chunks",
+        count - plan.missing_chunks()
+    );
+    assert!(text.contains(&said), "{said}: {text}");
 }
 
 #[test]
@@ -238,4 +242,59 @@ fn the_detached_header_is_what_unzck_makes() {
     assert!(dumped == dictionary);
     let archive = Archive::open(Cursor::new(&file), &Limits::default()).unwrap();
     assert!(archive.dictionary() == dumped);
+}
+
+#[test]
+fn fifty_megabytes_go_both_ways() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let content = common::json(50 << 20, 21);
+    let options = WriterOptions::default().with_encoding(Encoding::zstd(1));
+    let (file, written) = write_to_vec(&content, options).unwrap();
+    accepted_by_the_tools(folder, &file, written.header(), &content);
+    std::fs::write(folder.join("in"), &content).unwrap();
+    run(
+        folder,
+        "zck",
+        &["--compression-format", "none", "-o", "in.zck", "in"],
+    );
+    let theirs = std::fs::read(folder.join("in.zck")).unwrap();
+    let mut read = Vec::new();
+    extract(&mut &theirs[..], &mut read, &Limits::default()).unwrap();
+    assert!(read == content);
+    let theirs = Header::parse(&theirs, &Limits::default()).unwrap();
+    let cuts =
+        |header: &Header| -> Vec<u64> { header.chunks().map(|chunk| chunk.raw_offset).collect() };
+    assert!(cuts(&theirs) == cuts(written.header()));
+}
+
+#[test]
+fn a_log_is_an_ordinary_file_to_the_tools() {
+    if !have_tools() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let frame = Frame::json(b"{\n", b"\n}\n");
+    let mut previous: Option<LogFile> = None;
+    for version in 0..4u64 {
+        let records: Vec<String> = (version * 7..500 + version * 20)
+            .map(|n| format!("\"item-{n:04}\":{{\"size\":{}}}", common::Random(n).next()))
+            .collect();
+        let mut file = Vec::new();
+        let written = write_log(
+            previous.as_ref(),
+            &frame,
+            records.iter().map(String::as_bytes),
+            &LogOptions::default(),
+            &mut file,
+        )
+        .unwrap();
+        let log = LogFile::read(&mut &file[..], &Limits::default()).unwrap();
+        accepted_by_the_tools(folder, &file, written.header(), log.content());
+        previous = Some(log);
+    }
 }

@@ -29,7 +29,7 @@ fn write(
     options: &LogOptions,
 ) -> Vec<u8> {
     let mut file = Vec::new();
-    let records = records.values().map(|record| record.as_bytes());
+    let records = records.values().map(String::as_bytes);
     write_log(previous, frame, records, options, &mut file).unwrap();
     file
 }
@@ -87,16 +87,18 @@ fn options() -> impl Strategy<Value = LogOptions> {
     (
         dictionary,
         60usize..5000,
-        0.0f64..3.0,
+        0u32..300,
+        0usize..200,
         prop::sample::select(vec![0, 3, 256]),
         1i32..6,
     )
         .prop_map(
-            |(dictionary, max_chunk, slack, max_removed, level)| LogOptions {
+            |(dictionary, max_chunk, slack_percent, min_chunk, max_removed, level)| LogOptions {
                 encoding: Encoding::zstd(level),
                 dictionary,
                 max_chunk,
-                slack,
+                slack_percent,
+                min_chunk,
                 max_removed,
             },
         )
@@ -146,7 +148,7 @@ proptest! {
             prop_assert!(new.content() == content);
             let mut found: Vec<&[u8]> = new.records().collect();
             found.sort_unstable();
-            let mut expected: Vec<&[u8]> = records.values().map(|record| record.as_bytes()).collect();
+            let mut expected: Vec<&[u8]> = records.values().map(String::as_bytes).collect();
             expected.sort_unstable();
             prop_assert_eq!(found, expected);
             prop_assert!(content.starts_with(&frame.head) && content.ends_with(&frame.tail));
@@ -400,4 +402,36 @@ fn a_store_by_content_serves_a_log_without_flag_4() {
         );
     }
     assembler.finish().unwrap();
+}
+
+#[test]
+fn a_dictionary_is_trained_anew_when_the_log_has_outgrown_it_and_followers_pay_for_it_alone() {
+    let options = LogOptions::default();
+    let mut previous: Option<LogFile> = None;
+    let mut dictionaries = std::collections::BTreeSet::new();
+    let mut count = 20;
+    while count < 6000 {
+        let records = grown(0, count);
+        let file = write(previous.as_ref(), &json_frame(), &records, &options);
+        let new = read(&file);
+        let dictionary = new.header().chunk(0);
+        dictionaries.insert(dictionary.digest);
+        if let Some(old) = &previous {
+            let (followed, bytes, rounds) = follow(old, &file);
+            assert!(rounds == 1 && followed.content() == new.content());
+            let layout = new.layout();
+            let last = new.header().chunks().skip(2 + layout.settled_chunks());
+            let fresh: u64 = last.map(|chunk| chunk.len).sum();
+            let changed = old.header().chunk(0).digest != dictionary.digest;
+            let dictionary = if changed { dictionary.len } else { 0 };
+            assert_eq!(bytes, new.header().len() + fresh + dictionary);
+        }
+        previous = Some(new);
+        count += 1 + count / 4;
+    }
+    assert!(
+        (2..6).contains(&dictionaries.len()),
+        "{}",
+        dictionaries.len()
+    );
 }

@@ -170,6 +170,20 @@ fn refusal(rest: &[u8]) -> Error {
     }
 }
 
+fn is_limit(error: &Error, field: Field) {
+    assert!(
+        matches!(error, Error::Limit { field: f, .. } if *f == field),
+        "{error}"
+    );
+}
+
+fn is_inconsistent(error: &Error, field: Field) {
+    assert!(
+        matches!(error, Error::Inconsistent { field: f, .. } if *f == field),
+        "{error}"
+    );
+}
+
 #[test]
 fn claims_are_checked_before_anything_is_made_of_them() {
     let nothing = [(0, 0, 0)];
@@ -180,32 +194,20 @@ fn claims_are_checked_before_anything_is_made_of_them() {
     .unwrap();
     let huge = u64::MAX;
 
-    let is_limit = |error: Error, field: Field| {
-        assert!(
-            matches!(&error, Error::Limit { field: f, .. } if *f == field),
-            "{error}"
-        );
-    };
-    let is_inconsistent = |error: Error, field: Field| {
-        assert!(
-            matches!(&error, Error::Inconsistent { field: f, .. } if *f == field),
-            "{error}"
-        );
-    };
     is_limit(
-        refusal(&rest(0, 2, &[], &index(huge, &nothing), &int(0))),
+        &refusal(&rest(0, 2, &[], &index(huge, &nothing), &int(0))),
         Field::ChunkCount,
     );
     is_limit(
-        refusal(&rest(0, 2, &[], &index(2, &nothing), &int(0))),
+        &refusal(&rest(0, 2, &[], &index(2, &nothing), &int(0))),
         Field::ChunkCount,
     );
     is_inconsistent(
-        refusal(&rest(0, 2, &[], &index(0, &[]), &int(0))),
+        &refusal(&rest(0, 2, &[], &index(0, &[]), &int(0))),
         Field::ChunkCount,
     );
     is_limit(
-        refusal(&rest(
+        &refusal(&rest(
             0,
             2,
             &[],
@@ -215,7 +217,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         Field::ChunkLen,
     );
     is_limit(
-        refusal(&rest(
+        &refusal(&rest(
             0,
             2,
             &[],
@@ -226,7 +228,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
     );
     // Sixteen megabytes of content in nine bytes: more than zstd can.
     is_inconsistent(
-        refusal(&rest(
+        &refusal(&rest(
             0,
             2,
             &[],
@@ -236,7 +238,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         Field::ChunkRawLen,
     );
     is_inconsistent(
-        refusal(&rest(
+        &refusal(&rest(
             0,
             0,
             &[],
@@ -245,21 +247,27 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         )),
         Field::ChunkRawLen,
     );
+}
+
+#[test]
+fn parts_that_the_format_does_not_know_are_refused() {
+    let nothing = [(0, 0, 0)];
+    let huge = u64::MAX;
     // The dictionary's checksum is zero exactly where it has no bytes.
     is_inconsistent(
-        refusal(&rest(0, 2, &[], &index(1, &[(1, 0, 0)]), &int(0))),
+        &refusal(&rest(0, 2, &[], &index(1, &[(1, 0, 0)]), &int(0))),
         Field::ChunkDigest,
     );
     is_inconsistent(
-        refusal(&rest(0, 2, &[], &index(1, &[(0, 9, 9)]), &int(0))),
+        &refusal(&rest(0, 2, &[], &index(1, &[(0, 9, 9)]), &int(0))),
         Field::ChunkDigest,
     );
     is_limit(
-        refusal(&rest(0, 2, &[], &index(1, &nothing), &int(huge))),
+        &refusal(&rest(0, 2, &[], &index(1, &nothing), &int(huge))),
         Field::SignatureCount,
     );
     is_limit(
-        refusal(&rest(2, 2, &int(huge), &index(1, &nothing), &int(0))),
+        &refusal(&rest(2, 2, &int(huge), &index(1, &nothing), &int(0))),
         Field::ElementCount,
     );
     let element = [int(1), int(20), int(huge)].concat();
@@ -287,7 +295,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         }
     ));
     is_inconsistent(
-        refusal(&rest(
+        &refusal(&rest(
             0,
             2,
             &[],
@@ -296,16 +304,21 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         )),
         Field::HeaderEnd,
     );
+}
+
+#[test]
+fn sizes_and_sums_must_agree() {
+    let nothing = [(0, 0, 0)];
     // An index that says a size other than its own.
     let mut lying = vec![0; 32];
     lying.extend([int(0), int(2), int(5), index(1, &nothing), int(0)].concat());
-    is_inconsistent(refusal(&lying), Field::IndexSize);
+    is_inconsistent(&refusal(&lying), Field::IndexSize);
     // A stream for the dictionary.
     let mut streams = [int(3), int(1), int(1)].concat();
     streams.extend([0; 16]);
     streams.extend([int(0), int(0)].concat());
     is_inconsistent(
-        refusal(&rest(1, 2, &[], &streams, &int(0))),
+        &refusal(&rest(1, 2, &[], &streams, &int(0))),
         Field::ChunkStream,
     );
     // More than an address space has, and lengths whose sum overflows, for a reader without limits of its own.
@@ -315,7 +328,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         &sealed(&rest(0, 2, &[], &sums, &int(0)), &[]),
         &Limits::NONE,
     );
-    is_limit(overflow.unwrap_err(), Field::BodyLen);
+    is_limit(&overflow.unwrap_err(), Field::BodyLen);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::io::{Cursor, Read};
 
 use proptest::prelude::*;
 use taipan_zchunk::{
-    Archive, Boundaries, Buzhash, Compression, Encoding, HashKind, Header, Limits, Reader,
+    Archive, Boundaries, Buzhash, Compression, Encoding, Error, HashKind, Header, Limits, Reader,
     StreamDecoder, Writer, WriterOptions, extract, train_dictionary, write_to_vec,
 };
 
@@ -234,4 +234,68 @@ proptest! {
         prop_assert_eq!(written.header().elements().len(), elements.len());
         every_way(&file, &pieces.concat(), step);
     }
+}
+
+#[test]
+fn extraction_works_within_a_pool_of_one_thread_and_ends_at_the_first_bad_chunk() {
+    let content = common::json(2_000_000, 15);
+    let (mut file, written) = write_to_vec(&content, WriterOptions::default()).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
+    let run = |file: &[u8]| {
+        let mut out = Vec::new();
+        let result = pool.install(|| extract(&mut &file[..], &mut out, &Limits::default()));
+        (result, out)
+    };
+    let (result, out) = run(&file);
+    assert!(result.is_ok() && out == content);
+    let middle = written.header().chunk(written.header().chunk_count() / 2);
+    file[middle.offset as usize + 5] ^= 1;
+    let (result, out) = run(&file);
+    assert!(matches!(result, Err(Error::Digest { offset, .. }) if offset == middle.offset));
+    assert!(out.len() as u64 <= middle.raw_offset && content.starts_with(&out));
+}
+
+/// A disk that is full from the beginning.
+struct Full;
+
+impl std::io::Write for Full {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Full {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Ok(0)
+    }
+}
+
+impl std::io::Seek for Full {
+    fn seek(&mut self, _: std::io::SeekFrom) -> std::io::Result<u64> {
+        Ok(0)
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error_with_its_cause() {
+    let content = common::json(500_000, 16);
+    let mut writer = Writer::with_spool(WriterOptions::default(), Full).unwrap();
+    let pushed = writer
+        .push(&content)
+        .and_then(|()| writer.finish(&mut Vec::new()));
+    assert!(
+        matches!(pushed, Err(Error::Write(cause)) if cause.kind() == std::io::ErrorKind::StorageFull)
+    );
+    let (file, _) = write_to_vec(&content, WriterOptions::default()).unwrap();
+    assert!(matches!(
+        extract(&mut &file[..], &mut Full, &Limits::default()),
+        Err(Error::Write(_))
+    ));
 }
