@@ -23,6 +23,14 @@ lint:
 ci:
     bash .ci/run
 
+# What followers of a channel's history pay per update, for every history-*.tar.zst in DIR.
+bench-zck DIR:
+    cargo run --release -p taipan-zchunk --example history -- {{DIR}}
+
+# Time packing and unpacking of FILE against the C tools, alternating.
+bench-zck-speed FILE RUNS="5":
+    cargo run --release -p taipan-zchunk --example speed -- compare {{FILE}} {{RUNS}}
+
 # Time `taipan create` of a real channel against `rattler create`, cold and warm.
 # DIR is a channel made by a generator of real packages, with a channel.json beside its subdirs.
 bench-create DIR ENV="large_env" RUNS="5":

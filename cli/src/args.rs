@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
     /// is dead and one serves wrong bytes
     Demo(DemoArgs),
+    /// Make, unpack and compare zchunk files
+    #[command(subcommand)]
+    Zck(ZckCommand),
     /// Print a completion script for a shell
     Completion {
         /// Which shell
@@ -173,4 +176,87 @@ pub(crate) struct DemoArgs {
     /// Keep the environment and make it here [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ZckCommand {
+    /// Make a zchunk file
+    Create(ZckCreateArgs),
+    /// Unpack a zchunk file
+    Extract {
+        /// The zchunk file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Where its content goes; - is stdout [default: FILE without .zck]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show the header of a zchunk file
+    Info {
+        /// The zchunk file, or a detached header
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Also list its chunks
+        #[arg(short, long)]
+        chunks: bool,
+    },
+    /// Show what must be fetched to get from one file to another
+    Delta {
+        /// What there is: a zchunk file, or a plain file
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// What is wanted: a zchunk file, or a detached header
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+    },
+}
+
+/// What `zck create` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ZckCreateArgs {
+    /// The file to pack
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The zchunk file [default: FILE.zck]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The level of compression, 1 to 22 [default: as zck, level 9 with its strategy]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub(crate) level: Option<i32>,
+    /// Do not compress
+    #[arg(long, conflicts_with_all = ["level", "dictionary", "train_dictionary"])]
+    pub(crate) store: bool,
+    /// The checksum of chunks [default: sha512-128, or sha256 with --uncompressed-source]
+    #[arg(long, value_name = "KIND")]
+    pub(crate) chunk_hash: Option<ChunkHash>,
+    /// Also store the checksums of the chunks' content, so that they can be found in files that
+    /// were compressed otherwise
+    #[arg(short, long)]
+    pub(crate) uncompressed_source: bool,
+    /// A dictionary for zstd
+    #[arg(
+        short = 'D',
+        long,
+        value_name = "FILE",
+        conflicts_with = "train_dictionary"
+    )]
+    pub(crate) dictionary: Option<PathBuf>,
+    /// Train a dictionary of at most this many bytes from the chunks
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) train_dictionary: Option<usize>,
+    /// Begin a chunk before each occurrence of this text, and nowhere else
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) split: Option<String>,
+    /// Also write the detached header
+    #[arg(long, value_name = "FILE")]
+    pub(crate) detached_header: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ChunkHash {
+    Sha1,
+    Sha256,
+    Sha512,
+    #[value(name = "sha512-128")]
+    Sha512_128,
 }

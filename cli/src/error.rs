@@ -64,6 +64,23 @@ pub(crate) enum AppError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("cannot read {}", path.display())]
+    ReadFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("cannot write {}", path.display())]
+    WriteFile {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} cannot be used", path.display())]
+    Zchunk {
+        path: PathBuf,
+        source: Box<taipan_zchunk::Error>,
+    },
+    #[error("{} does not end in .zck, so its content has no name: give one with --output", path.display())]
+    NoOutputName { path: PathBuf },
     #[error("the demonstration failed: {0}")]
     Demo(String),
     #[error("interrupted")]
@@ -85,6 +102,7 @@ impl AppError {
             | Self::IsEnvironment { .. }
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
+            | Self::NoOutputName { .. }
             | Self::Solve(SolveError::UnknownChannel { .. } | SolveError::NotOneName { .. }) => {
                 Exit::Usage
             }
@@ -95,6 +113,13 @@ impl AppError {
             | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
             Self::NoRepodata { .. } => Exit::Exhausted,
             Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
+            Self::Zchunk { source, .. } => match **source {
+                taipan_zchunk::Error::Options(_) => Exit::Usage,
+                taipan_zchunk::Error::Read { .. }
+                | taipan_zchunk::Error::Write(_)
+                | taipan_zchunk::Error::Compress { .. } => Exit::Failed,
+                _ => Exit::Verification,
+            },
             Self::Interrupted
             | Self::Link(LinkError::Cancelled)
             | Self::Solve(SolveError::Cancelled) => Exit::Interrupted,

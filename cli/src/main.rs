@@ -86,6 +86,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::List(args) => commands::list::run(printer, args),
             Command::Info(args) => commands::info::run(&settings, printer, args),
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
+            Command::Zck(command) => commands::zck::run(printer, command),
             Command::Completion { .. } => Ok(Exit::Done),
         }
     });

@@ -7,7 +7,7 @@
 const WINDOW: usize = 48;
 
 /// The constants that a byte contributes. They are part of the algorithm's definition: with any
-/// others the cuts would fall elsewhere.
+/// others the cuts would fall elsewhere. They are those of the C library zchunk (BSD-2-Clause).
 #[rustfmt::skip]
 const TABLE: [u32; 256] = [
     0x458b_e752, 0xc107_48cc, 0xfbbc_dbb8, 0x6ded_5b68, 0xb10a_82b5, 0x20d7_5648, 0xdfc5_665f, 0xa842_8801,

@@ -6,3 +6,4 @@ pub(crate) mod install;
 pub(crate) mod list;
 mod mirrors;
 mod package;
+pub(crate) mod zck;

@@ -1,0 +1,120 @@
+//! `taipan zck`, by its command line.
+
+use std::fmt::Write as _;
+
+use taipan_tests::Sandbox;
+
+/// Text of many lines; in the second version one of them is another.
+fn versions() -> (String, String) {
+    let mut old = String::new();
+    for number in 0..40_000_u32 {
+        writeln!(old, "line {number}: {}", number.wrapping_mul(2_654_435_761)).unwrap();
+    }
+    let new = old.replacen("line 20000:", "line twenty thousand:", 1);
+    (old, new)
+}
+
+#[test]
+fn a_file_survives_every_way_of_packing_it() {
+    let (old, _) = versions();
+    let sandbox = Sandbox::new();
+    sandbox.write("text", &old);
+    let ways: [&[&str]; 7] = [
+        &[],
+        &["--store"],
+        &["--level", "3"],
+        &["--uncompressed-source"],
+        &["--chunk-hash", "sha512"],
+        &["--split", "line 1"],
+        &["--train-dictionary", "4096", "--split", "line 77"],
+    ];
+    for way in ways {
+        sandbox
+            .run(&[&["zck", "create", "text"], way].concat())
+            .expect(0);
+        std::fs::remove_file(sandbox.path("text")).unwrap();
+        sandbox.run(&["zck", "extract", "text.zck"]).expect(0);
+        assert_eq!(
+            std::fs::read_to_string(sandbox.path("text")).unwrap(),
+            old,
+            "{way:?}"
+        );
+        let piped = sandbox
+            .run(&["zck", "extract", "text.zck", "-o", "-"])
+            .expect(0);
+        assert!(piped.stdout == old, "{way:?}");
+    }
+}
+
+#[test]
+fn a_delta_is_a_small_part_of_the_file() {
+    let (old, new) = versions();
+    let sandbox = Sandbox::new();
+    sandbox.write("old", &old);
+    sandbox.write("new", &new);
+    sandbox.run(&["zck", "create", "old", "-u"]).expect(0);
+    sandbox
+        .run(&["zck", "create", "new", "-u", "--detached-header", "new.zhr"])
+        .expect(0);
+    // From a zchunk file or a plain one, to a zchunk file or only its header: all the same.
+    for (from, to) in [
+        ("old.zck", "new.zck"),
+        ("old", "new.zck"),
+        ("old.zck", "new.zhr"),
+    ] {
+        let finished = sandbox.run(&["zck", "delta", "--json", from, to]).expect(0);
+        let delta = &finished.objects()[0];
+        assert_eq!(delta["missing_chunks"], 1, "{from} {to}: {delta}");
+        assert_eq!(delta["ranges"], 1);
+        let bytes = |key: &str| delta[key].as_u64().unwrap();
+        assert_eq!(
+            bytes("update_bytes"),
+            bytes("header_bytes") + bytes("fetch_bytes")
+        );
+        assert_eq!(
+            bytes("full_bytes"),
+            std::fs::metadata(sandbox.path("new.zck")).unwrap().len()
+        );
+        assert!(bytes("update_bytes") * 4 < bytes("full_bytes"), "{delta}");
+    }
+    let none = sandbox
+        .run(&["zck", "delta", "--json", "new.zck", "new.zck"])
+        .expect(0);
+    assert_eq!(none.objects()[0]["fetch_bytes"], 0);
+}
+
+#[test]
+fn a_bad_file_is_a_verification_failure_and_leaves_nothing() {
+    let (old, _) = versions();
+    let sandbox = Sandbox::new();
+    sandbox.write("text", &old);
+    sandbox.run(&["zck", "create", "text"]).expect(0);
+    std::fs::remove_file(sandbox.path("text")).unwrap();
+    let good = std::fs::read(sandbox.path("text.zck")).unwrap();
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    for (name, bytes) in [
+        ("cut", &good[..good.len() / 2]),
+        ("flipped", &flipped),
+        ("empty", &[]),
+    ] {
+        std::fs::write(sandbox.path("text.zck"), bytes).unwrap();
+        let finished = sandbox.run(&["zck", "extract", "text.zck"]).expect(5);
+        assert!(
+            finished.stderr.contains("text.zck cannot be used"),
+            "{name}: {}",
+            finished.stderr
+        );
+        let left: Vec<_> = std::fs::read_dir(sandbox.path(""))
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
+        assert_eq!(left, ["text.zck"], "{name}");
+    }
+    sandbox.run(&["zck", "info", "text.zck"]).expect(5);
+    sandbox.run(&["zck", "extract", "missing.zck"]).expect(1);
+    sandbox
+        .run(&["zck", "create", "text.zck", "--level", "99"])
+        .expect(2);
+}
