@@ -70,16 +70,20 @@ impl Location {
     /// The entry of a `mirrors` array in TOML.
     fn toml(&self, priority: u32) -> String {
         let url = quoted(&self.url());
+        let priority = match priority {
+            0 => String::new(),
+            priority => format!(", priority = {priority}"),
+        };
         match self {
             Self::S3 {
                 endpoint, region, ..
             } => format!(
-                "{{ url = {url}, endpoint = {}, region = {}, path-style = true, priority = {priority} }}",
+                "{{ url = {url}, endpoint = {}, region = {}, path-style = true{priority} }}",
                 quoted(endpoint),
                 quoted(region)
             ),
-            _ if priority == 0 => url,
-            _ => format!("{{ url = {url}, priority = {priority} }}"),
+            _ if priority.is_empty() => url,
+            _ => format!("{{ url = {url}{priority} }}"),
         }
     }
 }
