@@ -1,0 +1,157 @@
+//! Who knows the true state: of every mirror its speed, its load, and what will befall each
+//! request, outages of the future included.
+//!
+//! It is greedy: each request goes where it will be done first, counting what it takes away from
+//! the client's other requests. It does not know which requests come next, so in a crowd it is a
+//! very good policy rather than a proven bound.
+
+use crate::engine::World;
+use crate::flow::Stage;
+use crate::policy::{Answer, Go};
+use crate::world::Fate;
+
+impl World<'_> {
+    /// The mirror on which this job will be done first.
+    pub(crate) fn foresee(&self, client: usize, slot: usize) -> Answer {
+        let mut best: Option<(f64, usize, f64)> = None;
+        for mirror in 0..self.models.len() {
+            let wait = self.must_wait(client, mirror);
+            let total = wait + self.total(client, slot, mirror, self.now + wait);
+            if total.is_finite() && best.is_none_or(|(least, ..)| total < least) {
+                best = Some((total, mirror, wait));
+            }
+        }
+        match best {
+            Some((_, mirror, wait)) if wait <= 0.0 => Answer::Use(Go {
+                mirror,
+                connect: f64::INFINITY,
+                first_byte: f64::INFINITY,
+                stall: f64::INFINITY,
+                is_good: true,
+            }),
+            Some((_, _, wait)) => Answer::Wait(self.now + wait),
+            None => Answer::Wait(self.now + 0.1),
+        }
+    }
+
+    /// Whether what is left of this body would be done sooner elsewhere.
+    pub(crate) fn foresees_better(&self, place: usize) -> bool {
+        let flow = self.flow(place);
+        let here = self.body(flow.mirror, self.now, flow.wanted - flow.got, 0.0);
+        let job = self.clients[flow.client].jobs[flow.slot]
+            .as_ref()
+            .expect("a job");
+        if job.flows.len() != 1 {
+            return false;
+        }
+        // What is compared begins where this one is.
+        let had = (flow.got + flow.offset) - job.have;
+        let elsewhere = (0..self.models.len())
+            .filter(|&mirror| mirror != flow.mirror && self.must_wait(flow.client, mirror) <= 0.0)
+            .map(|mirror| self.total_after(flow.client, flow.slot, mirror, self.now, had))
+            .fold(f64::INFINITY, f64::min);
+        elsewhere < 0.95 * here
+    }
+
+    /// Seconds until a request may be sent there.
+    fn must_wait(&self, client: usize, mirror: usize) -> f64 {
+        let model = &self.models[mirror];
+        let mut wait: f64 = 0.0;
+        if !model.is_up(self.now) {
+            wait = model.next_change(self.now) - self.now + 1e-6;
+        }
+        let here = self.connections(client, mirror);
+        if let Some(limit) = &model.faults.limit {
+            if limit.connections.is_some_and(|most| here >= most) {
+                wait = wait.max(self.until_one_ends(mirror));
+            }
+            if let Some(rate) = limit.per_second {
+                let tokens = self.clients[client].tokens_left(mirror, rate, self.now);
+                wait = wait.max((1.0 - tokens) / rate + 1e-6 * f64::from(u8::from(tokens < 1.0)));
+            }
+        }
+        if model
+            .faults
+            .collapses_at
+            .is_some_and(|most| self.loads[mirror].connections() + 1.0 > most)
+        {
+            wait = wait.max(self.until_one_ends(mirror));
+        }
+        wait
+    }
+
+    fn until_one_ends(&self, mirror: usize) -> f64 {
+        let bodies = self.loads[mirror]
+            .bodies
+            .iter()
+            .map(|&place| self.flow(place));
+        let next = bodies
+            .filter(|flow| flow.rate > 0.0)
+            .map(|flow| (flow.target() - flow.got) / flow.rate)
+            .fold(f64::INFINITY, f64::min);
+        if next.is_finite() { next + 1e-3 } else { 0.1 }
+    }
+
+    fn total(&self, client: usize, slot: usize, mirror: usize, from: f64) -> f64 {
+        self.total_after(client, slot, mirror, from, 0.0)
+    }
+
+    /// Seconds from `from` until the job is done there, and what it costs the client's others.
+    fn total_after(&self, client: usize, slot: usize, mirror: usize, from: f64, had: f64) -> f64 {
+        let job = self.clients[client].jobs[slot].as_ref().expect("a job");
+        let model = &self.models[mirror];
+        let asked = self.clients[client].asked(job, mirror);
+        if model.fate(asked) != Fate::Served || !model.is_up(from) {
+            return f64::INFINITY;
+        }
+        let latency = model.latency(asked, self.scenario.clients.distance, from);
+        // An outage in between is seen as what it is: the header would not come.
+        if !model.is_up(from + latency) {
+            return f64::INFINITY;
+        }
+        let own = self.body(mirror, from + latency, job.size - job.have - had, 1.0);
+        latency + own + self.harm(client, mirror, own)
+    }
+
+    /// Seconds that so many bytes take there from this time on, beside what is there already.
+    fn body(&self, mirror: usize, from: f64, bytes: f64, more: f64) -> f64 {
+        let model = &self.models[mirror];
+        let n = self.loads[mirror].connections() + more;
+        let mut t = from;
+        let mut left = bytes.max(0.0);
+        for _ in 0..64 {
+            let rate = model.rate(t, n);
+            let end = model.next_change(t);
+            if rate > 0.0 && left / rate <= end - t {
+                return t + left / rate - from;
+            }
+            if !end.is_finite() {
+                return f64::INFINITY;
+            }
+            left -= rate * (end - t);
+            t = end + 1e-9;
+        }
+        f64::INFINITY
+    }
+
+    /// What one body more costs the client's other bodies on a mirror, while both run.
+    fn harm(&self, client: usize, mirror: usize, own: f64) -> f64 {
+        let model = &self.models[mirror];
+        let n = self.loads[mirror].connections();
+        let (with, without) = (
+            model.rate(self.now, n + 1.0),
+            model.rate(self.now, n.max(1.0)),
+        );
+        if without <= 0.0 {
+            return 0.0;
+        }
+        let slower = 1.0 - with / without;
+        self.loads[mirror]
+            .bodies
+            .iter()
+            .map(|&place| self.flow(place))
+            .filter(|flow| flow.client == client && flow.stage == Stage::Body && flow.rate > 0.0)
+            .map(|flow| slower * own.min((flow.wanted - flow.got) / flow.rate))
+            .sum()
+    }
+}
