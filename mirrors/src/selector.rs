@@ -25,7 +25,7 @@ pub struct Selector {
     pub(crate) views: Vec<View>,
     views_at: Option<Time>,
     prior: Prior,
-    /// How many requests may be spent on learning.
+    /// What may be spent on learning, in requests to the best mirror.
     pub(crate) exploration_credit: f64,
     /// The usual size of a request, in bytes.
     pub(crate) usual_bytes: f64,
@@ -57,7 +57,7 @@ impl Default for Prior {
 }
 
 impl Selector {
-    /// Exploring may begin with so many small requests.
+    /// Exploring may begin with so much.
     const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
     pub(crate) const MOST_CREDIT: f64 = 3.0;

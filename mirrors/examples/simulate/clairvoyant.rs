@@ -1,22 +1,38 @@
-//! Who knows the true state: of every mirror its speed, its load, and what will befall each
-//! request, outages of the future included.
+//! Who knows the true state: of every mirror its speed, its load, its faults, the outages to come,
+//! and the files that it lacks. Hidden are only the dice: the noise of a single latency, and whether
+//! this very body will be the one in twenty-five that stalls. When one stalls, it knows at once.
+//!
+//! Like everybody who cares for what is installed it stays away from liars, though it could tell
+//! which of their files are right.
 //!
 //! It is greedy: each request goes where it will be done first, counting what it takes away from
-//! the client's other requests. It does not know which requests come next, so in a crowd it is a
-//! very good policy rather than a proven bound.
+//! the client's other requests. It does not know which requests come next, so it is a very good
+//! policy rather than a proven bound; of several weightings the best counts.
 
+use crate::client::Job;
 use crate::engine::World;
 use crate::flow::Stage;
 use crate::policy::{Answer, Go};
-use crate::world::Fate;
 
 impl World<'_> {
     /// The mirror on which this job will be done first.
     pub(crate) fn foresee(&self, client: usize, slot: usize) -> Answer {
         let mut best: Option<(f64, usize, f64)> = None;
+        // Those of this client that wait already will be served first.
+        let jobs = &self.clients[client].jobs;
+        let begun = jobs[slot].as_ref().expect("a job").begun;
+        let waits_longer = |(other, job): &(usize, &Option<Job>)| {
+            let earlier = |job: &Job| job.begun < begun || (job.begun <= begun && *other < slot);
+            job.as_ref()
+                .is_some_and(|job| job.flows.is_empty() && earlier(job))
+        };
+        let ahead = jobs.iter().enumerate().filter(waits_longer).count();
         for mirror in 0..self.models.len() {
-            let wait = self.must_wait(client, mirror);
-            let total = wait + self.total(client, slot, mirror, self.now + wait);
+            let wait = self.must_wait(client, mirror, ahead);
+            let mut total = wait + self.total(client, slot, mirror, self.now + wait);
+            if wait > 0.0 {
+                total /= self.temper.waits_below;
+            }
             if total.is_finite() && best.is_none_or(|(least, ..)| total < least) {
                 best = Some((total, mirror, wait));
             }
@@ -47,14 +63,18 @@ impl World<'_> {
         // What is compared begins where this one is.
         let had = (flow.got + flow.offset) - job.have;
         let elsewhere = (0..self.models.len())
-            .filter(|&mirror| mirror != flow.mirror && self.must_wait(flow.client, mirror) <= 0.0)
+            .filter(|&mirror| {
+                mirror != flow.mirror && self.must_wait(flow.client, mirror, 0) <= 0.0
+            })
             .map(|mirror| self.total_after(flow.client, flow.slot, mirror, self.now, had))
             .fold(f64::INFINITY, f64::min);
         elsewhere < 0.95 * here
     }
 
     /// Seconds until a request may be sent there.
-    fn must_wait(&self, client: usize, mirror: usize) -> f64 {
+    fn must_wait(&self, client: usize, mirror: usize, ahead: usize) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "few requests")]
+        let place = ahead as f64 + 1.0;
         let model = &self.models[mirror];
         let mut wait: f64 = 0.0;
         if !model.is_up(self.now) {
@@ -63,11 +83,13 @@ impl World<'_> {
         let here = self.connections(client, mirror);
         if let Some(limit) = &model.faults.limit {
             if limit.connections.is_some_and(|most| here >= most) {
-                wait = wait.max(self.until_one_ends(mirror));
+                wait = wait.max(place * self.until_one_ends(mirror));
             }
             if let Some(rate) = limit.per_second {
                 let tokens = self.clients[client].tokens_left(mirror, rate, self.now);
-                wait = wait.max((1.0 - tokens) / rate + 1e-6 * f64::from(u8::from(tokens < 1.0)));
+                if tokens < place {
+                    wait = wait.max((place - tokens) / rate + 1e-6);
+                }
             }
         }
         if model
@@ -75,7 +97,7 @@ impl World<'_> {
             .collapses_at
             .is_some_and(|most| self.loads[mirror].connections() + 1.0 > most)
         {
-            wait = wait.max(self.until_one_ends(mirror));
+            wait = wait.max(place * self.until_one_ends(mirror));
         }
         wait
     }
@@ -101,16 +123,22 @@ impl World<'_> {
         let job = self.clients[client].jobs[slot].as_ref().expect("a job");
         let model = &self.models[mirror];
         let asked = self.clients[client].asked(job, mirror);
-        if model.fate(asked) != Fate::Served || !model.is_up(from) {
+        let faults = &model.faults;
+        let failing = faults.errors + faults.hangs + faults.resets + faults.stalls;
+        // Nobody should take anything from a liar, whoever knows its honest files.
+        let is_out = !model.has(asked) || faults.lies > 0.0 || failing >= 1.0;
+        if is_out || asked.metadata && faults.behind || !model.is_up(from) {
             return f64::INFINITY;
         }
-        let latency = model.latency(asked, self.scenario.clients.distance, from);
+        let latency = model.mean_latency(asked, self.scenario.clients.distance, from);
         // An outage in between is seen as what it is: the header would not come.
         if !model.is_up(from + latency) {
             return f64::INFINITY;
         }
         let own = self.body(mirror, from + latency, job.size - job.have - had, 1.0);
-        latency + own + self.harm(client, mirror, own)
+        // Of what fails, half is done anew on average, after another first byte.
+        let mishaps = failing / (1.0 - failing) * (latency + 0.5 * own);
+        latency + own + mishaps + self.temper.regard * self.harm(client, mirror, own)
     }
 
     /// Seconds that so many bytes take there from this time on, beside what is there already.

@@ -7,7 +7,7 @@ use taipan_mirrors::{Class, MirrorId, SavedState};
 
 use crate::client::{Client, Job};
 use crate::flow::{Flow, Stage};
-use crate::policy::{Answer, Ask, Ended, Go, Name, Ours, Plain, Policy};
+use crate::policy::{Answer, Ask, Ended, Go, Name, Ours, Plain, Policy, probe_time};
 use crate::scenario::{Scenario, State};
 use crate::world::{Fate, Model, mirrors};
 
@@ -114,6 +114,7 @@ pub(crate) struct World<'s> {
     serial: u64,
     pub(crate) now: f64,
     start: f64,
+    pub(crate) temper: Temper,
     state: Option<SavedState>,
     network: &'static str,
     saved: Option<SavedState>,
@@ -121,8 +122,20 @@ pub(crate) struct World<'s> {
     outcome: Outcome,
 }
 
+/// How the clairvoyant weighs what it sees.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Temper {
+    /// It waits for a mirror when that takes less than this share of what the best free one takes.
+    pub(crate) waits_below: f64,
+    /// The weight of what a request takes away from the client's others.
+    pub(crate) regard: f64,
+}
+
 /// Runs one policy through one scenario.
 pub(crate) fn simulate(scenario: &Scenario, name: Name, seed: u64) -> Outcome {
+    if name == Name::Clairvoyant {
+        return clairvoyant(scenario, seed);
+    }
     let state = (name == Name::Ours)
         .then(|| earlier(scenario, seed))
         .flatten();
@@ -131,6 +144,30 @@ pub(crate) fn simulate(scenario: &Scenario, name: Name, seed: u64) -> Outcome {
     world.state = state;
     world.run();
     world.outcome
+}
+
+/// No greedy strategy is the best everywhere, so several run, and the one that did best counts.
+fn clairvoyant(scenario: &Scenario, seed: u64) -> Outcome {
+    let crowd = scenario.clients.count > 1000;
+    let tempers: &[(f64, f64)] = if crowd {
+        &[(0.7, 0.0)]
+    } else {
+        &[(0.7, 1.0), (0.7, 0.0), (0.3, 0.5), (0.9, 2.0)]
+    };
+    let outcomes = tempers.iter().map(|&(waits_below, regard)| {
+        let models = mirrors(scenario, seed, false);
+        let mut world = World::new(scenario, Name::Clairvoyant, seed, models, 0.0);
+        world.temper = Temper {
+            waits_below,
+            regard,
+        };
+        world.run();
+        world.outcome
+    });
+    let sum = |outcome: &Outcome| outcome.times.iter().map(|&t| f64::from(t)).sum::<f64>();
+    outcomes
+        .min_by(|a, b| sum(a).total_cmp(&sum(b)))
+        .expect("there are tempers")
 }
 
 /// What a session of an hour ago has left.
@@ -171,6 +208,10 @@ impl<'s> World<'s> {
             serial: 0,
             now: start,
             start,
+            temper: Temper {
+                waits_below: 0.7,
+                regard: 1.0,
+            },
             state: None,
             network: "here",
             saved: None,
@@ -289,21 +330,52 @@ impl<'s> World<'s> {
                     self.now,
                 )))
             }
-            name => Some(Box::new(Plain::new(name, &self.models, seed))),
+            // Times of connecting are kept for a month, whatever the network.
+            name => {
+                let was_elsewhere = self.scenario.clients.state == State::OtherNetwork;
+                let seen = mirrors(self.scenario, self.seed, was_elsewhere);
+                Some(Box::new(Plain::new(name, &seen, seed)))
+            }
         };
         self.clients[client].policy = policy;
-        self.pump(client);
+        let mut delay = 0.0;
+        if self.name == Name::Connect && self.scenario.clients.state == State::None {
+            delay = probe_time(&self.models);
+        }
+        if delay > 0.0 {
+            // The files are wanted from now on.
+            for slot in 0..self.clients[client].jobs.len() {
+                let job = self.clients[client].next_job(&self.scenario.clients, self.now);
+                self.clients[client].jobs[slot] = job;
+            }
+            self.clients[client].wakes_at = self.now + delay;
+            self.push(self.now + delay, Event::Wake(client));
+        } else {
+            self.pump(client);
+        }
     }
 
-    /// Begins what can be begun.
+    /// Begins what can be begun. Who has waited longest is served first.
     fn pump(&mut self, client: usize) {
+        let mut idle: Vec<(f64, usize)> = Vec::new();
         for slot in 0..self.clients[client].jobs.len() {
             if self.clients[client].jobs[slot].is_none() {
                 let job = self.clients[client].next_job(&self.scenario.clients, self.now);
                 self.clients[client].jobs[slot] = job;
             }
-            let idle = |job: &Job| job.flows.is_empty();
-            if self.clients[client].jobs[slot].as_ref().is_some_and(idle) {
+            if let Some(job) = &self.clients[client].jobs[slot]
+                && job.flows.is_empty()
+            {
+                idle.push((job.begun, slot));
+            }
+        }
+        idle.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, slot) in idle {
+            if self.clients[client]
+                .jobs
+                .get(slot)
+                .is_some_and(Option::is_some)
+            {
                 self.advance(client, slot);
             }
         }
@@ -415,6 +487,8 @@ impl<'s> World<'s> {
         }
         if fate != Fate::Hang {
             self.push(now + latency, Event::Header(place, serial));
+        } else if self.name == Name::Clairvoyant {
+            self.push(now + latency, Event::Overdue(place, serial));
         }
         let patience = if hangs_at_connect {
             go.connect
@@ -594,6 +668,7 @@ impl<'s> World<'s> {
                 continue;
             }
             match self.flow(place).fate {
+                Fate::Stall(_) if self.name == Name::Clairvoyant => self.end(place, None),
                 Fate::Stall(_) => self.set_rate(place, 0.0),
                 Fate::Reset(_) => self.end(place, Some(Class::Unwell)),
                 Fate::Corrupt => self.end(place, Some(Class::Corrupt)),

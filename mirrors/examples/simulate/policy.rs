@@ -256,20 +256,35 @@ pub(crate) struct Plain {
     cursor: usize,
 }
 
+/// How long connecting takes: a third of the time to a first byte over TLS.
+fn connect_time(model: &Model) -> f64 {
+    if model.faults.hangs >= 1.0 {
+        f64::MAX
+    } else {
+        model.first_byte / 3.0
+    }
+}
+
+/// How long librepo times connections before it begins, when it has not lately: until all are
+/// there, but not longer than two seconds.
+pub(crate) fn probe_time(models: &[Model]) -> f64 {
+    models.iter().map(connect_time).fold(0.0, f64::max).min(2.0)
+}
+
 impl Plain {
     /// How often librepo uses one mirror at a time.
     const PER_MIRROR: u32 = 3;
     /// The attempts per mirror and file.
     const PASSES: usize = 4;
 
-    pub(crate) fn new(name: Name, models: &[Model], seed: u64) -> Self {
-        let n = models.len();
+    /// `seen` is what the mirrors were like when connecting was timed.
+    pub(crate) fn new(name: Name, seen: &[Model], seed: u64) -> Self {
+        let n = seen.len();
         let mut order: Vec<usize> = (0..n).collect();
         if name == Name::Connect {
-            // Connecting takes a third of the time to a first byte over TLS. What takes less than
-            // twice as long as the shortest is shuffled, as librepo does since 2024.
-            let score =
-                |i: usize| models[i].first_byte / 3.0 * (0.9 + 0.2 * uniform(seed, i as u64));
+            // What takes less than twice as long as the shortest is shuffled, as librepo does since
+            // 2024.
+            let score = |i: usize| connect_time(&seen[i]) * (0.9 + 0.2 * uniform(seed, i as u64));
             order.sort_by(|&a, &b| score(a).total_cmp(&score(b)));
             let near = order
                 .iter()

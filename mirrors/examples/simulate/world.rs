@@ -160,16 +160,25 @@ impl Model {
 
     /// The time to the first byte of this request.
     pub(crate) fn latency(&self, asked: Asked, distance: f64, t: f64) -> f64 {
+        let noise = normal(self.salt ^ asked.key(), 4) * self.jitter - self.jitter.powi(2) / 2.0;
+        self.mean_latency(asked, distance, t) * noise.exp()
+    }
+
+    /// The mean time to the first byte for this client.
+    pub(crate) fn mean_latency(&self, asked: Asked, distance: f64, t: f64) -> f64 {
         let there = (normal(self.salt ^ asked.client.wrapping_mul(77), 3) * distance).exp();
-        let jitter = (normal(self.salt ^ asked.key(), 4) * self.jitter).exp();
-        self.first_byte * there * jitter / self.speed(t).sqrt().max(0.05)
+        self.first_byte * there / self.speed(t).sqrt().max(0.05)
+    }
+
+    /// Whether it has the file, which does not depend on who asks and how often.
+    pub(crate) fn has(&self, asked: Asked) -> bool {
+        uniform(self.salt ^ asked.file, 5) >= self.faults.lacks
     }
 
     /// What befalls this request.
     pub(crate) fn fate(&self, asked: Asked) -> Fate {
         let faults = &self.faults;
-        // Whether it has a file, and which, does not depend on who asks and how often.
-        if uniform(self.salt ^ asked.file, 5) < faults.lacks {
+        if !self.has(asked) {
             return Fate::NotHere;
         }
         let draw = |stream| uniform(self.salt ^ asked.key(), stream);
