@@ -8,7 +8,7 @@ use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
 /// twice as long gets 2⁻⁸ of its requests; one that takes a tenth longer gets half of them. Less
 /// would waste time, more would send a thousand clients with the same knowledge to one place.
-const PREFERENCE: i32 = 8;
+const PREFERENCE: i32 = 12;
 
 /// A mirror that could be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -388,7 +388,7 @@ impl Selector {
             (
                 (tail * 3.0).clamp(1.0, 4.0),
                 (tail * 5.0).clamp(1.5, 15.0),
-                (tail * 5.0).clamp(1.0, 8.0),
+                (tail * 5.0).clamp(0.7, 8.0),
             )
         } else {
             let idle = self.config.idle_timeout.as_secs_f64();

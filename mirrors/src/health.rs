@@ -16,7 +16,7 @@ pub(crate) struct Health {
     pub(crate) outcomes: Outcomes,
     /// How long good attempts take.
     pub(crate) service: Latency,
-    /// How long failures take.
+    /// Seconds that failures have cost.
     pub(crate) failure: Latency,
     pub(crate) breaker: Breaker,
     /// Failures in this time belong to one that was counted.
@@ -168,13 +168,12 @@ impl Health {
                     .insert(path, PathFault::Corrupt, at, config.memory);
             }
             Class::Unwell => {
-                self.learn_speed(at, seen.bytes, None, seen.duration);
                 let is_news = !self.burst.is_some_and(|hold| hold.active(at));
                 if is_news {
                     self.burst = Some(Hold::new(at, Window::BURST));
                 }
                 self.outcomes.bad(at, is_news);
-                self.failure.observe(seen.duration.as_secs_f64(), at);
+                self.failure.observe(self.lost(seen, prior_rate), at);
                 let to_open = if self.has_worked {
                     config.failures_to_open
                 } else {
@@ -196,6 +195,16 @@ impl Health {
             Class::Denied => self.denied = Some(Hold::new(at, config.memory)),
         }
         self.in_flight.end(at);
+    }
+
+    /// Seconds that a failed attempt has cost: what arrived before is kept, and was not in vain.
+    fn lost(&self, seen: &Observation<'_>, prior_rate: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let bytes = seen.bytes as f64;
+        let connections = f64::from(self.in_flight.count().max(1));
+        let line = self.rates.fit(prior_rate, seen.at);
+        let useful = bytes * line.seconds_per_byte(connections);
+        (seen.duration.as_secs_f64() - useful).max(0.0)
     }
 
     /// How long to leave a mirror alone that throttles.
