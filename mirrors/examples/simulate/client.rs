@@ -26,6 +26,7 @@ pub(crate) struct Client {
 /// A file under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
+    pub(crate) client_seed: u64,
     pub(crate) file: u64,
     pub(crate) path: String,
     pub(crate) size: f64,
@@ -70,6 +71,7 @@ impl Client {
         let draw = self.seed ^ file.wrapping_mul(0x9876_5432_1fed_cba9);
         let size = clients.bytes * (normal(draw, 20) * clients.spread).exp();
         Some(Job {
+            client_seed: self.seed,
             file,
             path: format!("f{file}"),
             size: size.clamp(1.0, clients.most_bytes).ceil(),

@@ -858,7 +858,7 @@ impl Job {
             metadata: self.metadata,
             tried: &self.tried,
             failures: self.failures,
-            seed: crate::draw::mix(seed ^ (self.file << 16) ^ self.asked),
+            seed: crate::draw::mix(seed ^ self.client_seed ^ (self.file << 16) ^ self.asked),
             now,
         }
     }
