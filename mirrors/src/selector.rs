@@ -260,6 +260,18 @@ impl Selector {
     /// The weight of observations from which on a mirror counts as known.
     const KNOWN: f64 = 0.25;
 
+    /// The expected time to the first byte of another request there, in seconds, and its rate in
+    /// bytes per second.
+    pub(crate) fn outlook(&mut self, id: MirrorId, now: Time) -> (f64, f64) {
+        self.refresh(now);
+        let (Some(view), Some(health)) = (self.views.get(id.index()), self.health.get(id.index()))
+        else {
+            return (1.0, 1.0);
+        };
+        let n = f64::from(health.in_flight.count()) + 1.0;
+        (view.first_byte.mean, view.line.rate(n).clamp(1.0, 1e12))
+    }
+
     fn view(&self, index: usize, now: Time) -> View {
         let health = &self.health[index];
         let prior = self.prior_of(&self.mirrors[index]);
