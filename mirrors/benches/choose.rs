@@ -42,7 +42,7 @@ fn experienced(count: u32, start: Time) -> Selector {
 }
 
 fn choices(c: &mut Criterion) {
-    let start = Time::from_unix(Duration::from_secs(1_800_000_000));
+    let start = Time::from_unix(Duration::from_hours(500_000));
     let mut group = c.benchmark_group("choose");
     for count in [5, 50, 500] {
         let mut selector = experienced(count, start);

@@ -6,9 +6,9 @@ use crate::stance::{Query, Stance};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
-/// twice as long gets 2⁻⁸ of its requests; one that takes a tenth longer gets half of them. Less
+/// twice as long gets none of its requests; one that takes a tenth longer gets a fifth of them. Less
 /// would waste time, more would send a thousand clients with the same knowledge to one place.
-const PREFERENCE: i32 = 12;
+const PREFERENCE: i32 = 16;
 
 /// A mirror that could be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -345,7 +345,7 @@ impl Selector {
         soonest: f64,
     ) -> Option<usize> {
         /// A mirror this many times slower is out of the question.
-        const HOPELESS: f64 = 3.0;
+        const HOPELESS: f64 = 2.0;
         candidates
             .filter(|candidate| candidate.cost <= soonest * HOPELESS)
             .map(|candidate| {

@@ -322,7 +322,7 @@ impl ProbePlan {
                     verdict: self.verdict(mirror, selector, now),
                     first_byte: seen.and_then(|seen| seen.first_byte),
                     rate: seen.and_then(|seen| seen.rate),
-                    expected: self.expected(mirror, selector, now),
+                    expected: expected(mirror, selector, now),
                 }
             })
             .collect();
@@ -369,12 +369,6 @@ impl ProbePlan {
         }
     }
 
-    fn expected(&self, mirror: MirrorId, selector: &mut Selector, now: Time) -> Duration {
-        let usual = selector.usual_bytes;
-        let (first_byte, rate) = selector.outlook(mirror, now);
-        Duration::from_secs_f64((first_byte + usual / rate).clamp(0.0, 1e6))
-    }
-
     /// The finalists, the best last.
     fn best(&self, selector: &mut Selector, now: Time) -> Vec<MirrorId> {
         let mut good: Vec<(Duration, MirrorId)> = (self.seen.iter())
@@ -382,7 +376,7 @@ impl ProbePlan {
             .map(|(&mirror, _)| mirror)
             .collect::<Vec<_>>()
             .into_iter()
-            .map(|mirror| (self.expected(mirror, selector, now), mirror))
+            .map(|mirror| (expected(mirror, selector, now), mirror))
             .collect();
         good.sort_unstable();
         good.truncate(self.config.finalists);
@@ -403,4 +397,11 @@ impl ProbePlan {
         let bytes = self.config.probe_bytes.min(self.sample.size).max(1);
         (bytes <= self.bytes_left).then_some(0..bytes)
     }
+}
+
+/// How long a request of the usual size is expected to take.
+fn expected(mirror: MirrorId, selector: &mut Selector, now: Time) -> Duration {
+    let usual = selector.usual_bytes;
+    let (first_byte, rate) = selector.outlook(mirror, now);
+    Duration::from_secs_f64((first_byte + usual / rate).clamp(0.0, 1e6))
 }

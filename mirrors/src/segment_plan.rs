@@ -404,7 +404,7 @@ impl SegmentPlan {
         const LEAST_GAIN: f64 = 0.2;
         let mut last: Option<(f64, SegmentId)> = None;
         for (&id, segment) in &self.running {
-            let seconds = self.expected_left(segment, selector, now);
+            let seconds = expected_left(segment, selector, now);
             if segment.twin.is_none() && last.is_none_or(|(most, _)| seconds > most) {
                 last = Some((seconds, id));
             }
@@ -467,19 +467,6 @@ impl SegmentPlan {
         None
     }
 
-    /// Seconds until a segment is done.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn expected_left(&self, segment: &Segment, selector: &mut Selector, now: Time) -> f64 {
-        let silence = now.since(segment.silent_since()).as_secs_f64();
-        let (first_byte, usual) = selector.outlook(segment.mirror, now);
-        let left = segment.left() as f64;
-        match segment.rate {
-            // Silence counts as if it went on for as long again.
-            Some(rate) => left / rate.max(1.0) + if silence > 0.5 { silence * 2.0 } else { 0.0 },
-            None => left / usual.max(1.0) + (first_byte - silence).max(silence),
-        }
-    }
-
     /// Takes a range out of the gap that begins where it does.
     fn take(&mut self, range: Range<u64>) {
         if let Some(end) = self.gaps.remove(&range.start)
@@ -505,5 +492,18 @@ impl SegmentPlan {
             end = end.max(gap_end);
         }
         self.gaps.insert(start, end);
+    }
+}
+
+/// Seconds until a segment is done.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn expected_left(segment: &Segment, selector: &mut Selector, now: Time) -> f64 {
+    let silence = now.since(segment.silent_since()).as_secs_f64();
+    let (first_byte, usual) = selector.outlook(segment.mirror, now);
+    let left = segment.left() as f64;
+    match segment.rate {
+        // Silence counts as if it went on for as long again.
+        Some(rate) => left / rate.max(1.0) + if silence > 0.5 { silence * 2.0 } else { 0.0 },
+        None => left / usual.max(1.0) + (first_byte - silence).max(silence),
     }
 }

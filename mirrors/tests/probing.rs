@@ -18,7 +18,7 @@ enum Character {
 }
 
 fn start() -> Time {
-    Time::from_unix(Duration::from_secs(1_800_000_000))
+    Time::from_unix(Duration::from_hours(500_000))
 }
 
 fn selector(n: usize) -> Selector {
@@ -90,9 +90,10 @@ fn round(
         let served = |first: u64, rate: u64| (ms(first + bytes / rate), Some(ms(first)), bytes);
         let character = characters[mirror.index()];
         let ((length, first_byte, bytes), class) = match character {
-            Character::Serves(first, rate) => (served(first, rate), Class::Ok),
             Character::Behind(first, rate) if bytes == 0 => (served(first, rate), Class::Behind),
-            Character::Behind(first, rate) => (served(first, rate), Class::Ok),
+            Character::Behind(first, rate) | Character::Serves(first, rate) => {
+                (served(first, rate), Class::Ok)
+            }
             Character::Dead => ((timeout, None, 0), Class::Unwell),
             Character::Stalls(first) => ((timeout, Some(ms(first)), bytes / 2), Class::Unwell),
             Character::Lacks => ((ms(40), None, 0), Class::NotHere),

@@ -40,6 +40,7 @@ struct Run {
     delivered: Vec<Range<u64>>,
 }
 
+#[expect(clippy::too_many_lines, reason = "one loop, as an engine has it")]
 fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
     let mirrors = (0..servers.len())
         .map(|i| {
@@ -49,7 +50,7 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
         .collect();
     let mut selector = Selector::new(mirrors, SelectorConfig::default());
     let config = SegmentConfig::default();
-    let mut plan = SegmentPlan::new("large", size, [0..size], seed, config);
+    let mut plan = SegmentPlan::new("large", size, std::iter::once(0..size), seed, config);
     let mut flows: BTreeMap<SegmentId, Flow> = BTreeMap::new();
     let mut delivered: Vec<Range<u64>> = Vec::new();
     let mut requests = vec![0_u64; servers.len()];
@@ -95,14 +96,14 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
                 }
                 SegmentStep::Drop { segment } => {
                     if let Some(flow) = flows.remove(&segment) {
-                        let seen = Progress {
+                        let shown = Progress {
                             at: now,
                             bytes: flow.got,
                             wasted: 0,
                             first_byte: None,
                             duration: Duration::from_secs_f64(flow.age),
                         };
-                        selector.cancelled(flow.mirror, &seen);
+                        selector.cancelled(flow.mirror, &shown);
                     }
                 }
                 SegmentStep::Wait { until } => {
@@ -159,13 +160,13 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
             }
             if let Some(class) = class {
                 let flow = flows.remove(&id).unwrap();
-                let mut seen = Observation::new(now, "large", class)
+                let mut shown = Observation::new(now, "large", class)
                     .with_bytes(flow.got)
                     .with_duration(Duration::from_secs_f64(flow.age));
                 if flow.got > 0 {
-                    seen = seen.with_first_byte(Duration::from_secs_f64(server.first_byte));
+                    shown = shown.with_first_byte(Duration::from_secs_f64(server.first_byte));
                 }
-                selector.finished(flow.mirror, &seen);
+                selector.finished(flow.mirror, &shown);
                 plan.ended(id, class != Class::Ok);
             }
         }

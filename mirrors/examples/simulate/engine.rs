@@ -266,17 +266,15 @@ impl<'s> World<'s> {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Arrive(client) => self.arrive(client),
-            Event::Wake(client) => {
-                if self.clients[client].wakes_at <= self.now {
-                    self.clients[client].wakes_at = f64::INFINITY;
-                    self.pump(client);
-                }
+            Event::Wake(client) if self.clients[client].wakes_at <= self.now => {
+                self.clients[client].wakes_at = f64::INFINITY;
+                self.pump(client);
             }
             Event::Header(place, serial) if self.is(place, serial) => self.header(place),
-            Event::Overdue(place, serial) if self.is(place, serial) => {
-                if self.flow(place).stage == Stage::Opening {
-                    self.end(place, Some(Class::Unwell));
-                }
+            Event::Overdue(place, serial)
+                if self.is(place, serial) && self.flow(place).stage == Stage::Opening =>
+            {
+                self.end(place, Some(Class::Unwell));
             }
             Event::Stalled(place, serial) if self.is(place, serial) => {
                 let flow = self.flow(place);
@@ -333,8 +331,8 @@ impl<'s> World<'s> {
             // Times of connecting are kept for a month, whatever the network.
             name => {
                 let was_elsewhere = self.scenario.clients.state == State::OtherNetwork;
-                let seen = mirrors(self.scenario, self.seed, was_elsewhere);
-                Some(Box::new(Plain::new(name, &seen, seed)))
+                let timed = mirrors(self.scenario, self.seed, was_elsewhere);
+                Some(Box::new(Plain::new(name, &timed, seed)))
             }
         };
         self.clients[client].policy = policy;

@@ -71,7 +71,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--seeds" => options.seeds = number(value()?)?,
             "--first-seed" => options.first_seed = number(value()?)?,
             "--threads" => {
-                options.threads = usize::try_from(number(value()?)?).unwrap_or(1).clamp(1, 64)
+                options.threads = usize::try_from(number(value()?)?).unwrap_or(1).clamp(1, 64);
             }
             "--json" => options.json = true,
             "--html" => options.html = Some(value()?.into()),

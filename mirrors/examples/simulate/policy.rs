@@ -199,29 +199,26 @@ impl Policy for Ours {
     fn ended(&mut self, ended: &Ended<'_>) {
         let first_byte = ended.first_byte.map(seconds);
         let (at, duration) = (time(ended.now), seconds(ended.duration));
-        match ended.class {
-            Some(outcome) => {
-                let seen = Observation {
-                    at,
-                    path: ended.path,
-                    outcome,
-                    bytes: ended.bytes,
-                    first_byte,
-                    duration,
-                    retry_after: ended.retry_after.map(seconds),
-                };
-                self.selector.finished(id(ended.mirror), &seen);
-            }
-            None => {
-                let seen = Progress {
-                    at,
-                    bytes: ended.bytes,
-                    wasted: ended.wasted,
-                    first_byte,
-                    duration,
-                };
-                self.selector.cancelled(id(ended.mirror), &seen);
-            }
+        if let Some(outcome) = ended.class {
+            let seen = Observation {
+                at,
+                path: ended.path,
+                outcome,
+                bytes: ended.bytes,
+                first_byte,
+                duration,
+                retry_after: ended.retry_after.map(seconds),
+            };
+            self.selector.finished(id(ended.mirror), &seen);
+        } else {
+            let seen = Progress {
+                at,
+                bytes: ended.bytes,
+                wasted: ended.wasted,
+                first_byte,
+                duration,
+            };
+            self.selector.cancelled(id(ended.mirror), &seen);
         }
     }
 
@@ -277,14 +274,14 @@ impl Plain {
     /// The attempts per mirror and file.
     const PASSES: usize = 4;
 
-    /// `seen` is what the mirrors were like when connecting was timed.
-    pub(crate) fn new(name: Name, seen: &[Model], seed: u64) -> Self {
-        let n = seen.len();
+    /// `timed` is what the mirrors were like when connecting was timed.
+    pub(crate) fn new(name: Name, timed: &[Model], seed: u64) -> Self {
+        let n = timed.len();
         let mut order: Vec<usize> = (0..n).collect();
         if name == Name::Connect {
             // What takes less than twice as long as the shortest is shuffled, as librepo does since
             // 2024.
-            let score = |i: usize| connect_time(&seen[i]) * (0.9 + 0.2 * uniform(seed, i as u64));
+            let score = |i: usize| connect_time(&timed[i]) * (0.9 + 0.2 * uniform(seed, i as u64));
             order.sort_by(|&a, &b| score(a).total_cmp(&score(b)));
             let near = order
                 .iter()

@@ -188,7 +188,7 @@ impl Scenario {
                 .faults
                 .flapping
                 .as_ref()
-                .is_some_and(|f| !(f.period > 0.01))
+                .is_some_and(|f| f.period.is_nan() || f.period <= 0.01)
             {
                 return Err("a period is longer than 0.01 seconds");
             }
