@@ -57,7 +57,8 @@ pub enum SegmentStep {
         /// Its new end, as an offset in the file.
         end: u64,
     },
-    /// Drop this segment's connection; the plan has forgotten it.
+    /// Drop this segment's connection, whether its bytes are all there (a shortened one) or another
+    /// has them; the plan has forgotten it.
     Drop {
         /// The segment.
         segment: SegmentId,
