@@ -56,7 +56,8 @@ impl Breaker {
             BreakerState::Open(_) => false,
         };
         if opens {
-            let doublings = self.trips.min(20);
+            // The first trial comes soon, and so does the second: many outages are over in seconds.
+            let doublings = self.trips.saturating_sub(1).min(20);
             self.trips = self.trips.saturating_add(1);
             let pause = backoff.saturating_mul(1 << doublings).min(max_backoff);
             self.open = Some(Hold::new(
@@ -114,7 +115,7 @@ mod tests {
             now += hold.length.as_secs();
             fail(&mut breaker, now);
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses, [1, 1, 2, 4, 8, 16, 32, 60]);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use crate::stance::{Query, Stance};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
-/// twice as long gets 2⁻⁸ of its requests; one that takes a tenth longer gets half of them. Less
+/// twice as long gets none of its requests; one that takes a tenth longer gets a fifth of them. Less
 /// would waste time, more would send a thousand clients with the same knowledge to one place.
-const PREFERENCE: i32 = 8;
+const PREFERENCE: i32 = 16;
 
 /// A mirror that could be chosen.
 #[derive(Clone, Copy, Debug)]
@@ -88,32 +88,37 @@ impl Selector {
     ) -> Option<Duration> {
         /// Below this the race is decided by chance, and above that a timeout is due.
         const RANGE: (f64, f64) = (0.02, 10.0);
-        let small = match (request.bytes, request.kind) {
-            (Some(bytes), _) => bytes <= self.config.hedge_bytes,
-            (None, Kind::Metadata) => true,
-            (None, Kind::Content) => false,
-        };
-        if !small || !self.may_waste() || id.index() >= self.mirrors.len() {
+        if id.index() >= self.mirrors.len() {
             return None;
         }
         self.refresh(now);
         let query = self.query(request, now);
-        let another = (0..self.mirrors.len()).any(|index| {
-            index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
-        });
-        if !another {
+        if !self.is_hedged(&query) {
             return None;
         }
+        // The request is under way, and counted already.
+        let soonest = (0..self.mirrors.len())
+            .filter(|&index| {
+                index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
+            })
+            .map(|index| (self.cost(index, &query), self.views[index].known))
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        let (theirs, known) = soonest?;
         let view = &self.views[id.index()];
         let n = f64::from(self.health[id.index()].in_flight.count().max(1));
-        // Until measured, a mirror may well be far away; a second request at once would double the
-        // load for nothing.
-        let tail = if view.known {
-            view.first_byte.p95
-        } else {
-            view.first_byte.p95.max(0.5)
-        };
-        let seconds = tail + 2.0 * query.bytes * view.line.seconds_per_byte(n);
+        let mut seconds = view.first_byte.p95 + 2.0 * query.bytes * view.line.seconds_per_byte(n);
+        if known {
+            // Who looks at a mirror that is new or has been slow need not wait for its tail: the
+            // other would have been done by now.
+            let ours = view.cost(query.bytes, n);
+            if ours > 1.3 * theirs || !view.known {
+                seconds = seconds.min(1.2 * theirs);
+            }
+        } else if !view.known {
+            // Until anything is measured, all may well be far away; a second request at once would
+            // double the load for nothing.
+            seconds = seconds.max(0.5);
+        }
         Some(Duration::from_secs_f64(seconds.clamp(RANGE.0, RANGE.1)))
     }
 
@@ -268,6 +273,11 @@ impl Selector {
         seen: &Overview,
         candidates: &[Candidate],
     ) -> Option<usize> {
+        /// What looking costs at the least, as a share of what the request takes: it may go wrong.
+        const LEAST: f64 = 0.25;
+        /// A request that is hedged takes about twice as long at the most: it is sent elsewhere when
+        /// the best mirror would have been done.
+        const HEDGED: f64 = 1.5;
         // As long as nothing is known every choice explores anyway.
         if !seen.settled {
             return None;
@@ -276,30 +286,54 @@ impl Selector {
             Some(bytes) => bytes <= self.config.exploration_bytes,
             None => query.request.kind == Kind::Metadata,
         };
-        // A large request costs more when the mirror is bad, so it takes saving up for.
-        let price = if small { 1.0 } else { Self::MOST_CREDIT };
-        if self.exploration_credit < price {
+        if !small || self.exploration_credit < LEAST {
             return None;
         }
+        let (_, best) = seen.cheapest.best?;
+        let soonest = self.cost(best, query);
+        let most = if self.is_hedged(query) {
+            HEDGED
+        } else {
+            f64::INFINITY
+        };
+        let price = |candidate: &Candidate| {
+            let price = (candidate.cost / soonest - 1.0).max(LEAST);
+            // What is unwell may not answer at all.
+            let price = if candidate.on_trial {
+                price + 1.0
+            } else {
+                price
+            };
+            price.min(most)
+        };
         let chance = |candidate: &Candidate| {
             let mirror = &self.mirrors[candidate.index];
             let near = self.config.country.is_some() && mirror.country == self.config.country;
             let new = self.health[candidate.index].last_tried.is_none();
-            mirror.weight * if near { 4.0 } else { 1.0 } * if new { 4.0 } else { 1.0 }
+            // What was bad when it was last seen is looked at less often.
+            let promise = (soonest / candidate.cost).min(1.0).powi(2);
+            mirror.weight * promise * if near { 4.0 } else { 1.0 } * if new { 4.0 } else { 1.0 }
         };
-        let index = candidates
+        let (_, chosen) = candidates
             .iter()
-            .filter(|candidate| candidate.explorable)
+            .filter(|candidate| candidate.explorable && price(candidate) <= self.exploration_credit)
             .map(|candidate| {
-                (
-                    exponential(query.request.seed, candidate.index) / chance(candidate),
-                    candidate,
-                )
+                let draw = exponential(query.request.seed, candidate.index);
+                (draw / chance(candidate), candidate)
             })
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, candidate)| candidate.index)?;
-        self.exploration_credit -= price;
-        Some(index)
+            .min_by(|a, b| a.0.total_cmp(&b.0))?;
+        self.exploration_credit -= price(chosen);
+        Some(chosen.index)
+    }
+
+    /// Whether a request like this may be sent to a second mirror.
+    fn is_hedged(&self, query: &Query<'_>) -> bool {
+        let small = match (query.request.bytes, query.request.kind) {
+            (Some(bytes), _) => bytes <= self.config.hedge_bytes,
+            (None, Kind::Metadata) => true,
+            (None, Kind::Content) => false,
+        };
+        small && self.may_waste()
     }
 
     /// Draws among the candidates: each has a chance that falls steeply with its cost. The smallest
@@ -311,7 +345,7 @@ impl Selector {
         soonest: f64,
     ) -> Option<usize> {
         /// A mirror this many times slower is out of the question.
-        const HOPELESS: f64 = 3.0;
+        const HOPELESS: f64 = 2.0;
         candidates
             .filter(|candidate| candidate.cost <= soonest * HOPELESS)
             .map(|candidate| {
@@ -349,21 +383,23 @@ impl Selector {
         let alternative = seen.cheapest.other_than(index);
         let (connect, first_byte, stall) = if alternative.is_some() {
             // With others at hand a mirror gets a few times its usual time, an unknown one less
-            // than a user would notice as a hang.
-            let tail = if view.known { view.first_byte.p95 } else { 0.8 };
+            // than a user would notice as a hang. To go on elsewhere costs one first byte only.
+            let tail = if view.known { view.first_byte.p95 } else { 0.6 };
             (
                 (tail * 3.0).clamp(1.0, 4.0),
-                (tail * 4.0).clamp(3.0, 15.0),
-                8.0,
+                (tail * 5.0).clamp(1.5, 15.0),
+                (tail * 5.0).clamp(0.7, 8.0),
             )
         } else {
             let idle = self.config.idle_timeout.as_secs_f64();
             (self.config.connect_timeout.as_secs_f64(), idle, idle)
         };
-        // What failed for want of patience gets more of it each time.
-        let stretch = 1.0 + 0.5 * f64::from(query.request.attempt.min(4));
+        // What failed for want of patience gets twice of it each time: it may well be the client's
+        // own line that pauses, and then all mirrors seem to.
+        let stretch = f64::from(1_u32 << query.request.attempt.min(6));
         let timeout = |seconds: f64, most: Duration| {
-            Duration::from_secs_f64((seconds * stretch).min(most.as_secs_f64() * 2.0))
+            let most = most.as_secs_f64() * if stretch > 1.0 { 2.0 } else { 1.0 };
+            Duration::from_secs_f64((seconds * stretch).min(most))
         };
         Pick {
             mirror: MirrorId::at(index),

@@ -32,7 +32,7 @@ pub struct SelectorConfig {
     pub memory: Duration,
     /// The time after which a quarantine has lost half of its weight across runs.
     pub quarantine: Duration,
-    /// The share of requests that may go to a mirror in order to learn about it.
+    /// The share of the time that may go into learning about mirrors which are not the best.
     pub exploration: f64,
     /// The largest request, in bytes, that explores.
     pub exploration_bytes: u64,
@@ -61,7 +61,7 @@ impl Default for SelectorConfig {
             max_backoff: Duration::from_mins(2),
             memory: Duration::from_mins(10),
             quarantine: Duration::from_hours(24),
-            exploration: 0.1,
+            exploration: 0.04,
             exploration_bytes: 1 << 20,
             hedge_bytes: 1 << 20,
             hedge_share: 0.05,

@@ -227,9 +227,13 @@ impl Outcomes {
         self.good += 1.0;
     }
 
-    pub(crate) fn bad(&mut self, at: Time) {
+    /// `is_news` is false for what failed together with others.
+    pub(crate) fn bad(&mut self, at: Time, is_news: bool) {
+        /// When a server breaks down, all that it was serving fails, which is one mishap: otherwise
+        /// the busier of two equal mirrors would look the worse.
+        const IN_A_BURST: f64 = 0.2;
         self.fade_to(at);
-        self.bad += 1.0;
+        self.bad += if is_news { 1.0 } else { IN_A_BURST };
     }
 
     pub(crate) fn missing(&mut self, at: Time) {
@@ -308,7 +312,7 @@ mod tests {
     fn failures_are_forgiven_within_hours() {
         let mut outcomes = Outcomes::default();
         for i in 0..10 {
-            outcomes.bad(at(i));
+            outcomes.bad(at(i), true);
         }
         assert!(outcomes.shares(at(10)).0 > 0.9);
         assert!(outcomes.shares(at(10 + 4 * 3600)).0 < 0.05);

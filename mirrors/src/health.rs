@@ -16,9 +16,11 @@ pub(crate) struct Health {
     pub(crate) outcomes: Outcomes,
     /// How long good attempts take.
     pub(crate) service: Latency,
-    /// How long failures take.
+    /// Seconds that failures have cost.
     pub(crate) failure: Latency,
     pub(crate) breaker: Breaker,
+    /// Failures in this time belong to one that was counted.
+    burst: Option<Hold>,
     pub(crate) window: Window,
     pub(crate) in_flight: InFlight,
     pub(crate) paths: PathMemory,
@@ -91,6 +93,7 @@ impl Health {
             service: Latency::default(),
             failure: Latency::default(),
             breaker: Breaker::default(),
+            burst: None,
             window: Window::new(mirror.max_connections.unwrap_or(config.max_connections)),
             in_flight: InFlight::default(),
             paths: PathMemory::default(),
@@ -142,7 +145,8 @@ impl Health {
                 self.has_worked = true;
                 self.throttles = 0;
                 self.denied = None;
-                self.window.grow(in_flight, &self.rates.fit(prior_rate, at));
+                self.window
+                    .grow(in_flight, &self.rates.fit(prior_rate, at), at);
             }
             Class::NotHere => {
                 self.outcomes.missing(at);
@@ -158,15 +162,18 @@ impl Health {
             }
             Class::Corrupt => {
                 self.breaker.succeed();
-                self.outcomes.bad(at);
+                self.outcomes.bad(at, true);
                 self.distrust.lied(path, at, config.quarantine);
                 self.paths
                     .insert(path, PathFault::Corrupt, at, config.memory);
             }
             Class::Unwell => {
-                self.learn_speed(at, seen.bytes, None, seen.duration);
-                self.outcomes.bad(at);
-                self.failure.observe(seen.duration.as_secs_f64(), at);
+                let is_news = !self.burst.is_some_and(|hold| hold.active(at));
+                if is_news {
+                    self.burst = Some(Hold::new(at, Window::BURST));
+                }
+                self.outcomes.bad(at, is_news);
+                self.failure.observe(self.lost(seen, prior_rate), at);
                 let to_open = if self.has_worked {
                     config.failures_to_open
                 } else {
@@ -183,11 +190,21 @@ impl Health {
                 self.throttles = self.throttles.saturating_add(1);
                 let hold = Hold::new(at, self.pause(seen.retry_after, config, jitter));
                 self.throttled = Some(self.throttled.map_or(hold, |held| held.later(hold)));
-                self.window.shrink(in_flight, 0.5, at);
+                self.window.throttled(in_flight, at);
             }
             Class::Denied => self.denied = Some(Hold::new(at, config.memory)),
         }
         self.in_flight.end(at);
+    }
+
+    /// Seconds that a failed attempt has cost: what arrived before is kept, and was not in vain.
+    fn lost(&self, seen: &Observation<'_>, prior_rate: f64) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let bytes = seen.bytes as f64;
+        let connections = f64::from(self.in_flight.count().max(1));
+        let line = self.rates.fit(prior_rate, seen.at);
+        let useful = bytes * line.seconds_per_byte(connections);
+        (seen.duration.as_secs_f64() - useful).max(0.0)
     }
 
     /// How long to leave a mirror alone that throttles.

@@ -25,7 +25,7 @@ pub struct Selector {
     pub(crate) views: Vec<View>,
     views_at: Option<Time>,
     prior: Prior,
-    /// How many requests may be spent on learning.
+    /// What may be spent on learning, in requests to the best mirror.
     pub(crate) exploration_credit: f64,
     /// The usual size of a request, in bytes.
     pub(crate) usual_bytes: f64,
@@ -57,7 +57,7 @@ impl Default for Prior {
 }
 
 impl Selector {
-    /// Exploring may begin with so many small requests.
+    /// Exploring may begin with so much.
     const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
     pub(crate) const MOST_CREDIT: f64 = 3.0;
@@ -259,6 +259,18 @@ impl Selector {
 
     /// The weight of observations from which on a mirror counts as known.
     const KNOWN: f64 = 0.25;
+
+    /// The expected time to the first byte of another request there, in seconds, and its rate in
+    /// bytes per second.
+    pub(crate) fn outlook(&mut self, id: MirrorId, now: Time) -> (f64, f64) {
+        self.refresh(now);
+        let (Some(view), Some(health)) = (self.views.get(id.index()), self.health.get(id.index()))
+        else {
+            return (1.0, 1.0);
+        };
+        let n = f64::from(health.in_flight.count()) + 1.0;
+        (view.first_byte.mean, view.line.rate(n).clamp(1.0, 1e12))
+    }
 
     fn view(&self, index: usize, now: Time) -> View {
         let health = &self.health[index];

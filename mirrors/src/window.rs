@@ -15,12 +15,18 @@ pub(crate) struct Window {
     /// windowful.
     complained: bool,
     last_shrink: Option<Hold>,
+    /// A mirror that has said how many are too many is believed for a while, and longer each time
+    /// that it had to say it.
+    ceiling: Option<(f64, Hold)>,
+    throttles: u32,
 }
 
 impl Window {
     const INITIAL: f64 = 4.0;
     /// All requests of a burst fail together; they count as one complaint.
-    const BURST: Duration = Duration::from_secs(1);
+    pub(crate) const BURST: Duration = Duration::from_secs(1);
+    /// How long the first answer that throttles bounds the window.
+    const BELIEVED: Duration = Duration::from_secs(30);
 
     pub(crate) fn new(most: u32) -> Self {
         let most = f64::from(most.max(1));
@@ -29,6 +35,8 @@ impl Window {
             most,
             complained: false,
             last_shrink: None,
+            ceiling: None,
+            throttles: 0,
         }
     }
 
@@ -42,7 +50,7 @@ impl Window {
     }
 
     /// A request ended well while `in_flight` were open, itself included.
-    pub(crate) fn grow(&mut self, in_flight: u32, line: &RateLine) {
+    pub(crate) fn grow(&mut self, in_flight: u32, line: &RateLine, at: Time) {
         /// One connection more must add this share of what one carries.
         const WORTH_IT: f64 = 0.2;
         // A window that is not full says nothing about what lies beyond it.
@@ -54,7 +62,24 @@ impl Window {
         } else {
             1.0
         };
-        self.size = (self.size + step).min(self.most);
+        let most = match self.ceiling {
+            Some((ceiling, hold)) if hold.active(at) => ceiling.min(self.most),
+            _ => self.most,
+        };
+        self.size = (self.size + step).min(most.max(self.size));
+    }
+
+    /// The mirror asked for less while `in_flight` requests were open.
+    pub(crate) fn throttled(&mut self, in_flight: u32, at: Time) {
+        if self.last_shrink.is_some_and(|hold| hold.active(at)) {
+            return;
+        }
+        self.shrink(in_flight, 0.6, at);
+        let doublings = self.throttles.min(6);
+        self.throttles += 1;
+        let hold = Hold::new(at, Self::BELIEVED * (1 << doublings));
+        self.ceiling = Some((self.size.floor().max(1.0), hold));
+        self.size = self.size.floor().max(1.0);
     }
 
     /// The mirror complained while `in_flight` requests were open; keep this share of them.
@@ -149,14 +174,14 @@ mod tests {
     #[test]
     fn opens_while_the_sum_grows_and_the_window_is_full() {
         let mut window = Window::new(8);
-        window.grow(1, &INDEPENDENT);
+        window.grow(1, &INDEPENDENT, at(0));
         assert_eq!(window.limit(), 4);
         for _ in 0..10 {
-            window.grow(window.limit(), &INDEPENDENT);
+            window.grow(window.limit(), &INDEPENDENT, at(0));
         }
         assert_eq!(window.limit(), 8);
         let mut window = Window::new(8);
-        window.grow(4, &SATURATED);
+        window.grow(4, &SATURATED, at(0));
         assert_eq!(window.limit(), 4);
     }
 
@@ -164,7 +189,7 @@ mod tests {
     fn a_burst_of_complaints_halves_once() {
         let mut window = Window::new(16);
         for _ in 0..12 {
-            window.grow(window.limit(), &INDEPENDENT);
+            window.grow(window.limit(), &INDEPENDENT, at(0));
         }
         for _ in 0..16 {
             window.shrink(16, 0.5, at(0));
@@ -182,7 +207,7 @@ mod tests {
         }
         assert_eq!(window.limit(), 1);
         for _ in 0..3 {
-            window.grow(window.limit(), &INDEPENDENT);
+            window.grow(window.limit(), &INDEPENDENT, at(0));
         }
         assert_eq!(window.limit(), 2);
     }

@@ -1,0 +1,407 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::selector::Selector;
+use crate::{Circuit, Class, MirrorId, Observation, Time};
+
+/// How much a round of probes may cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeConfig {
+    /// The whole round takes no longer.
+    pub time: Duration,
+    /// One probe takes no longer.
+    pub probe_time: Duration,
+    /// How much is asked for: enough to see a rate, little enough for two hundred mirrors.
+    pub probe_bytes: u64,
+    /// The whole round asks for no more bytes.
+    pub bytes: u64,
+    /// Probes under way at a time. More would share the client's line and all look slow.
+    pub parallel: usize,
+    /// A mirror that served within this time is not probed.
+    pub fresh: Duration,
+    /// So many of the best are probed again, alone, because the first probe of each shared the
+    /// line and paid for the connection.
+    pub finalists: usize,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_millis(2500),
+            probe_time: Duration::from_millis(1500),
+            probe_bytes: 128 << 10,
+            bytes: 16 << 20,
+            parallel: 4,
+            fresh: Duration::from_mins(10),
+            finalists: 3,
+        }
+    }
+}
+
+/// A file that all mirrors should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeSample {
+    /// Its path, as in a [`Request`](crate::Request).
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Something small that changes under its name, by which the caller can tell whether a mirror
+    /// is behind.
+    pub metadata: Option<String>,
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeStep {
+    /// Ask the mirror for these bytes (half-open) of the sample.
+    Speed {
+        /// Whom.
+        mirror: MirrorId,
+        /// Which bytes.
+        range: Range<u64>,
+        /// For how long at the most.
+        timeout: Duration,
+    },
+    /// Ask the mirror for the metadata of the sample, and report [`Class::Behind`] when it is old.
+    Freshness {
+        /// Whom.
+        mirror: MirrorId,
+        /// For how long at the most.
+        timeout: Duration,
+    },
+    /// Until a probe has ended, at the latest until then.
+    Wait {
+        /// The end of the round.
+        until: Time,
+    },
+    /// The round is over. What still runs may be dropped.
+    Done,
+}
+
+/// What a round has shown of one mirror. The order is that of the ranking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It serves.
+    Good,
+    /// It serves, and was known to: it was not probed.
+    Known,
+    /// It serves, but an old state.
+    Behind,
+    /// It wants fewer requests.
+    Throttled,
+    /// It does not have the sample.
+    NotHere,
+    /// Time or bytes ran out before its turn.
+    NotProbed,
+    /// It answered, and then no more bytes came.
+    Stalled,
+    /// It wants credentials.
+    Denied,
+    /// It did not answer, or with an error.
+    Dead,
+    /// What it served was wrong, now or before.
+    Corrupt,
+}
+
+/// A row of the ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeResult {
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// What can be said of it.
+    pub verdict: Verdict,
+    /// The shortest time to a first byte in this round.
+    pub first_byte: Option<Duration>,
+    /// The highest rate of a body in this round, in bytes per second.
+    pub rate: Option<f64>,
+    /// What is expected of a request of the usual size, by all that is known.
+    pub expected: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    asked: u32,
+    running: u32,
+    class: Option<Class>,
+    got_bytes: bool,
+    freshness_asked: bool,
+    is_behind: bool,
+    first_byte: Option<Duration>,
+    rate: Option<f64>,
+}
+
+/// One round of probes: whom, with what, and what came of it. Driven by asking
+/// [`next`](Self::next) until it says [`ProbeStep::Wait`] and by reporting how each probe ended with
+/// [`finished`](Self::finished); the caller tells the [`Selector`] the same.
+#[derive(Clone, Debug)]
+pub struct ProbePlan {
+    config: ProbeConfig,
+    sample: ProbeSample,
+    end: Time,
+    /// Whom to probe first, the next one last.
+    waiting: Vec<MirrorId>,
+    known: Vec<MirrorId>,
+    seen: BTreeMap<MirrorId, Seen>,
+    bytes_left: u64,
+    finalists: Option<Vec<MirrorId>>,
+}
+
+impl ProbePlan {
+    /// A round that begins now. Mirrors that lately served are left out, and so are liars; the
+    /// rest goes by tier, the new ones first, and those with an open circuit last.
+    pub fn new(selector: &Selector, sample: ProbeSample, config: ProbeConfig, now: Time) -> Self {
+        let mut waiting = Vec::new();
+        let mut known = Vec::new();
+        for id in selector.ids() {
+            let Some(report) = selector.report(id, now) else {
+                continue;
+            };
+            if report.quarantined {
+                continue;
+            }
+            let is_fresh = |last: crate::LastOutcome| {
+                last.class == Class::Ok && now.since(last.at) < config.fresh
+            };
+            if report.rate.is_some() && report.last.is_some_and(is_fresh) {
+                known.push(id);
+                continue;
+            }
+            let is_open = report.circuit == Circuit::Open;
+            let is_far =
+                selector.config().country.is_some() && report.country != selector.config().country;
+            waiting.push((is_open, report.priority, report.last.is_some(), is_far, id));
+        }
+        waiting.sort_by(|a, b| b.cmp(a));
+        Self {
+            end: now + config.time,
+            bytes_left: config.bytes,
+            sample,
+            waiting: waiting.into_iter().map(|(.., id)| id).collect(),
+            known,
+            seen: BTreeMap::new(),
+            finalists: None,
+            config,
+        }
+    }
+
+    /// When it is worth probing again: the time until the first of the mirrors is no longer fresh,
+    /// zero when one is not now.
+    pub fn due_in(selector: &Selector, config: &ProbeConfig, now: Time) -> Duration {
+        selector
+            .ids()
+            .filter_map(|id| selector.report(id, now))
+            .filter(|report| !report.quarantined)
+            .map(|report| match report.last {
+                Some(last) => config.fresh.saturating_sub(now.since(last.at)),
+                None => Duration::ZERO,
+            })
+            .min()
+            .unwrap_or(config.fresh)
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, selector: &mut Selector, now: Time) -> ProbeStep {
+        if now >= self.end {
+            return ProbeStep::Done;
+        }
+        let running: u32 = self.seen.values().map(|seen| seen.running).sum();
+        let timeout = self.config.probe_time.min(self.end.since(now));
+        let has_room = (running as usize) < self.config.parallel.max(1);
+        if has_room && let Some(mirror) = self.wants_freshness() {
+            let seen = self.seen.entry(mirror).or_default();
+            seen.freshness_asked = true;
+            seen.running += 1;
+            return ProbeStep::Freshness { mirror, timeout };
+        }
+        if has_room
+            && let Some(&mirror) = self.waiting.last()
+            && let Some(range) = self.range()
+        {
+            self.waiting.pop();
+            return self.speed(mirror, range, timeout);
+        }
+        let is_first_round = !self.waiting.is_empty() && self.bytes_left > 0;
+        // A dead mirror must not keep the finalists waiting: they begin when only silent ones run.
+        let all_talked = self
+            .seen
+            .values()
+            .all(|seen| seen.running == 0 || seen.class.is_some() || !seen.got_bytes);
+        if !is_first_round && all_talked {
+            if self.finalists.is_none() {
+                self.finalists = Some(self.best(selector, now));
+            }
+            let alone = self
+                .seen
+                .values()
+                .all(|seen| seen.running == 0 || seen.class.is_none());
+            if has_room
+                && alone
+                && let Some(range) = self.range()
+                && let Some(mirror) = self.finalists.as_mut().and_then(Vec::pop)
+            {
+                return self.speed(mirror, range, timeout);
+            }
+        }
+        let is_over = running == 0
+            && self
+                .finalists
+                .as_ref()
+                .is_some_and(|left| left.is_empty() || self.bytes_left == 0);
+        if is_over {
+            ProbeStep::Done
+        } else {
+            ProbeStep::Wait { until: self.end }
+        }
+    }
+
+    fn speed(&mut self, mirror: MirrorId, range: Range<u64>, timeout: Duration) -> ProbeStep {
+        self.bytes_left = self.bytes_left.saturating_sub(range.end - range.start);
+        let seen = self.seen.entry(mirror).or_default();
+        seen.asked += 1;
+        seen.running += 1;
+        ProbeStep::Speed {
+            mirror,
+            range,
+            timeout,
+        }
+    }
+
+    /// The first body byte of a probe has come: it is not dead.
+    pub fn answered(&mut self, mirror: MirrorId) {
+        self.seen.entry(mirror).or_default().got_bytes = true;
+    }
+
+    /// A probe has ended, or was ended by its timeout, which is [`Class::Unwell`]. Of a probe of
+    /// freshness only the class counts.
+    pub fn finished(&mut self, mirror: MirrorId, seen: &Observation<'_>) {
+        let is_metadata =
+            self.sample.metadata.as_deref() == Some(seen.path) && seen.path != self.sample.path;
+        let of_it = self.seen.entry(mirror).or_default();
+        of_it.running = of_it.running.saturating_sub(1);
+        if seen.outcome == Class::Behind {
+            of_it.is_behind = true;
+        }
+        if is_metadata {
+            if seen.outcome == Class::Corrupt {
+                of_it.class = Some(Class::Corrupt);
+            }
+            return;
+        }
+        of_it.got_bytes |= seen.bytes > 0;
+        // One success outweighs what failed in the other probe, except a lie.
+        if of_it.class != Some(Class::Ok) || seen.outcome == Class::Corrupt {
+            of_it.class = Some(seen.outcome);
+        }
+        if let Some(first_byte) = seen.first_byte {
+            of_it.first_byte = Some(
+                of_it
+                    .first_byte
+                    .map_or(first_byte, |old| old.min(first_byte)),
+            );
+            let body = seen.duration.saturating_sub(first_byte).as_secs_f64();
+            if seen.outcome == Class::Ok && seen.bytes > 0 {
+                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+                let rate = seen.bytes as f64 / body.max(1e-4);
+                of_it.rate = Some(of_it.rate.map_or(rate, |old| old.max(rate)));
+            }
+        }
+    }
+
+    /// The mirrors, the best first.
+    pub fn ranking(&self, selector: &mut Selector, now: Time) -> Vec<ProbeResult> {
+        let mut results: Vec<ProbeResult> = selector
+            .ids()
+            .map(|mirror| {
+                let seen = self.seen.get(&mirror);
+                ProbeResult {
+                    mirror,
+                    verdict: self.verdict(mirror, selector, now),
+                    first_byte: seen.and_then(|seen| seen.first_byte),
+                    rate: seen.and_then(|seen| seen.rate),
+                    expected: expected(mirror, selector, now),
+                }
+            })
+            .collect();
+        // What is known and what was probed compete; the rest follows by what is wrong with it.
+        let serves = |verdict: Verdict| {
+            if verdict == Verdict::Known {
+                Verdict::Good
+            } else {
+                verdict
+            }
+        };
+        results.sort_by(|a, b| {
+            serves(a.verdict)
+                .cmp(&serves(b.verdict))
+                .then(a.expected.cmp(&b.expected))
+        });
+        results
+    }
+
+    fn verdict(&self, mirror: MirrorId, selector: &Selector, now: Time) -> Verdict {
+        if selector
+            .report(mirror, now)
+            .is_some_and(|report| report.quarantined)
+        {
+            return Verdict::Corrupt;
+        }
+        let Some(seen) = self.seen.get(&mirror) else {
+            return if self.known.contains(&mirror) {
+                Verdict::Known
+            } else {
+                Verdict::NotProbed
+            };
+        };
+        match seen.class {
+            Some(Class::Ok) if seen.is_behind => Verdict::Behind,
+            Some(Class::Ok) => Verdict::Good,
+            Some(Class::Behind) => Verdict::Behind,
+            Some(Class::Throttled) => Verdict::Throttled,
+            Some(Class::NotHere) => Verdict::NotHere,
+            Some(Class::Denied) => Verdict::Denied,
+            Some(Class::Corrupt) => Verdict::Corrupt,
+            Some(Class::Unwell) | None if seen.got_bytes => Verdict::Stalled,
+            Some(Class::Unwell) | None => Verdict::Dead,
+        }
+    }
+
+    /// The finalists, the best last.
+    fn best(&self, selector: &mut Selector, now: Time) -> Vec<MirrorId> {
+        let mut good: Vec<(Duration, MirrorId)> = (self.seen.iter())
+            .filter(|(_, seen)| seen.class == Some(Class::Ok))
+            .map(|(&mirror, _)| mirror)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|mirror| (expected(mirror, selector, now), mirror))
+            .collect();
+        good.sort_unstable();
+        good.truncate(self.config.finalists);
+        good.reverse();
+        good.into_iter().map(|(_, mirror)| mirror).collect()
+    }
+
+    /// The next mirror that serves and of which it is open whether it is behind.
+    fn wants_freshness(&self) -> Option<MirrorId> {
+        self.sample.metadata.as_ref()?;
+        (self.seen.iter())
+            .find(|(_, seen)| seen.class == Some(Class::Ok) && !seen.freshness_asked)
+            .map(|(&mirror, _)| mirror)
+    }
+
+    /// What to ask for, as long as bytes are left.
+    fn range(&self) -> Option<Range<u64>> {
+        let bytes = self.config.probe_bytes.min(self.sample.size).max(1);
+        (bytes <= self.bytes_left).then_some(0..bytes)
+    }
+}
+
+/// How long a request of the usual size is expected to take.
+fn expected(mirror: MirrorId, selector: &mut Selector, now: Time) -> Duration {
+    let usual = selector.usual_bytes;
+    let (first_byte, rate) = selector.outlook(mirror, now);
+    Duration::from_secs_f64((first_byte + usual / rate).clamp(0.0, 1e6))
+}

@@ -1,0 +1,510 @@
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::selector::Selector;
+use crate::{Choice, MirrorId, Pick, Request, Time, Why};
+
+/// How a large file is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SegmentConfig {
+    /// No segment is smaller, in bytes, unless less is left: each costs a first byte.
+    pub least_bytes: u64,
+    /// How long one segment should take. Shorter ones cost more requests, longer ones more when
+    /// their mirror turns out to be slow.
+    pub length: Duration,
+    /// The most segments under way at a time.
+    pub most_connections: usize,
+    /// A segment without a byte for so long is given to others.
+    pub silence: Duration,
+    /// The share of the file that may be fetched twice.
+    pub extra_share: f64,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self {
+            least_bytes: 1 << 20,
+            length: Duration::from_secs(4),
+            most_connections: 6,
+            silence: Duration::from_secs(2),
+            extra_share: 0.05,
+        }
+    }
+}
+
+/// A segment of one [`SegmentPlan`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(u64);
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SegmentStep {
+    /// Fetch these bytes (half-open) from the mirror of the pick.
+    Fetch {
+        /// The new segment.
+        segment: SegmentId,
+        /// Offsets in the file.
+        range: Range<u64>,
+        /// The mirror, and how much patience to have with it.
+        pick: Pick,
+    },
+    /// This segment now ends here: what follows was given to another. Read to there, then drop the
+    /// connection and say [`ended`](SegmentPlan::ended).
+    Shorten {
+        /// The segment.
+        segment: SegmentId,
+        /// Its new end, as an offset in the file.
+        end: u64,
+    },
+    /// Drop this segment's connection, whether its bytes are all there (a shortened one) or another
+    /// has them; the plan has forgotten it.
+    Drop {
+        /// The segment.
+        segment: SegmentId,
+    },
+    /// Nothing to do until this time, or until something was reported.
+    Wait {
+        /// When at the latest to ask again.
+        until: Time,
+    },
+    /// All bytes are there.
+    Done,
+    /// No mirror is left: each one, and why not.
+    Exhausted(Vec<(MirrorId, Why)>),
+}
+
+/// How one large file is fetched from several mirrors at once.
+///
+/// It is driven by asking [`next`](Self::next) until it says [`SegmentStep::Wait`], and by reporting
+/// [`progress`](Self::progress) and [`ended`](Self::ended). The lowest missing bytes come first, so
+/// that a reader of the file can follow. Who is done takes over the tail of the segment that would be
+/// done last (work stealing), and of the very last bytes a second copy is fetched when their mirror
+/// is slow, within [`extra_share`](SegmentConfig::extra_share). A connection is added only as long as
+/// the last one has made the sum grow.
+///
+/// The [`Selector`] is told of requests by the caller, as for any other.
+#[derive(Clone, Debug)]
+pub struct SegmentPlan {
+    config: SegmentConfig,
+    path: String,
+    seed: u64,
+    size: u64,
+    /// What nobody fetches: disjoint, by start.
+    gaps: BTreeMap<u64, u64>,
+    running: BTreeMap<SegmentId, Segment>,
+    /// Mirrors that failed, one entry per attempt.
+    failed: Vec<MirrorId>,
+    serial: u64,
+    /// Drops that the caller was not told of yet.
+    drops: Vec<SegmentId>,
+    extra: u64,
+    growth: Growth,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    mirror: MirrorId,
+    range: Range<u64>,
+    /// Bytes that arrived.
+    got: u64,
+    started: Time,
+    last_byte: Option<Time>,
+    /// Bytes per second, once measured.
+    rate: Option<f64>,
+    /// Of the same bytes.
+    twin: Option<SegmentId>,
+}
+
+impl Segment {
+    fn left(&self) -> u64 {
+        (self.range.end - self.range.start).saturating_sub(self.got)
+    }
+
+    fn next_byte(&self) -> u64 {
+        self.range.start + self.got
+    }
+
+    fn silent_since(&self) -> Time {
+        self.last_byte.unwrap_or(self.started)
+    }
+}
+
+/// Whether more connections carry more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Growth {
+    /// The highest sum of rates seen with fewer connections than now.
+    before: f64,
+    connections: usize,
+    since: Time,
+    is_settled: bool,
+}
+
+impl SegmentPlan {
+    /// A file of so many bytes of which these ranges (half-open) are missing; for a whole file
+    /// `0..size`. The path is that of the [`Request`]s. Ranges beyond the size are cut.
+    pub fn new(
+        path: &str,
+        size: u64,
+        missing: impl IntoIterator<Item = Range<u64>>,
+        seed: u64,
+        config: SegmentConfig,
+    ) -> Self {
+        let mut plan = Self {
+            config,
+            path: path.to_owned(),
+            seed,
+            size,
+            gaps: BTreeMap::new(),
+            running: BTreeMap::new(),
+            failed: Vec::new(),
+            serial: 0,
+            drops: Vec::new(),
+            extra: 0,
+            growth: Growth::default(),
+        };
+        for range in missing {
+            plan.give_back(range.start..range.end.min(size));
+        }
+        plan
+    }
+
+    /// The file's size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes that are still missing.
+    pub fn left(&self) -> u64 {
+        let gaps: u64 = self.gaps.iter().map(|(start, end)| end - start).sum();
+        let firsts = self
+            .running
+            .iter()
+            .filter(|(id, segment)| segment.twin.is_none_or(|twin| twin < **id));
+        // Of two that fetch the same bytes the one that is further counts, and the older one began
+        // where it was when the other was sent.
+        gaps + firsts
+            .map(|(_, segment)| {
+                let other = segment.twin.and_then(|twin| self.running.get(&twin));
+                segment.left().min(other.map_or(u64::MAX, Segment::left))
+            })
+            .sum::<u64>()
+    }
+
+    /// Bytes fetched twice, so far and in races under way.
+    pub fn extra(&self) -> u64 {
+        self.extra
+    }
+
+    /// The segments under way, with what is left of each.
+    pub fn running(&self) -> impl Iterator<Item = (SegmentId, MirrorId, Range<u64>)> + '_ {
+        (self.running.iter())
+            .map(|(&id, segment)| (id, segment.mirror, segment.next_byte()..segment.range.end))
+    }
+
+    /// More bytes of a segment have arrived. Returns how many of them are new: of a shortened or
+    /// raced segment the end may be known already.
+    pub fn progress(&mut self, id: SegmentId, bytes: u64, now: Time) -> u64 {
+        let Some(segment) = self.running.get_mut(&id) else {
+            return 0;
+        };
+        let bytes = bytes.min(segment.left());
+        let passed = now.since(segment.silent_since()).as_secs_f64();
+        if bytes > 0 {
+            if segment.last_byte.is_some() && passed > 0.0 {
+                // A mean that forgets within a second.
+                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+                let rate = bytes as f64 / passed;
+                let keep = (-passed).exp();
+                segment.rate = Some(
+                    segment
+                        .rate
+                        .map_or(rate, |old| old * keep + rate * (1.0 - keep)),
+                );
+            }
+            segment.got += bytes;
+            segment.last_byte = Some(now);
+        }
+        bytes
+    }
+
+    /// A segment's connection has ended: by itself when its bytes are all there, otherwise by a
+    /// failure of the mirror. What is missing of it will be fetched anew.
+    pub fn ended(&mut self, id: SegmentId, is_failure: bool) {
+        let Some(segment) = self.running.remove(&id) else {
+            return;
+        };
+        if is_failure {
+            self.failed.push(segment.mirror);
+        }
+        let twin = segment.twin.filter(|twin| self.running.contains_key(twin));
+        if let Some(twin) = twin {
+            let other = self.running.get_mut(&twin).expect("looked at just now");
+            other.twin = None;
+            if segment.left() == 0 {
+                // The race is over.
+                self.running.remove(&twin);
+                self.drops.push(twin);
+            }
+            return;
+        }
+        self.give_back(segment.next_byte()..segment.range.end);
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, selector: &mut Selector, now: Time) -> SegmentStep {
+        if let Some(segment) = self.drops.pop() {
+            return SegmentStep::Drop { segment };
+        }
+        if let Some(step) = self.finish_complete() {
+            return step;
+        }
+        if self.gaps.is_empty() && self.running.is_empty() {
+            return SegmentStep::Done;
+        }
+        if self.running.is_empty() || self.wants_more(now) {
+            if let Some((&start, &end)) = self.gaps.first_key_value() {
+                return self.fetch(start..end, selector, now);
+            }
+            if let Some(step) = self.steal(selector, now) {
+                return step;
+            }
+        }
+        // Who has fallen silent is helped even when more connections carry no more.
+        let is_silent =
+            |segment: &Segment| now.since(segment.silent_since()) >= self.config.silence;
+        if self.running.len() <= self.config.most_connections
+            && self.running.values().any(is_silent)
+            && let Some(step) = self.steal(selector, now)
+        {
+            return step;
+        }
+        SegmentStep::Wait {
+            until: now + Duration::from_millis(250),
+        }
+    }
+
+    /// A shortened segment that has come to its new end needs no connection any more.
+    fn finish_complete(&mut self) -> Option<SegmentStep> {
+        let id = (self.running.iter())
+            .find(|(_, segment)| segment.left() == 0)
+            .map(|(&id, _)| id)?;
+        self.ended(id, false);
+        Some(SegmentStep::Drop { segment: id })
+    }
+
+    fn wants_more(&mut self, now: Time) -> bool {
+        /// A connection is judged when it has run for so long.
+        const JUDGED_AFTER: Duration = Duration::from_secs(1);
+        /// It must have added this share.
+        const WORTH_IT: f64 = 1.1;
+        let count = self.running.len();
+        if count >= self.config.most_connections.max(1) {
+            return false;
+        }
+        let sum: f64 = self
+            .running
+            .values()
+            .filter_map(|segment| segment.rate)
+            .sum();
+        if count < self.growth.connections {
+            // One has ended; to have as many as before needs no new reason.
+            return true;
+        }
+        if count > self.growth.connections {
+            self.growth.connections = count;
+            self.growth.since = now;
+            self.growth.is_settled = false;
+        }
+        // Two are always worth a try: the second mirror may be the faster one.
+        if count < 2 {
+            return true;
+        }
+        if !self.growth.is_settled && now.since(self.growth.since) >= JUDGED_AFTER {
+            self.growth.is_settled = true;
+            if sum < self.growth.before * WORTH_IT {
+                return false;
+            }
+            self.growth.before = sum;
+            return true;
+        }
+        false
+    }
+
+    fn request<'a>(&'a self, bytes: u64, exclude: &'a [MirrorId]) -> Request<'a> {
+        Request::content(&self.path)
+            .with_bytes(bytes)
+            .with_exclude(exclude)
+            .with_attempt(u32::try_from(self.failed.len()).unwrap_or(u32::MAX))
+            .with_seed(self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// Cuts a segment off the beginning of a gap.
+    fn fetch(&mut self, gap: Range<u64>, selector: &mut Selector, now: Time) -> SegmentStep {
+        let least = self.config.least_bytes.max(1);
+        let choice = selector.choose(
+            &self.request((gap.end - gap.start).min(4 * least), &self.failed),
+            now,
+        );
+        match choice {
+            Choice::Use(pick) => {
+                let (_, rate) = selector.outlook(pick.mirror, now);
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "an estimate"
+                )]
+                let bytes = ((rate * self.config.length.as_secs_f64()) as u64).max(least);
+                // What would remain must be worth a segment of its own.
+                let end = gap.start.saturating_add(bytes);
+                let end = if end.saturating_add(least) >= gap.end {
+                    gap.end
+                } else {
+                    end
+                };
+                self.take(gap.start..end);
+                self.start(gap.start..end, pick, now)
+            }
+            Choice::Wait { until, .. } => SegmentStep::Wait { until },
+            Choice::Exhausted(_) if !self.running.is_empty() => SegmentStep::Wait {
+                until: now + Duration::from_millis(250),
+            },
+            Choice::Exhausted(reasons) => SegmentStep::Exhausted(reasons),
+        }
+    }
+
+    fn start(&mut self, range: Range<u64>, pick: Pick, now: Time) -> SegmentStep {
+        let segment = SegmentId(self.serial);
+        self.serial += 1;
+        let running = Segment {
+            mirror: pick.mirror,
+            range: range.clone(),
+            got: 0,
+            started: now,
+            last_byte: None,
+            rate: None,
+            twin: None,
+        };
+        self.running.insert(segment, running);
+        SegmentStep::Fetch {
+            segment,
+            range,
+            pick,
+        }
+    }
+
+    /// Gives another mirror the tail of the segment that would be done last, or a copy of it.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "estimates of bytes"
+    )]
+    fn steal(&mut self, selector: &mut Selector, now: Time) -> Option<SegmentStep> {
+        /// To take over costs a connection; less than this is not worth it.
+        const LEAST_GAIN: f64 = 0.2;
+        let mut last: Option<(f64, SegmentId)> = None;
+        for (&id, segment) in &self.running {
+            let seconds = expected_left(segment, selector, now);
+            if segment.twin.is_none() && last.is_none_or(|(most, _)| seconds > most) {
+                last = Some((seconds, id));
+            }
+        }
+        let (seconds, victim) = last?;
+        let segment = &self.running[&victim];
+        let (left, from, end, slow) = (
+            segment.left(),
+            segment.next_byte(),
+            segment.range.end,
+            segment.mirror,
+        );
+        let is_silent = now.since(segment.silent_since()) >= self.config.silence;
+        let mut exclude = self.failed.clone();
+        if is_silent {
+            exclude.extend(std::iter::repeat_n(
+                slow,
+                selector.config().attempts_per_mirror as usize,
+            ));
+        }
+        let Choice::Use(pick) = selector.choose(&self.request(left, &exclude), now) else {
+            return None;
+        };
+        let (first_byte, rate) = selector.outlook(pick.mirror, now);
+        let alone = first_byte + left as f64 / rate;
+        // Both shall be done at the same time.
+        let pace = left as f64 / seconds.max(1e-3);
+        let share = (seconds - first_byte) / (pace.recip() + rate.recip());
+        let stolen = (share.max(0.0) as u64).min(left);
+        let gain = seconds - (first_byte + stolen as f64 / rate);
+        if !is_silent && stolen >= self.config.least_bytes && left - stolen > 0 && gain > LEAST_GAIN
+        {
+            let cut = end - stolen;
+            self.running.get_mut(&victim)?.range.end = cut;
+            self.give_back(cut..end);
+            return Some(SegmentStep::Shorten {
+                segment: victim,
+                end: cut,
+            });
+        }
+        // The end of the file, or a mirror that has fallen silent: a second copy.
+        let budget = (self.size as f64 * self.config.extra_share) as u64;
+        let affordable = self.extra.saturating_add(left) <= budget;
+        if alone * 2.0 > seconds || pick.mirror == slow {
+            return None;
+        }
+        if affordable {
+            self.extra += left;
+            let step = self.start(from..end, pick, now);
+            let twin = SegmentId(self.serial - 1);
+            self.running.get_mut(&twin)?.twin = Some(victim);
+            self.running.get_mut(&victim)?.twin = Some(twin);
+            return Some(step);
+        }
+        if is_silent {
+            // No budget for a copy, so the silent one goes.
+            self.ended(victim, true);
+            return Some(SegmentStep::Drop { segment: victim });
+        }
+        None
+    }
+
+    /// Takes a range out of the gap that begins where it does.
+    fn take(&mut self, range: Range<u64>) {
+        if let Some(end) = self.gaps.remove(&range.start)
+            && range.end < end
+        {
+            self.gaps.insert(range.end, end);
+        }
+    }
+
+    /// Puts a range among the gaps, joined with its neighbours.
+    fn give_back(&mut self, range: Range<u64>) {
+        if range.start >= range.end {
+            return;
+        }
+        let (mut start, mut end) = (range.start, range.end);
+        let touching: Vec<(u64, u64)> = (self.gaps.range(..=end))
+            .map(|(&start, &end)| (start, end))
+            .filter(|&(_, gap_end)| gap_end >= start)
+            .collect();
+        for (gap_start, gap_end) in touching {
+            self.gaps.remove(&gap_start);
+            start = start.min(gap_start);
+            end = end.max(gap_end);
+        }
+        self.gaps.insert(start, end);
+    }
+}
+
+/// Seconds until a segment is done.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn expected_left(segment: &Segment, selector: &mut Selector, now: Time) -> f64 {
+    let silence = now.since(segment.silent_since()).as_secs_f64();
+    let (first_byte, usual) = selector.outlook(segment.mirror, now);
+    let left = segment.left() as f64;
+    match segment.rate {
+        // Silence counts as if it went on for as long again.
+        Some(rate) => left / rate.max(1.0) + if silence > 0.5 { silence * 2.0 } else { 0.0 },
+        None => left / usual.max(1.0) + (first_byte - silence).max(silence),
+    }
+}
