@@ -109,7 +109,9 @@ fn judge(channel: &Path, prefix: &Path, level: &str) {
 
 fn peer(arguments: &[&str]) -> Option<String> {
     let python = required("TAIPAN_PY_RATTLER", "a Python with py-rattler")?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/peers.py");
+    // Asked for now and not when this was compiled: a target directory may outlive a checkout.
+    let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
+    let script = Path::new(&crate_dir).join("python/peers.py");
     let output = Command::new(python)
         .arg(script)
         .args(arguments)

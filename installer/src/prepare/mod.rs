@@ -143,7 +143,8 @@ impl Preparer {
             url: record.url.clone(),
         })?;
         let key = store_key(&record)?;
-        let begun = begin(&self.store, key).await;
+        // Before a slot of the engine is taken: another process may be at it for a while.
+        let begun = self.store.begin_when_free(key).await;
         let extraction = match begun {
             Ok(Begin::Present(entry)) => {
                 let dir = entry.dir().to_owned();
@@ -222,14 +223,5 @@ fn store_key(record: &RepoDataRecord) -> Result<StoreKey, PrepareError> {
         _ => Err(PrepareError::NoDigest {
             url: record.url.clone(),
         }),
-    }
-}
-
-/// [`Store::begin`] may wait for another process, so it has a thread of its own.
-async fn begin(store: &Arc<Store>, key: StoreKey) -> Result<Begin, StoreError> {
-    let store = Arc::clone(store);
-    match tokio::task::spawn_blocking(move || store.begin(&key)).await {
-        Ok(begun) => begun,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

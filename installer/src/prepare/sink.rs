@@ -107,10 +107,8 @@ impl Sink for ExtractSink {
         }
         // The entry's lock is given back when all is removed, so this comes before `begin`.
         self.abort().await;
-        self.state = match super::begin(&self.store, self.key)
-            .await
-            .map_err(store_error)?
-        {
+        let begun = self.store.begin_when_free(self.key).await;
+        self.state = match begun.map_err(store_error)? {
             Begin::Present(entry) => State::Done(entry),
             Begin::Build(extraction) => State::Waiting(extraction),
         };
