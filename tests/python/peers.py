@@ -4,7 +4,7 @@
     peers.py records PREFIX             every record of conda-meta is read by py-rattler
     peers.py solve CHANNEL_URL SPEC...  prints what py-rattler would install, one `name version build` a line
 """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 
 import rattler
@@ -34,3 +34,7 @@ if sys.argv[1] == "records":
     records(sys.argv[2])
 else:
     asyncio.run(solve(*sys.argv[2:]))
+# About one run in forty, py-rattler's threads crash while the interpreter is taken down, after all
+# is printed. An exception has ended the program before this line, with its own status.
+sys.stdout.flush()
+os._exit(0)

@@ -102,8 +102,10 @@ fn judge(channel: &Path, prefix: &Path, level: &str) {
     let output = output.unwrap();
     assert!(
         output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stdout)
+        "the judge ended with {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
     );
 }
 
@@ -119,7 +121,8 @@ fn peer(arguments: &[&str]) -> Option<String> {
         .unwrap();
     assert!(
         output.status.success(),
-        "{}",
+        "peers.py {arguments:?} ended with {}: {}",
+        output.status,
         String::from_utf8_lossy(&output.stderr)
     );
     Some(String::from_utf8(output.stdout).unwrap())
