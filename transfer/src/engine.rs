@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,8 +14,8 @@ use taipan_mirrors::Kind;
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    Attempt, Event, Expected, FetchError, JobId, MirrorSet, Observer, Sha256, Sink, Target,
-    Validators, run::Run,
+    Attempt, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer, Sha256, Sink,
+    Target, Validators, run::Run,
 };
 
 /// How an engine is set up.
@@ -156,5 +157,17 @@ impl Engine {
             Err(_) => self.observer.event(&Event::Failed { job: id }),
         }
         result
+    }
+
+    /// Fetches one file to `path`, whose directory must exist. What has arrived lies beside it
+    /// until the file is complete and verified.
+    pub async fn fetch_file(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        path: &Path,
+    ) -> Result<Fetched, FetchError> {
+        let mut sink = FileSink::new(path);
+        self.fetch(mirrors, job, &mut sink).await
     }
 }
