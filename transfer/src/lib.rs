@@ -44,19 +44,27 @@
 //! ```
 
 mod backend;
+mod blame;
 mod digest;
 mod engine;
 mod error;
 mod event;
 mod file;
+mod follow;
 mod http;
+mod limits;
 mod mirror_set;
 mod oci;
 mod oci_token;
 mod pace;
+mod partial;
+mod patience;
 mod range;
+mod range_map;
+mod rate_limit;
 mod run;
 mod s3;
+mod segments;
 mod sink;
 mod target;
 
