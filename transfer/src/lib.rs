@@ -67,6 +67,7 @@ mod s3;
 mod segments;
 mod sink;
 mod target;
+mod zchunk;
 
 pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
@@ -81,3 +82,4 @@ pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use s3::S3Backend;
 pub use sink::{FileSink, MemorySink, Sink, SinkError};
 pub use target::{OciTarget, Target};
+pub use zchunk::FetchedZchunk;

@@ -223,6 +223,28 @@ impl Partial {
         Ok(hasher.verifier.clone().finish())
     }
 
+    /// Whether all of it is this file. For a thread that may block.
+    pub(crate) fn judge_as(
+        &self,
+        expected: Expected,
+    ) -> Result<Result<Sha256, VerifyError>, SinkError> {
+        let mut verifier = Verifier::new(expected);
+        while verifier.length() < self.0.size {
+            let from = verifier.length();
+            let to = self.0.size.min(from + PIECE as u64);
+            verifier.update(&self.read(from..to)?);
+        }
+        Ok(verifier.finish())
+    }
+
+    /// Its bytes, to be read and written by who verifies them himself.
+    pub(crate) fn body(&self) -> PartialBody {
+        PartialBody {
+            partial: self.clone(),
+            at: 0,
+        }
+    }
+
     /// Gives the complete file its name.
     pub(crate) fn finish(&self, target: &Path) -> Result<(), SinkError> {
         let mut state = self.0.state();
@@ -251,6 +273,55 @@ impl Partial {
             path: self.0.path.clone(),
             source,
         }
+    }
+}
+
+/// The bytes of a partial without its journal. What is written here is not recorded.
+#[derive(Debug)]
+pub(crate) struct PartialBody {
+    partial: Partial,
+    at: u64,
+}
+
+impl io::Read for PartialBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.partial.0.size.saturating_sub(self.at);
+        let length = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let got = self
+            .partial
+            .0
+            .file
+            .read_at(&mut buffer[..length], self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl io::Write for PartialBody {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let left = self.partial.0.size.saturating_sub(self.at);
+        if (bytes.len() as u64) > left {
+            return Err(io::Error::other("beyond the end of the file"));
+        }
+        let put = self.partial.0.file.write_at(bytes, self.at)?;
+        self.at += put as u64;
+        Ok(put)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for PartialBody {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            io::SeekFrom::End(by) => self.partial.0.size.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 

@@ -464,6 +464,7 @@ impl<'a> Segments<'a> {
                 .iter()
                 .all(|attempt| attempt.class != Class::Corrupt),
             FetchError::Sink { source, .. } => !matches!(source, SinkError::Write { .. }),
+            FetchError::Zchunk { .. } | FetchError::Wrong { .. } => false,
         };
         if !is_of_use {
             self.partial.discard();

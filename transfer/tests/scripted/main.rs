@@ -3,6 +3,7 @@
 
 mod segments;
 mod world;
+mod zchunk;
 
 use std::{
     collections::BTreeMap,
