@@ -17,12 +17,23 @@ pub(crate) struct Control {
     reset: AtomicBool,
     flush_wanted: AtomicBool,
     flushed: Notify,
+    abort: Notify,
 }
 
 impl Control {
     /// Makes the coming close of the connection a reset.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Ordering::SeqCst);
+    }
+
+    /// Asks for the end of the connection.
+    pub(crate) fn abort(&self) {
+        self.abort.notify_one();
+    }
+
+    /// Waits until somebody asks for the end of the connection.
+    pub(crate) async fn aborted(&self) {
+        self.abort.notified().await;
     }
 
     /// Waits until hyper has handed all that it holds to the socket. hyper flushes whenever the
