@@ -44,30 +44,37 @@
 //! ```
 
 mod backend;
+mod credentials;
 mod digest;
 mod engine;
 mod error;
 mod event;
 mod file;
 mod http;
+mod http_client;
 mod mirror_set;
+mod netrc;
 mod oci;
 mod oci_token;
 mod pace;
 mod range;
 mod run;
 mod s3;
+mod s3_connector;
 mod sink;
 mod target;
 
 pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
+pub use credentials::{Credentials, CredentialsError};
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
 pub use engine::{Engine, EngineOptions, Fetched, Job};
 pub use error::{Attempt, BackendError, FetchError};
 pub use event::{Event, JobId, Observer, Silent};
 pub use file::FileBackend;
-pub use http::{HttpBackend, HttpOptions, http_client};
+pub use http::{HttpBackend, http_client};
+pub use http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice};
 pub use mirror_set::{Clock, MirrorSet};
+pub use netrc::{Netrc, NetrcError};
 pub use oci::OciBackend;
 pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use s3::S3Backend;
