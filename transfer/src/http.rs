@@ -16,20 +16,8 @@ use url::Url;
 
 use crate::{
     Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
-    HttpOptions, Target, Validators, http_client::Who,
+    Target, Validators, http_client::Who,
 };
-
-/// A client as the options want it, for callers that follow redirects with it themselves.
-pub fn http_client(options: &HttpOptions) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .user_agent(&options.user_agent)
-        .connect_timeout(options.connect_timeout)
-        // Credentials never follow a redirect to another host: reqwest drops them.
-        .redirect(reqwest::redirect::Policy::limited(8))
-        .pool_idle_timeout(Duration::from_secs(30))
-        .tcp_keepalive(Duration::from_secs(30))
-        .build()
-}
 
 /// A directory on a web server.
 #[derive(Clone)]
@@ -217,6 +205,7 @@ pub(crate) fn retry_after(text: &str, date: Option<&str>) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HttpOptions;
 
     fn backend(root: &str) -> HttpBackend {
         let client = HttpClient::new(&HttpOptions::default()).unwrap();

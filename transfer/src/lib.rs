@@ -13,7 +13,7 @@
 //!
 //! use taipan_transfer::{
 //!     Engine, EngineOptions, Expected, Job, MemorySink, MirrorSet, Sha256, Silent, Target,
-//!     HttpOptions, http_client,
+//!     HttpClient, HttpOptions,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,7 @@
 //! # let url = format!("file://{}", dir.path().display());
 //! // `url` is `https://…`, `s3://…`, `oci://…` or `file:///…`. Sets of several mirrors are made
 //! // by `MirrorSet::new`.
-//! let client = http_client(&HttpOptions::default())?;
+//! let client = HttpClient::new(&HttpOptions::default())?;
 //! let mirrors = MirrorSet::of_url(&url, &client).expect("it can be fetched from");
 //! let expected = Expected {
 //!     size: Some(8),
@@ -71,7 +71,7 @@ pub use engine::{Engine, EngineOptions, Fetched, Job};
 pub use error::{Attempt, BackendError, FetchError};
 pub use event::{Event, JobId, Observer, Silent};
 pub use file::FileBackend;
-pub use http::{HttpBackend, http_client};
+pub use http::HttpBackend;
 pub use http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice};
 pub use mirror_set::{Clock, MirrorSet};
 pub use netrc::{Netrc, NetrcError};

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use taipan_mirrors::{Location, Mirror, OciLocation, Origin, S3Location, SelectorConfig};
 use taipan_mock_servers::{OciServer, TestCa};
-use taipan_transfer::{Expected, HttpOptions, OciTarget, ProxyChoice, Sha256, Target, http_client};
+use taipan_transfer::{Expected, HttpClient, HttpOptions, OciTarget, ProxyChoice, Sha256, Target};
 
 pub(crate) const LAYER: &str = "application/x.test.layer";
 pub(crate) const NAMESPACE: &str = "name/space";
@@ -37,8 +37,8 @@ pub(crate) fn expected(bytes: &[u8]) -> Expected {
     }
 }
 
-pub(crate) fn client() -> reqwest::Client {
-    http_client(&HttpOptions::default()).unwrap()
+pub(crate) fn client() -> HttpClient {
+    HttpClient::new(&HttpOptions::default()).unwrap()
 }
 
 /// Writes a file of this name with this text.
