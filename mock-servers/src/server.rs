@@ -393,12 +393,15 @@ impl Connection {
     }
 
     async fn flushed(&self) {
-        if self.multiplexed {
-            // With HTTP/2 the wire is written by another task, which has nothing to flush if it
-            // has flushed already.
-            let _ = tokio::time::timeout(FLUSHING, self.control.flushed()).await;
-        } else {
-            self.control.flushed().await;
+        if !self.multiplexed {
+            return self.control.flushed().await;
+        }
+        // With HTTP/2 another task writes, as the client makes room for it, and does not tell when
+        // it is done: it has when nothing was written for a while.
+        let mut written = None;
+        while written != Some(self.control.written()) {
+            written = Some(self.control.written());
+            tokio::time::sleep(FLUSHING).await;
         }
     }
 
@@ -412,7 +415,7 @@ impl Connection {
     }
 }
 
-/// How long HTTP/2 has for writing what it was given.
+/// When nothing is written for so long, HTTP/2 has written all that it was given.
 const FLUSHING: Duration = Duration::from_millis(50);
 
 async fn answer<H: Handler>(

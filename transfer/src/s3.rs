@@ -170,6 +170,19 @@ impl Backend for S3Backend {
             }
             (_, None) => (0, length),
         };
+        // An object may have been stored with an encoding; then it is what its digest is of. If it
+        // has not the length of the file, something on the way has encoded it.
+        if let (Some(encoding), Some(total), Some(size)) =
+            (&object.content_encoding, total, request.expected.size)
+            && total != size
+            && !["identity", "aws-chunked"].contains(&encoding.to_ascii_lowercase().as_str())
+            && let Ok(url) = place.parse::<Url>()
+        {
+            return Err(BackendError::Encoded {
+                url: url.into(),
+                encoding: encoding.clone(),
+            });
+        }
         let validators = Validators {
             etag: object.e_tag,
             last_modified: None,

@@ -1,0 +1,107 @@
+//! Every fault, on every kind of mirror, at every moment of a fetch: what comes of it.
+//!
+//! Each cell of the matrix is a fetch of one file over real sockets through the public API, and
+//! is run twice: from the faulty mirror alone, and with a sound second one. In every cell no wrong
+//! file has ever the file's name, and the outcome is the one that `expected` says. What happened
+//! is written down in `docs/faults.md`, which is compared with what is there.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cell;
+mod document;
+mod expected;
+mod fault;
+mod place;
+mod run;
+
+use std::{path::Path, sync::Arc};
+
+use cell::{Cell, Company, Phase, Protocol};
+use fault::Fault;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+/// The sizes of the files, in bytes, each with what to call them. All of them are a multiple of
+/// eight: faults strike at half, a quarter and three quarters. A file on disk is read in pieces of
+/// 256 KiB, and a half is to be more than one of them.
+const SIZES: [(usize, &str); 1] = [(768 << 10, "768 KiB: fetched by one request")];
+
+/// Cells under way at a time: most of them wait for a timeout most of the time.
+const AT_ONCE: usize = 40;
+
+/// Set to rewrite the document.
+const BLESS: &str = "TAIPAN_BLESS";
+
+fn cells(size: usize) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for protocol in Protocol::ALL {
+        for fault in Fault::ALL {
+            for phase in Phase::ALL {
+                for company in Company::ALL {
+                    cells.push(Cell {
+                        size,
+                        protocol,
+                        fault,
+                        phase,
+                        company,
+                    });
+                }
+            }
+        }
+    }
+    cells
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_fault_ends_as_it_should() {
+    let mut text = document::HEAD.to_owned();
+    let mut wrong = Vec::new();
+    for (size, name) in SIZES {
+        let mut results = Vec::new();
+        let (slots, mut tasks) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+        let mut queue = Vec::new();
+        for cell in cells(size) {
+            match expected::applicable(&cell) {
+                Ok(()) => queue.push(cell),
+                Err(why) => results.push((cell, Err(why))),
+            }
+        }
+        // What takes long begins first.
+        queue.sort_by_key(|cell| !cell.fault.is_slow());
+        for cell in queue {
+            let slots = Arc::clone(&slots);
+            tasks.spawn(async move {
+                let _slot = slots.acquire().await.expect("it is never closed");
+                let seen = run::run(&cell).await;
+                (cell, seen)
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (cell, seen) = done.expect("a cell reports and does not panic");
+            match seen.and_then(|seen| expected::check(&cell, &seen).map(|()| seen)) {
+                Ok(seen) => results.push((cell, Ok(seen))),
+                Err(why) => wrong.push(format!("{cell}: {why}")),
+            }
+        }
+        results.sort_by_key(|(cell, _)| *cell);
+        text.push_str(&document::tables(name, &results));
+    }
+    wrong.sort();
+    assert!(
+        wrong.is_empty(),
+        "{} cells end otherwise than they should:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    if let Some(difference) = document::difference(&written, &text) {
+        panic!(
+            "docs/faults.md does not say what happens:\n{difference}\nIf what happens is right, \
+             run `{BLESS}=1 cargo test -p taipan-transfer --test faults` and commit the document."
+        );
+    }
+}
