@@ -103,6 +103,12 @@ impl Fault {
         matches!(self, Self::Stalled | Self::SlowDrip | Self::TooMany)
     }
 
+    /// How long a mirror may say nothing: where that is not what is tested, so long that no busy
+    /// machine gets there.
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(if self == Self::Stalled { 3 } else { 20 })
+    }
+
     /// It strikes a body that is under way.
     pub(crate) fn is_of_body(self) -> bool {
         matches!(
@@ -224,6 +230,3 @@ fn xml(code: u16, name: &str) -> Step {
         body: Bytes::from(body),
     }
 }
-
-/// How long a mirror may say nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);

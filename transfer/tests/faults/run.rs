@@ -10,15 +10,33 @@ use bytes::Bytes;
 use taipan_mirrors::{Class, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Script, TestCa};
 use taipan_transfer::{
-    Attempt, Engine, EngineOptions, Event, FetchError, Job, MirrorSet, Observer,
+    Attempt, Engine, EngineOptions, Event, Expected, FetchError, Job, MirrorSet, Observer,
 };
 
 use crate::{
     cell::{Cell, Company, Phase, Protocol},
     common::{content, expected, in_order},
-    fault::{self, Fault, PATIENCE},
+    fault::{self, Fault},
     place::{self, Addresses, Place},
 };
+
+/// What is fetched, and what comes in its place where it is replaced.
+pub(crate) struct Files {
+    file: Bytes,
+    next: Bytes,
+    known: Expected,
+}
+
+impl Files {
+    pub(crate) fn new(size: usize) -> Self {
+        let file = content(size);
+        Self {
+            next: file.iter().map(|byte| byte.wrapping_add(1)).collect(),
+            known: expected(&file),
+            file,
+        }
+    }
+}
 
 /// How a fetch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,26 +159,25 @@ fn variant(attempt: &Attempt) -> String {
 }
 
 /// Runs a cell. An error is something that must not be, whatever was expected.
-pub(crate) async fn run(cell: &Cell) -> Result<Seen, String> {
-    let file = content(cell.size);
-    let next: Bytes = file.iter().map(|byte| byte.wrapping_add(1)).collect();
-    let (elsewhere, url) = place::elsewhere(&file).await;
+pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
+    let Files { file, next, known } = files;
+    let (elsewhere, url) = place::elsewhere(file).await;
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = dir.path().join("file.bin");
-    let stage = Arc::new(stage(cell, &file, &next, &url, path.clone()).await);
+    let stage = Arc::new(stage(cell, files, &url, path.clone()).await);
 
     let (locations, backends): (Vec<_>, Vec<_>) = stage.places.iter().map(Place::backend).unzip();
     let config = SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
-        connect_timeout: PATIENCE,
-        idle_timeout: PATIENCE,
+        connect_timeout: cell.fault.patience(),
+        idle_timeout: cell.fault.patience(),
         ..SelectorConfig::default()
     };
     let set = MirrorSet::with_backends(in_order(locations), backends, config);
     let job = match cell.fault {
         Fault::Replaced => Job::metadata("the file", place::target()),
-        _ => Job::content("the file", place::target(), expected(&file)),
+        _ => Job::content("the file", place::target(), *known),
     };
     let observer = Arc::clone(&stage) as Arc<dyn Observer>;
     let engine = Engine::new(EngineOptions::default(), observer);
@@ -171,8 +188,8 @@ pub(crate) async fn run(cell: &Cell) -> Result<Seen, String> {
     let seen = match result {
         Ok(fetched) => {
             let bytes = std::fs::read(&path).map_err(|error| format!("no file: {error}"))?;
-            let replaced = cell.fault == Fault::Replaced && bytes == next;
-            if bytes != file && !replaced {
+            let replaced = cell.fault == Fault::Replaced && bytes == *next;
+            if bytes != *file && !replaced {
                 return Err("a wrong file was fetched".to_owned());
             }
             let told = fetched
@@ -230,8 +247,8 @@ pub(crate) async fn run(cell: &Cell) -> Result<Seen, String> {
     }
 }
 
-async fn stage(cell: &Cell, file: &Bytes, next: &Bytes, url: &str, path: PathBuf) -> Stage {
-    let start = || Place::start(*cell, &CA, file.clone(), next.clone());
+async fn stage(cell: &Cell, files: &Files, url: &str, path: PathBuf) -> Stage {
+    let start = || Place::start(*cell, &CA, files.file.clone(), files.next.clone());
     let mut places = vec![start().await];
     if cell.company == Company::Second {
         places.push(start().await);
