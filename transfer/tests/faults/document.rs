@@ -33,8 +33,8 @@ bytes which were fetched in vain.
 
 type Result<'s> = (Cell, std::result::Result<Seen, &'s str>);
 
-pub(crate) fn tables(size: &str, results: &[Result<'_>]) -> String {
-    let mut text = format!("\n## Files of {size}\n");
+pub(crate) fn tables(size: usize, name: &str, results: &[Result<'_>]) -> String {
+    let mut text = format!("\n## Files of {name}\n");
     for protocol in Protocol::ALL {
         let _ = write!(
             text,
@@ -47,8 +47,13 @@ pub(crate) fn tables(size: &str, results: &[Result<'_>]) -> String {
             for phase in Phase::ALL {
                 for company in Company::ALL {
                     let cell = results.iter().find(|(cell, _)| {
-                        (cell.protocol, cell.fault, cell.phase, cell.company)
-                            == (protocol, fault, phase, company)
+                        (
+                            cell.size,
+                            cell.protocol,
+                            cell.fault,
+                            cell.phase,
+                            cell.company,
+                        ) == (size, protocol, fault, phase, company)
                     });
                     let cell = cell.map(|(cell, seen)| write_cell(cell, seen));
                     let _ = write!(text, " {} |", cell.unwrap_or_default());

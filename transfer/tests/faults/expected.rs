@@ -63,7 +63,6 @@ fn expected(cell: &Cell) -> (Result<(), Class>, Waste) {
         Fault::FlippedByte => wrong(Class::Corrupt, size),
         Fault::NotFound | Fault::Forbidden => wrong(Class::NotHere, before),
         Fault::Unauthorized => wrong(Class::Denied, before),
-        Fault::ClockSkew if s3 => wrong(Class::Denied, before),
         // These are not believed to pass by themselves.
         Fault::Compressed => wrong(Class::Unwell, before),
         Fault::RedirectLoop if !s3 => wrong(Class::Unwell, before),

@@ -197,7 +197,12 @@ impl Fault {
                 to: at.elsewhere.clone(),
             },
             Self::Compressed => Step::Gzip,
-            Self::ClockSkew => Step::ClockSkew { seconds: 86_400 },
+            Self::ClockSkew => {
+                let seconds = 86_400;
+                // Signed by the wrong time first, and then by that of the server.
+                let count = if s3 { 2 } else { 1 };
+                return Some((content, Step::ClockSkew { seconds }, count));
+            }
             Self::Refused
             | Self::NoName
             | Self::BadCertificate

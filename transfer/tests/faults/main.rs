@@ -56,43 +56,39 @@ fn cells(size: usize) -> Vec<Cell> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_fault_ends_as_it_should() {
-    let mut text = document::HEAD.to_owned();
-    let mut wrong = Vec::new();
-    for (size, name) in SIZES {
-        let mut results = Vec::new();
-        let waiting = Arc::new(Semaphore::new(AT_ONCE.0));
-        let working = Arc::new(Semaphore::new(AT_ONCE.1));
-        let mut tasks = JoinSet::new();
-        let (files, mut queue) = (Arc::new(Files::new(size)), Vec::new());
+    let (mut wrong, mut results, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+    let waiting = Arc::new(Semaphore::new(AT_ONCE.0));
+    let working = Arc::new(Semaphore::new(AT_ONCE.1));
+    for (size, _) in SIZES {
+        let files = Arc::new(Files::new(size));
         for cell in cells(size) {
-            match expected::applicable(&cell) {
-                Ok(()) => queue.push(cell),
-                Err(why) => results.push((cell, Err(why))),
+            if let Err(why) = expected::applicable(&cell) {
+                results.push((cell, Err(why)));
+                continue;
             }
-        }
-        for cell in queue {
             let slots = if cell.fault.is_slow() {
                 &waiting
             } else {
                 &working
             };
-            let slots = Arc::clone(slots);
-            let files = Arc::clone(&files);
+            let (slots, files) = (Arc::clone(slots), Arc::clone(&files));
             tasks.spawn(async move {
                 let _slot = slots.acquire().await.expect("it is never closed");
                 let seen = run::run(&cell, &files).await;
                 (cell, seen)
             });
         }
-        while let Some(done) = tasks.join_next().await {
-            let (cell, seen) = done.expect("a cell reports and does not panic");
-            match seen.and_then(|seen| expected::check(&cell, &seen).map(|()| seen)) {
-                Ok(seen) => results.push((cell, Ok(seen))),
-                Err(why) => wrong.push(format!("{cell}: {why}")),
-            }
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (cell, seen) = done.expect("a cell reports and does not panic");
+        match seen.and_then(|seen| expected::check(&cell, &seen).map(|()| seen)) {
+            Ok(seen) => results.push((cell, Ok(seen))),
+            Err(why) => wrong.push(format!("{cell}: {why}")),
         }
-        results.sort_by_key(|(cell, _)| *cell);
-        text.push_str(&document::tables(name, &results));
+    }
+    let mut text = document::HEAD.to_owned();
+    for (size, name) in SIZES {
+        text.push_str(&document::tables(size, name, &results));
     }
     wrong.sort();
     assert!(
