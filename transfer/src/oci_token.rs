@@ -422,6 +422,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_identity_token_is_not_sent_on_to_where_a_redirect_leads() {
+        use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
+        let [endpoint, thief] = [(); 2].map(|()| HttpServer::start(Site::new()));
+        let (endpoint, thief) = (endpoint.await.unwrap(), thief.await.unwrap());
+        let rule = Rule::always(Matcher::Any, Fault::Redirect { to: thief.url() });
+        endpoint.set_behaviour(Behaviour::new().with_rule(rule));
+        let realm = endpoint.url().parse().unwrap();
+        let who = Credentials::Identity("secret".to_owned());
+        let error = tokens(true).ask(&realm, None, "a", &who).await.err();
+        assert!(
+            matches!(error, Some(BackendError::Status { status: 307, .. })),
+            "{error:?}"
+        );
+        assert!(thief.requests().is_empty());
+    }
+
+    #[tokio::test]
     async fn an_answer_that_is_no_token_is_none() {
         for body in [
             "",

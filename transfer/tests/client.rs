@@ -5,15 +5,20 @@ mod common;
 use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
-use common::{child_url, content, file, in_child, trusting};
+use common::{
+    child_url, content, expected, file, hasty, http, in_child, in_order, oci, publish, s3, target,
+    trusting,
+};
 use futures_util::TryStreamExt as _;
-use taipan_mirrors::Class;
+use taipan_mirrors::{Class, OciLocation};
 use taipan_mock_servers::{
-    Behaviour, Fault, HttpServer, Identity, Matcher, RequestLog, Rule, Site, TestCa, Tls,
+    Behaviour, Fault, HttpServer, Identity, Matcher, OciServer, RequestLog, Rule, S3Server, Site,
+    TestCa, Tls,
 };
 use taipan_transfer::{
-    Backend, BackendError, ClientCertificate, Credentials, Expected, GetRequest, GetResponse,
-    HttpBackend, HttpClient, HttpClientError, HttpOptions, Netrc, ProxyChoice, Target,
+    Backend, BackendError, ClientCertificate, Credentials, Engine, EngineOptions, Expected,
+    GetRequest, GetResponse, HttpBackend, HttpClient, HttpClientError, HttpOptions, Job,
+    MemorySink, MirrorSet, Netrc, OciBackend, ProxyChoice, S3Backend, Silent, Target,
 };
 use url::Url;
 
@@ -38,24 +43,27 @@ fn netrc(text: &str) -> Credentials {
     Credentials::new().with_netrc(Netrc::parse(text).unwrap())
 }
 
-/// What `file` at a place is, or why not.
-async fn get(options: &HttpOptions, root: &str) -> Result<Vec<u8>, BackendError> {
-    let client = HttpClient::new(options).unwrap();
-    let backend = HttpBackend::new(client, root.parse().unwrap());
+async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, BackendError> {
     let request = GetRequest {
-        target: &Target::path("file"),
+        target,
         expected: Expected::default(),
         range: None,
         validators: None,
     };
-    let result = match backend.get(request).await {
-        Ok(GetResponse::Body { body, .. }) => {
-            let pieces: Result<Vec<Bytes>, _> = body.try_collect().await;
-            pieces.map(|pieces| pieces.concat())
+    match backend.get(request).await? {
+        GetResponse::Body { body, .. } => {
+            let pieces: Vec<Bytes> = body.try_collect().await?;
+            Ok(pieces.concat())
         }
-        Ok(GetResponse::NotModified) => panic!("nobody asked"),
-        Err(error) => Err(error),
-    };
+        GetResponse::NotModified => panic!("nobody asked whether it was modified"),
+    }
+}
+
+/// What `file` at a place is, or why not.
+async fn get(options: &HttpOptions, root: &str) -> Result<Vec<u8>, BackendError> {
+    let client = HttpClient::new(options).unwrap();
+    let backend = HttpBackend::new(client, root.parse().unwrap());
+    let result = read(&backend, &Target::path("file")).await;
     let mut shown = format!("{options:?} {backend:?}");
     if let Err(error) = &result {
         shown = format!("{shown} {error} {error:?}");
@@ -156,6 +164,119 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
     options.identity = Some(with_identity(dir.path(), &stranger, true));
     get(&options, &server.url()).await.unwrap_err();
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn buckets_and_registries_are_shown_the_certificate_as_well() {
+    let (ca, clients, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
+    let tls = Tls::with_client_certificates(&ca.server(), &clients);
+    let bucket = S3Server::builder()
+        .bucket("bucket", site())
+        .tls(tls.clone());
+    let bucket = bucket.start().await.unwrap();
+    let registry = OciServer::builder().tls(tls).start().await.unwrap();
+    publish(&registry, "name", &content(1_000));
+    let nobody = trusting(dir.path(), &ca);
+    let me = HttpOptions {
+        identity: Some(with_identity(dir.path(), &clients.client("me"), true)),
+        ..nobody.clone()
+    };
+    for (options, known) in [(nobody, false), (me, true)] {
+        let client = HttpClient::new(&options).unwrap();
+        let location = s3(&bucket.endpoint(), "bucket", "");
+        let bucket = S3Backend::new(location, options.connect_timeout).with_client(&client);
+        let location = OciLocation {
+            plain_http: false,
+            ..oci(&registry)
+        };
+        let registry = OciBackend::new(location, client);
+        for backend in [&bucket as &dyn Backend, &registry] {
+            let got = read(backend, &target("file", "name")).await;
+            assert_eq!(got.is_ok(), known, "{backend:?}: {got:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_reached_through_the_proxy() {
+    let bucket = S3Server::builder().bucket("bucket", site());
+    let bucket = bucket.start().await.unwrap();
+    let options = HttpOptions {
+        proxy: ProxyChoice::Url(bucket.endpoint().parse().unwrap()),
+        ..HttpOptions::default()
+    };
+    let client = HttpClient::new(&options).unwrap();
+    let location = s3("http://store.invalid", "bucket", "");
+    let backend = S3Backend::new(location, options.connect_timeout).with_client(&client);
+    let got = read(&backend, &Target::path("file")).await.unwrap();
+    assert_eq!(got, content(1_000));
+    let host = bucket.requests()[0].header("host").map(str::to_owned);
+    assert_eq!(host.as_deref(), Some("store.invalid"));
+}
+
+#[tokio::test]
+async fn child_trusts_the_roots_of_the_environment() {
+    let Some(url) = child_url() else { return };
+    assert_eq!(get(&direct(), &url).await.unwrap(), content(1_000));
+}
+
+#[tokio::test]
+async fn the_roots_of_the_system_are_those_that_the_environment_names() {
+    let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let server = encrypted(Tls::new(&ca.server())).await;
+    let roots = file(dir.path(), "roots.pem", ca.pem());
+    let environment = [
+        ("TAIPAN_CONTRACT_URL", server.url()),
+        ("SSL_CERT_FILE", roots.to_str().unwrap().to_owned()),
+    ];
+    let environment = environment
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    in_child("child_trusts_the_roots_of_the_environment", &environment).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_continued_with_either_version() {
+    let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
+    let bytes = content(500_000);
+    let known = Site::new();
+    known.insert("file", bytes.clone());
+    let builder = HttpServer::builder(known).tls(Tls::new(&ca.server()));
+    let server = builder.start().await.unwrap();
+    for http1_only in [false, true] {
+        let options = HttpOptions {
+            http1_only,
+            ..trusting(dir.path(), &ca)
+        };
+        let client = HttpClient::new(&options).unwrap();
+        for fault in [
+            Fault::Truncate { after: 200_000 },
+            Fault::Reset {
+                after: Some(200_000),
+            },
+            Fault::Reset { after: None },
+            Fault::Stall { after: 200_000 },
+            Fault::WrongLength { delta: -1_000 },
+        ] {
+            let rule = Rule::once(Matcher::Any, fault.clone());
+            server.set_behaviour(Behaviour::new().with_rule(rule));
+            let backend = HttpBackend::new(client.clone(), server.url().parse().unwrap());
+            let mirrors = in_order([http(&server.url())]);
+            let set = MirrorSet::with_backends(mirrors, vec![Arc::new(backend)], hasty());
+            let job = Job::content("file", Target::path("file"), expected(&bytes));
+            let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));
+            let mut sink = MemorySink::new(1 << 20);
+            let fetched = engine.fetch(&set, &job, &mut sink).await;
+            // A length that is not that of the file is no accident.
+            if matches!(fault, Fault::WrongLength { .. }) {
+                assert!(fetched.unwrap_err().is_corrupt());
+                continue;
+            }
+            let fetched = fetched.unwrap();
+            assert_eq!(fetched.attempts.len(), 1, "{fault:?}");
+            assert!(sink.into_bytes() == bytes, "{fault:?}");
+        }
+    }
 }
 
 #[test]
@@ -440,16 +561,7 @@ async fn clones_share_connections() {
     let client = Arc::new(HttpClient::new(&direct()).unwrap());
     for _ in 0..3 {
         let backend = HttpBackend::new((*client).clone(), server.url().parse().unwrap());
-        let request = GetRequest {
-            target: &Target::path("file"),
-            expected: Expected::default(),
-            range: None,
-            validators: None,
-        };
-        let Ok(GetResponse::Body { body, .. }) = backend.get(request).await else {
-            panic!("it is there");
-        };
-        let _: Vec<Bytes> = body.try_collect().await.unwrap();
+        read(&backend, &Target::path("file")).await.unwrap();
     }
     assert_eq!(server.connections(), 1);
 }
