@@ -9,7 +9,7 @@ use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, MirrorsFile, Origin, SavedState, SelectorConfig, merge};
 use taipan_transfer::{
-    Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
+    Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
 };
 
 use crate::{error::AppError, printer::Printer, settings::Settings};
@@ -17,7 +17,7 @@ use crate::{error::AppError, printer::Printer, settings::Settings};
 /// What fetches, and from where.
 pub(crate) struct Context {
     pub(crate) channels: Vec<ChannelMirrors>,
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: HttpClient,
     jobs: usize,
     seed: u64,
     state_file: PathBuf,
@@ -33,7 +33,7 @@ impl Context {
             .iter()
             .map(|path| read_mirrors_file(path))
             .collect::<Result<Vec<_>, _>>()?;
-        let client = http_client(&HttpOptions::default()).map_err(AppError::Client)?;
+        let client = HttpClient::new(&HttpOptions::default()).map_err(AppError::Client)?;
         let state_file = settings.cache_dir.value.join("mirrors.json");
         let state = match std::fs::read_to_string(&state_file) {
             Ok(text) => {
