@@ -76,6 +76,9 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show what taipan sees: platform, virtual packages, settings and where each comes from
     Info(InfoArgs),
+    /// Show and measure the mirrors of channels
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
     /// is dead and one serves wrong bytes
     Demo(DemoArgs),
@@ -89,6 +92,21 @@ pub(crate) enum Command {
     },
 }
 
+/// Where files come from: what all commands take that ask mirrors.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
+    #[arg(short, long = "channel", value_name = "CHANNEL")]
+    pub(crate) channels: Vec<String>,
+    /// A list of mirrors, of any kind: a mirrors file, a plain list, a metalink, a .condarc, or
+    /// the configuration of rattler or pixi [env: TAIPAN_MIRRORS, several divided by ;]
+    #[arg(short, long = "mirrors", value_name = "FILE|URL")]
+    pub(crate) mirrors: Vec<String>,
+    /// Where channels without a URL lie [default: https://conda.anaconda.org]
+    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
+    pub(crate) channel_alias: Option<String>,
+}
+
 /// What `create` and `install` take.
 #[expect(
     clippy::struct_excessive_bools,
@@ -99,18 +117,8 @@ pub(crate) struct InstallArgs {
     /// The environment's directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) prefix: PathBuf,
-    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
-    #[arg(short, long = "channel", value_name = "CHANNEL")]
-    pub(crate) channels: Vec<String>,
-    /// A file that lists the mirrors of channels
-    #[arg(
-        short,
-        long = "mirrors",
-        value_name = "FILE",
-        env = "TAIPAN_MIRRORS",
-        value_delimiter = ':'
-    )]
-    pub(crate) mirrors: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
     /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
     #[arg(value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
@@ -127,9 +135,6 @@ pub(crate) struct InstallArgs {
     /// The platform to install for [default: this machine's]
     #[arg(long, env = "TAIPAN_PLATFORM", value_name = "SUBDIR")]
     pub(crate) platform: Option<String>,
-    /// Where channels without a URL lie [default: https://conda.anaconda.org]
-    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
-    pub(crate) channel_alias: Option<String>,
     /// How many packages are fetched at a time [default: 16]
     #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -176,6 +181,36 @@ pub(crate) struct DemoArgs {
     /// Keep the environment and make it here [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorCommand {
+    /// Show the mirrors of channels, who named each, and what earlier runs learnt of it
+    ///
+    /// Without -c it shows all channels that the lists of mirrors name. With -v it also says how
+    /// each mirror stands to the next request.
+    List {
+        #[command(flatten)]
+        places: PlaceArgs,
+    },
+    /// Measure the mirrors of channels now, and rank them
+    ///
+    /// Each mirror is asked for the same small part of a file that all have. What is learnt serves
+    /// the next install. The exit code is 4 when no mirror of a channel serves.
+    Probe(ProbeArgs),
+}
+
+/// What `mirror probe` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
+    /// Also measure mirrors that served a little while ago
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How long one mirror may take; all of a channel take a second more
+    #[arg(long, value_name = "SECS", default_value_t = 1.5)]
+    pub(crate) timeout: f64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,10 +7,10 @@ use taipan_channel::{ChannelError, RepodataError};
 use taipan_installer::{
     LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
 };
-use taipan_mirrors::{LocationError, MirrorsFileError};
+use taipan_mirrors::LocationError;
 use taipan_transfer::{FetchError, SinkError};
 
-use crate::{exit::Exit, printer::Printer, settings::SettingsError};
+use crate::{exit::Exit, mirror_lists::ListsError, printer::Printer, settings::SettingsError};
 
 /// Why a command ended.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +21,12 @@ pub(crate) enum AppError {
     Channel(#[from] ChannelError),
     #[error("the channel `{name}` is not a place that packages can come from")]
     ChannelLocation { name: String, source: LocationError },
-    #[error("cannot read the mirrors file {}", path.display())]
-    ReadMirrors {
-        path: PathBuf,
-        source: std::io::Error,
-    },
     #[error(transparent)]
-    Mirrors(#[from] MirrorsFileError),
+    Lists(#[from] ListsError),
+    #[error("--timeout must be between 0.05 and 600 seconds")]
+    ProbeTimeout,
+    #[error("no mirror of {} serves now", channels.join(" or "))]
+    NoMirrorServes { channels: Vec<String> },
     #[error("cannot read the spec file {}", path.display())]
     ReadSpecs {
         path: PathBuf,
@@ -91,11 +90,14 @@ impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Settings(SettingsError::NoHome { .. }) => Exit::Failed,
+            Self::Lists(ListsError::Fetch { .. })
+            | Self::NoMirrorServes { .. }
+            | Self::NoRepodata { .. } => Exit::Exhausted,
             Self::Settings(_)
             | Self::Channel(_)
             | Self::ChannelLocation { .. }
-            | Self::ReadMirrors { .. }
-            | Self::Mirrors(_)
+            | Self::Lists(_)
+            | Self::ProbeTimeout
             | Self::ReadSpecs { .. }
             | Self::SpecFile { .. }
             | Self::Spec(_)
@@ -111,7 +113,6 @@ impl AppError {
             }
             Self::Repodata(RepodataError::Fetch { source, .. })
             | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
-            Self::NoRepodata { .. } => Exit::Exhausted,
             Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
             Self::Zchunk { source, .. } => match **source {
                 taipan_zchunk::Error::Options(_) => Exit::Usage,
@@ -181,16 +182,7 @@ impl AppError {
             exit_code: u8,
         }
         let message = self.to_string();
-        let mut causes: Vec<String> = Vec::new();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            // Some libraries put the cause into their own text.
-            if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
-                causes.push(text);
-            }
-            next = cause.source();
-        }
+        let causes = causes(self, &message);
         let mut text = message.clone();
         for cause in &causes {
             text.push_str("\n  caused by: ");
@@ -210,6 +202,28 @@ impl AppError {
         };
         printer.object("error", &failure);
     }
+}
+
+/// The causes of an error whose own text is `message`.
+fn causes(error: &dyn std::error::Error, message: &str) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some libraries put the cause into their own text.
+        if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let message = error.to_string();
+    let causes = causes(error, &message);
+    [vec![message], causes].concat().join(": ")
 }
 
 const FULL: &str = "free some space, or name another disk with --cache-dir or --prefix; what was \

@@ -5,8 +5,12 @@ mod commands;
 mod context;
 mod error;
 mod exit;
+mod freshness;
 mod interrupt;
+mod mirror_lists;
+mod network;
 mod printer;
+mod prober;
 mod progress;
 mod settings;
 
@@ -15,12 +19,12 @@ use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command};
+use args::{Cli, Command, MirrorCommand, ProbeArgs};
 use error::AppError;
 use exit::Exit;
 use interrupt::Interrupt;
 use printer::{Mode, Printer};
-use settings::Settings;
+use settings::{Given, Settings};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -55,9 +59,18 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
-    let install = match &cli.command {
-        Command::Create(args) | Command::Install(args) => Some(args),
-        _ => None,
+    let given = match &cli.command {
+        Command::Create(args) | Command::Install(args) => Given {
+            places: Some(&args.places),
+            install: Some(args),
+        },
+        Command::Mirror(
+            MirrorCommand::List { places } | MirrorCommand::Probe(ProbeArgs { places, .. }),
+        ) => Given {
+            places: Some(places),
+            install: None,
+        },
+        _ => Given::default(),
     };
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
@@ -65,7 +78,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
         printer.data(String::from_utf8_lossy(&script).trim_end());
         return Ok(Exit::Done);
     }
-    let settings = Settings::resolve(&cli.global, install)?;
+    let settings = Settings::resolve(&cli.global, given)?;
     // Two worker threads carry thousands of connections; unpacking, hashing and linking have
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,6 +98,12 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             }
             Command::List(args) => commands::list::run(printer, args),
             Command::Info(args) => commands::info::run(&settings, printer, args),
+            Command::Mirror(MirrorCommand::List { places }) => {
+                commands::mirror_list::run(&settings, printer, places, &interrupt).await
+            }
+            Command::Mirror(MirrorCommand::Probe(args)) => {
+                commands::mirror_probe::run(&settings, printer, args, &interrupt).await
+            }
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
             Command::Zck(command) => commands::zck::run(printer, command),
             Command::Completion { .. } => Ok(Exit::Done),

@@ -22,7 +22,7 @@ use taipan_transfer::Engine;
 use super::package::PackageLine;
 use crate::{
     args::{InstallArgs, Priority},
-    context::Context,
+    context::{Context, Wanted as WantedChannels},
     error::AppError,
     exit::Exit,
     interrupt::Interrupt,
@@ -45,7 +45,8 @@ pub(crate) async fn run(
     let specs = read_specs(args)?;
     let prefix = Prefix::open(&args.prefix)?;
     check_prefix(&prefix, creating)?;
-    let context = Context::new(settings, printer)?;
+    let context = interrupt.or(Context::new(settings, WantedChannels::Settings, printer));
+    let context = context.await.ok_or(AppError::Interrupted)??;
     let work = Install {
         settings,
         printer,

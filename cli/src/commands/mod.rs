@@ -4,6 +4,8 @@ pub(crate) mod demo;
 pub(crate) mod info;
 pub(crate) mod install;
 pub(crate) mod list;
+pub(crate) mod mirror_list;
+pub(crate) mod mirror_probe;
 mod mirrors;
 mod package;
 pub(crate) mod zck;
