@@ -76,6 +76,12 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show what taipan sees: platform, virtual packages, settings and where each comes from
     Info(InfoArgs),
+    /// Fetch files from whichever mirror gives them
+    ///
+    /// A file is named by its path in a channel, by a URL, or by a metalink. Packages are verified by
+    /// the repodata of their channel, what a metalink lists by its digests, anything by --sha256. A
+    /// file that is there and right is not fetched again, and nothing wrong gets the final name.
+    Fetch(FetchArgs),
     /// Show and measure the mirrors of channels
     #[command(subcommand)]
     Mirror(MirrorCommand),
@@ -181,6 +187,36 @@ pub(crate) struct DemoArgs {
     /// Keep the environment and make it here [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+/// What `fetch` takes.
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// What to fetch: a path below a channel, as in conda-forge/noarch/repodata.json.zst; with -c
+    /// the path alone; a URL; or a file or URL that ends in .meta4 or .metalink
+    #[arg(value_name = "[CHANNEL/]PATH|URL", required = true)]
+    pub(crate) targets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
+    /// Where the file goes; - is stdout, to which it goes while it arrives, so that wrong bytes are
+    /// known as such, by exit code 5, only after them
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where files go [default: here]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// The SHA-256 of the file
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
+    /// Take the arguments for metalinks, whatever they are called
+    #[arg(long, conflicts_with = "sha256")]
+    pub(crate) metalink: bool,
+    /// Do not look up packages in the repodata of their channel
+    #[arg(long)]
+    pub(crate) no_repodata: bool,
+    /// How many files are fetched at a time [default: 16]
+    #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
+    pub(crate) jobs: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

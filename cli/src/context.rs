@@ -9,7 +9,7 @@ use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
 use taipan_transfer::{
-    Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
+    Backend, Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
 };
 
 use crate::{error::AppError, mirror_lists::MirrorLists, printer::Printer, settings::Settings};
@@ -18,6 +18,7 @@ use crate::{error::AppError, mirror_lists::MirrorLists, printer::Printer, settin
 pub(crate) struct Context {
     pub(crate) channels: Vec<ChannelMirrors>,
     pub(crate) client: reqwest::Client,
+    config: SelectorConfig,
     jobs: usize,
     seed: u64,
     state_file: PathBuf,
@@ -25,12 +26,14 @@ pub(crate) struct Context {
 }
 
 /// Of which channels the mirrors are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// Those of the settings.
     Settings,
-    /// Those that the lists of mirrors name, when they name any.
+    /// Those that the lists of mirrors name; those of the settings when they name none.
     Listed,
+    /// These, and then those that the lists of mirrors name.
+    AndListed(Vec<String>),
 }
 
 impl Context {
@@ -62,14 +65,10 @@ impl Context {
             // None was ever kept, or it cannot be read: then nothing is known.
             Err(_) => SavedState::new(),
         };
-        let listed = match wanted {
-            Wanted::Settings => Vec::new(),
-            Wanted::Listed => lists.channels(),
-        };
-        let names = if listed.is_empty() {
-            &settings.channels.value
-        } else {
-            &listed
+        let names = match wanted {
+            Wanted::Listed if !lists.channels().is_empty() => lists.channels(),
+            Wanted::Settings | Wanted::Listed => settings.channels.value.clone(),
+            Wanted::AndListed(names) => [names, lists.channels()].concat(),
         };
         // Two clients that start at the same time must not choose alike.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
@@ -81,7 +80,7 @@ impl Context {
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
-        let wanted = parse_channels(names, settings)?;
+        let wanted = parse_channels(&names, settings)?;
         let count = wanted.len();
         let mut channels = Vec::with_capacity(count);
         for (name, channel) in wanted {
@@ -99,6 +98,7 @@ impl Context {
         }
         Ok(Self {
             channels,
+            config,
             client,
             jobs: settings.jobs.value,
             seed,
@@ -117,6 +117,20 @@ impl Context {
         Engine::new(options, observer)
     }
 
+    /// Other mirrors than those of a channel, with what is known of them.
+    pub(crate) fn mirror_set(
+        &self,
+        mirrors: Vec<Mirror>,
+        backends: Option<Vec<Arc<dyn Backend>>>,
+    ) -> MirrorSet {
+        let set = match backends {
+            Some(backends) => MirrorSet::with_backends(mirrors, backends, self.config.clone()),
+            None => MirrorSet::new(mirrors, self.config.clone(), &self.client),
+        };
+        set.load(&self.state);
+        set
+    }
+
     /// How many files are fetched at a time.
     pub(crate) fn jobs(&self) -> usize {
         self.jobs
@@ -125,8 +139,14 @@ impl Context {
     /// Keeps what was learnt of the mirrors for the next run. It is only an aid, so a failure to
     /// keep it is no failure of the command.
     pub(crate) fn save(&self) {
+        self.save_with(&[]);
+    }
+
+    /// The same with what was learnt of others.
+    pub(crate) fn save_with(&self, others: &[MirrorSet]) {
         let mut state = self.state.clone();
-        for ChannelMirrors { mirrors, .. } in &self.channels {
+        let sets = self.channels.iter().map(|place| &place.mirrors);
+        for mirrors in sets.chain(others) {
             mirrors.save(&mut state);
         }
         let write = || -> std::io::Result<()> {

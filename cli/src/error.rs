@@ -7,10 +7,13 @@ use taipan_channel::{ChannelError, RepodataError};
 use taipan_installer::{
     LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
 };
-use taipan_mirrors::LocationError;
-use taipan_transfer::{FetchError, SinkError};
+use taipan_mirrors::{ListError, LocationError};
+use taipan_transfer::{FetchError, ParseDigestError, SinkError};
 
-use crate::{exit::Exit, mirror_lists::ListsError, printer::Printer, settings::SettingsError};
+use crate::{
+    exit::Exit, fetch_target::TargetError, mirror_lists::ListsError, printer::Printer,
+    settings::SettingsError,
+};
 
 /// Why a command ended.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,30 @@ pub(crate) enum AppError {
     ChannelLocation { name: String, source: LocationError },
     #[error(transparent)]
     Lists(#[from] ListsError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the metalink cannot be used")]
+    Metalink(#[source] ListError),
+    #[error("the metalink {name} lists no files")]
+    EmptyMetalink { name: String },
+    #[error("the metalink {metalink} names no mirror of {file} that can be asked")]
+    NoMirrorOfFile { file: String, metalink: String },
+    #[error("--sha256 is wrong")]
+    Sha256(#[source] ParseDigestError),
+    #[error("{option} is for one file, and there are {count}")]
+    OneFile { option: &'static str, count: usize },
+    #[error("two files would go to {}: give them a directory each, or fetch them one by one", path.display())]
+    SameOutput { path: PathBuf },
+    #[error("{} is a directory: name a file with --output, or a directory with --directory", path.display())]
+    OutputIsDirectory { path: PathBuf },
+    #[error("--json and --output - both want stdout: leave one of them out")]
+    JsonOnStdout,
+    #[error("{label}: what went to stdout before its mirror failed is not what the others have")]
+    StdoutBroken { label: String },
+    #[error("no channel is named for it: use -c")]
+    NoChannel,
     #[error("--timeout must be between 0.05 and 600 seconds")]
     ProbeTimeout,
     #[error("no mirror of {} serves now", channels.join(" or "))]
@@ -98,6 +125,16 @@ impl AppError {
             | Self::ChannelLocation { .. }
             | Self::Lists(_)
             | Self::ProbeTimeout
+            | Self::Target(_)
+            | Self::Metalink(_)
+            | Self::EmptyMetalink { .. }
+            | Self::NoMirrorOfFile { .. }
+            | Self::Sha256(_)
+            | Self::OneFile { .. }
+            | Self::SameOutput { .. }
+            | Self::OutputIsDirectory { .. }
+            | Self::JsonOnStdout
+            | Self::NoChannel
             | Self::ReadSpecs { .. }
             | Self::SpecFile { .. }
             | Self::Spec(_)
@@ -111,9 +148,12 @@ impl AppError {
             Self::Solve(SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. }) => {
                 Exit::Unsatisfiable
             }
-            Self::Repodata(RepodataError::Fetch { source, .. })
+            Self::Fetch(source)
+            | Self::Repodata(RepodataError::Fetch { source, .. })
             | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
-            Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
+            Self::StdoutBroken { .. } | Self::Prepare(PrepareError::NoDigest { .. }) => {
+                Exit::Verification
+            }
             Self::Zchunk { source, .. } => match **source {
                 taipan_zchunk::Error::Options(_) => Exit::Usage,
                 taipan_zchunk::Error::Read { .. }
@@ -150,7 +190,8 @@ impl AppError {
                  proxy answers in their place"
                     .to_owned(),
             ),
-            Self::Repodata(RepodataError::Fetch { source, .. })
+            Self::Fetch(source)
+            | Self::Repodata(RepodataError::Fetch { source, .. })
             | Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
             Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
@@ -260,8 +301,8 @@ fn hint_of_fetch(error: &FetchError) -> Option<String> {
             })
         }
         FetchError::Exhausted { .. } if error.is_corrupt() => Some(
-            "all mirrors that have the file serve other bytes than the repodata states: the \
-             repodata may be out of date, or the channel was tampered with"
+            "all mirrors that have the file serve other bytes than were expected: where the digest \
+             comes from may be out of date, or the file was tampered with"
                 .to_owned(),
         ),
         FetchError::Exhausted { .. } => {

@@ -4,7 +4,9 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod exact_backend;
 mod exit;
+mod fetch_target;
 mod freshness;
 mod interrupt;
 mod mirror_lists;
@@ -13,6 +15,7 @@ mod printer;
 mod prober;
 mod progress;
 mod settings;
+mod stdout_sink;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
@@ -62,12 +65,19 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     let given = match &cli.command {
         Command::Create(args) | Command::Install(args) => Given {
             places: Some(&args.places),
+            jobs: args.jobs,
             install: Some(args),
         },
         Command::Mirror(
             MirrorCommand::List { places } | MirrorCommand::Probe(ProbeArgs { places, .. }),
         ) => Given {
             places: Some(places),
+            jobs: None,
+            install: None,
+        },
+        Command::Fetch(args) => Given {
+            places: Some(&args.places),
+            jobs: args.jobs,
             install: None,
         },
         _ => Given::default(),
@@ -98,6 +108,9 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             }
             Command::List(args) => commands::list::run(printer, args),
             Command::Info(args) => commands::info::run(&settings, printer, args),
+            Command::Fetch(args) => {
+                commands::fetch::run(&settings, printer, args, &interrupt).await
+            }
             Command::Mirror(MirrorCommand::List { places }) => {
                 commands::mirror_list::run(&settings, printer, places, &interrupt).await
             }

@@ -120,11 +120,8 @@ impl MirrorLists {
     ) -> Result<Self, ListsError> {
         let lists = places.iter().map(|place| async move {
             match place {
-                ListPlace::File(path) => {
-                    let text = std::fs::read_to_string(path).map_err(|source| {
-                        let path = path.clone();
-                        ListsError::Read { path, source }
-                    })?;
+                ListPlace::File(_) => {
+                    let text = fetch_text(place, client).await?;
                     List::read(place.to_string(), true, text).map_err(ListsError::Parse)
                 }
                 ListPlace::Url(url) => from_url(url, cache, client, printer).await,
@@ -282,8 +279,8 @@ async fn from_url(
     let safe = SafeUrl::from(url.clone());
     let digest = Sha256::of(url.as_str().as_bytes()).to_string();
     let kept = cache.join(format!("{}.txt", &digest[..32]));
-    let error = match tokio::time::timeout(PATIENCE, fetch(url, client)).await {
-        Ok(Ok(text)) => match List::read(safe.to_string(), false, text) {
+    let error = match fetch_text(&ListPlace::Url(url.clone()), client).await {
+        Ok(text) => match List::read(safe.to_string(), false, text) {
             Ok(list) => {
                 if let Err(error) = keep(&kept, &list.text) {
                     tracing::debug!(%error, url = %safe, "the list of mirrors is not kept");
@@ -293,17 +290,7 @@ async fn from_url(
             // A login page, perhaps.
             Err(error) => ListsError::Parse(error),
         },
-        Ok(Err(source)) => ListsError::Fetch {
-            url: safe.clone(),
-            source,
-        },
-        Err(_) => {
-            let source = FetchListError::Timeout;
-            ListsError::Fetch {
-                url: safe.clone(),
-                source,
-            }
-        }
+        Err(error) => error,
     };
     let Ok(text) = std::fs::read_to_string(&kept) else {
         return Err(error);
@@ -317,6 +304,27 @@ async fn from_url(
             Ok(list)
         }
         Err(_) => Err(error),
+    }
+}
+
+/// Reads a text from a file or fetches it.
+pub(crate) async fn fetch_text(
+    place: &ListPlace,
+    client: &reqwest::Client,
+) -> Result<String, ListsError> {
+    match place {
+        ListPlace::File(path) => std::fs::read_to_string(path).map_err(|source| {
+            let path = path.clone();
+            ListsError::Read { path, source }
+        }),
+        ListPlace::Url(url) => {
+            let fetched = tokio::time::timeout(PATIENCE, fetch(url, client)).await;
+            let fetched = fetched.unwrap_or(Err(FetchListError::Timeout));
+            fetched.map_err(|source| {
+                let url = url.clone().into();
+                ListsError::Fetch { url, source }
+            })
+        }
     }
 }
 

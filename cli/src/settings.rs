@@ -128,13 +128,18 @@ pub(crate) struct Settings {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Given<'a> {
     pub(crate) places: Option<&'a PlaceArgs>,
+    pub(crate) jobs: Option<usize>,
     pub(crate) install: Option<&'a InstallArgs>,
 }
 
 impl Settings {
     /// Puts the settings of a run together.
     pub(crate) fn resolve(global: &GlobalArgs, given: Given<'_>) -> Result<Self, SettingsError> {
-        let Given { places, install } = given;
+        let Given {
+            places,
+            jobs,
+            install,
+        } = given;
         let (config_file, file) = read_file(global.config.as_deref())?;
         let base = config_file
             .as_deref()
@@ -205,7 +210,7 @@ impl Settings {
                 });
             }
         };
-        let jobs = pick(install.and_then(|i| i.jobs), file.jobs, || Ok(16))?;
+        let jobs = pick(jobs, file.jobs, || Ok(16))?;
         if jobs.value == 0 {
             return Err(SettingsError::Jobs);
         }

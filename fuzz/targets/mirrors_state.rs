@@ -18,12 +18,16 @@ fuzz_target!(|text: &str| {
     let request = Request::content("p")
         .with_bytes(1 << 20)
         .with_seed(text.len() as u64);
-    for _ in 0..3 {
-        let Choice::Use(pick) = selector.choose(&request, now) else {
-            panic!("one serves")
-        };
-        assert!(pick.min_rate.is_finite() && !pick.stall_timeout.is_zero());
-        selector.started(pick.mirror, now);
+    for in_flight in 0..3 {
+        match selector.choose(&request, now) {
+            Choice::Use(pick) => {
+                assert!(pick.min_rate.is_finite() && !pick.stall_timeout.is_zero());
+                selector.started(pick.mirror, now);
+            }
+            // One that serves is waited for rather than one that is not believed.
+            Choice::Wait { until, .. } => assert!(in_flight > 0 && until > now),
+            Choice::Exhausted(_) => panic!("none was tried"),
+        }
     }
     for id in selector.ids() {
         let report = selector.report(id, now).unwrap();

@@ -173,7 +173,7 @@ impl Install<'_> {
             return Ok(Exit::Done);
         };
 
-        let downloads = Downloads::new(self.printer, Some((missing, size)));
+        let downloads = Downloads::new(self.printer, "download and extract", Some(size));
         let engine = self.context.engine(downloads.clone());
         let fetching = Instant::now();
         let prepared = self.interruptible(bringing(engine).prepare(records)).await;
@@ -213,7 +213,7 @@ impl Install<'_> {
 
     /// The indexes of all channels, fetched at once.
     async fn repodata(&self) -> Result<Vec<ChannelIndexes>, AppError> {
-        let downloads = Downloads::new(self.printer, None);
+        let downloads = Downloads::new(self.printer, "repodata", None);
         let engine = self.context.engine(downloads.clone());
         let cache = RepodataCache::new(self.settings.cache_dir.value.join("repodata"));
         let platform = self.settings.platform.value.to_string();

@@ -1,6 +1,8 @@
 //! The commands: plain functions that never see clap beyond the structs of `args.rs`.
 
 pub(crate) mod demo;
+pub(crate) mod fetch;
+mod fetch_report;
 pub(crate) mod info;
 pub(crate) mod install;
 pub(crate) mod list;
