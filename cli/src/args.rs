@@ -211,6 +211,15 @@ pub(crate) struct FetchArgs {
     /// Take the arguments for metalinks, whatever they are called
     #[arg(long, conflicts_with = "sha256")]
     pub(crate) metalink: bool,
+    /// The most bytes per second of all files together, such as 500k or 2.5M
+    #[arg(long, value_name = "RATE", value_parser = crate::fetch_target::parse_rate)]
+    pub(crate) limit_rate: Option<u64>,
+    /// The most connections for one file [default: 6]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) connections: Option<u16>,
+    /// Ask no server: only what lies on this machine is used
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Do not look up packages in the repodata of their channel
     #[arg(long)]
     pub(crate) no_repodata: bool,

@@ -12,7 +12,12 @@ use taipan_transfer::{
     Backend, Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
 };
 
-use crate::{error::AppError, mirror_lists::MirrorLists, printer::Printer, settings::Settings};
+use crate::{
+    error::AppError,
+    mirror_lists::MirrorLists,
+    printer::Printer,
+    settings::{Settings, TransferChoices},
+};
 
 /// What fetches, and from where.
 pub(crate) struct Context {
@@ -20,6 +25,7 @@ pub(crate) struct Context {
     pub(crate) client: reqwest::Client,
     config: SelectorConfig,
     jobs: usize,
+    transfer: TransferChoices,
     seed: u64,
     state_file: PathBuf,
     state: SavedState,
@@ -49,7 +55,7 @@ impl Context {
         let lists = MirrorLists::load(
             &settings.mirrors.value,
             &cache.join("mirror-lists"),
-            &client,
+            (!settings.transfer.offline).then_some(&client),
             printer,
         )
         .await?;
@@ -101,6 +107,7 @@ impl Context {
             config,
             client,
             jobs: settings.jobs.value,
+            transfer: settings.transfer,
             seed,
             state_file,
             state,
@@ -109,11 +116,16 @@ impl Context {
 
     /// An engine that tells `observer` what it does.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Engine {
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             slots: self.jobs,
             seed: self.seed,
+            rate_limit: self.transfer.rate_limit,
+            offline: self.transfer.offline,
             ..EngineOptions::default()
         };
+        if let Some(connections) = self.transfer.connections {
+            options.segments.most_connections = connections;
+        }
         Engine::new(options, observer)
     }
 

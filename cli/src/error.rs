@@ -74,7 +74,7 @@ pub(crate) enum AppError {
     #[error("there is no environment at {}", prefix.display())]
     NoEnvironment { prefix: PathBuf },
     #[error(transparent)]
-    Repodata(#[from] RepodataError),
+    Repodata(Box<RepodataError>),
     #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
     NoRepodata {
         channel: String,
@@ -113,6 +113,12 @@ pub(crate) enum AppError {
     Interrupted,
 }
 
+impl From<RepodataError> for AppError {
+    fn from(error: RepodataError) -> Self {
+        Self::Repodata(Box::new(error))
+    }
+}
+
 impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -148,9 +154,13 @@ impl AppError {
             Self::Solve(SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. }) => {
                 Exit::Unsatisfiable
             }
-            Self::Fetch(source)
-            | Self::Repodata(RepodataError::Fetch { source, .. })
-            | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
+            Self::Fetch(source) | Self::Prepare(PrepareError::Fetch { source, .. }) => {
+                exit_of_fetch(source)
+            }
+            Self::Repodata(error) => match &**error {
+                RepodataError::Fetch { source, .. } => exit_of_fetch(source),
+                RepodataError::Cache { .. } => Exit::Failed,
+            },
             Self::StdoutBroken { .. } | Self::Prepare(PrepareError::NoDigest { .. }) => {
                 Exit::Verification
             }
@@ -185,14 +195,18 @@ impl AppError {
                  and a mirrors file may name other places"
                     .to_owned(),
             ),
-            Self::Repodata(RepodataError::Fetch { source, .. }) if source.is_corrupt() => Some(
-                "check the address of the channel and of its mirrors, and whether a login page or a \
-                 proxy answers in their place"
-                    .to_owned(),
-            ),
-            Self::Fetch(source)
-            | Self::Repodata(RepodataError::Fetch { source, .. })
-            | Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
+            Self::Repodata(error) => match &**error {
+                RepodataError::Fetch { source, .. } if source.is_corrupt() => Some(
+                    "check the address of the channel and of its mirrors, and whether a login page or \
+                     a proxy answers in their place"
+                        .to_owned(),
+                ),
+                RepodataError::Fetch { source, .. } => hint_of_fetch(source),
+                RepodataError::Cache { .. } => None,
+            },
+            Self::Fetch(source) | Self::Prepare(PrepareError::Fetch { source, .. }) => {
+                hint_of_fetch(source)
+            }
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
             Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
                 Some("name a directory that you may write to with --cache-dir".to_owned())
@@ -272,9 +286,9 @@ const FULL: &str = "free some space, or name another disk with --cache-dir or --
 
 fn exit_of_fetch(error: &FetchError) -> Exit {
     match error {
-        FetchError::Exhausted { .. } if error.is_corrupt() => Exit::Verification,
-        FetchError::Exhausted { .. } => Exit::Exhausted,
         FetchError::Sink { .. } => Exit::Failed,
+        _ if error.is_corrupt() => Exit::Verification,
+        _ => Exit::Exhausted,
     }
 }
 
@@ -305,6 +319,7 @@ fn hint_of_fetch(error: &FetchError) -> Option<String> {
              comes from may be out of date, or the file was tampered with"
                 .to_owned(),
         ),
+        FetchError::Zchunk { .. } | FetchError::Wrong { .. } => None,
         FetchError::Exhausted { .. } => {
             Some("name more mirrors with --mirrors, or try again later".to_owned())
         }

@@ -27,7 +27,7 @@ use error::AppError;
 use exit::Exit;
 use interrupt::Interrupt;
 use printer::{Mode, Printer};
-use settings::{Given, Settings};
+use settings::{Given, Settings, TransferChoices};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -67,18 +67,23 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             places: Some(&args.places),
             jobs: args.jobs,
             install: Some(args),
+            transfer: TransferChoices::default(),
         },
         Command::Mirror(
             MirrorCommand::List { places } | MirrorCommand::Probe(ProbeArgs { places, .. }),
         ) => Given {
             places: Some(places),
-            jobs: None,
-            install: None,
+            ..Given::default()
         },
         Command::Fetch(args) => Given {
             places: Some(&args.places),
             jobs: args.jobs,
             install: None,
+            transfer: TransferChoices {
+                rate_limit: args.limit_rate,
+                connections: args.connections.map(usize::from),
+                offline: args.offline,
+            },
         },
         _ => Given::default(),
     };

@@ -94,6 +94,8 @@ pub(crate) enum FetchListError {
     TooLong,
     #[error("it is no text")]
     NotText,
+    #[error("this run is offline")]
+    Offline,
     #[error("it did not come within {} s", PATIENCE.as_secs())]
     Timeout,
 }
@@ -111,11 +113,11 @@ pub(crate) struct MirrorLists(Vec<List>);
 
 impl MirrorLists {
     /// Reads all lists; what comes from the network is kept in `cache`, in case it cannot be had the
-    /// next time.
+    /// next time. Without a client nothing comes from there.
     pub(crate) async fn load(
         places: &[ListPlace],
         cache: &Path,
-        client: &reqwest::Client,
+        client: Option<&reqwest::Client>,
         printer: &Printer,
     ) -> Result<Self, ListsError> {
         let lists = places.iter().map(|place| async move {
@@ -273,7 +275,7 @@ fn bases(metalink: &Metalink) -> Vec<Mirror> {
 async fn from_url(
     url: &Url,
     cache: &Path,
-    client: &reqwest::Client,
+    client: Option<&reqwest::Client>,
     printer: &Printer,
 ) -> Result<List, ListsError> {
     let safe = SafeUrl::from(url.clone());
@@ -310,7 +312,7 @@ async fn from_url(
 /// Reads a text from a file or fetches it.
 pub(crate) async fn fetch_text(
     place: &ListPlace,
-    client: &reqwest::Client,
+    client: Option<&reqwest::Client>,
 ) -> Result<String, ListsError> {
     match place {
         ListPlace::File(path) => std::fs::read_to_string(path).map_err(|source| {
@@ -318,8 +320,12 @@ pub(crate) async fn fetch_text(
             ListsError::Read { path, source }
         }),
         ListPlace::Url(url) => {
-            let fetched = tokio::time::timeout(PATIENCE, fetch(url, client)).await;
-            let fetched = fetched.unwrap_or(Err(FetchListError::Timeout));
+            let fetched = match client {
+                Some(client) => tokio::time::timeout(PATIENCE, fetch(url, client))
+                    .await
+                    .unwrap_or(Err(FetchListError::Timeout)),
+                None => Err(FetchListError::Offline),
+            };
             fetched.map_err(|source| {
                 let url = url.clone().into();
                 ListsError::Fetch { url, source }

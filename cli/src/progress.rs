@@ -114,6 +114,12 @@ struct AttemptFailed<'a> {
 }
 
 #[derive(Serialize)]
+struct Resumed<'a> {
+    file: &'a str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
 struct Fetched<'a> {
     file: &'a str,
     bytes: u64,
@@ -159,14 +165,35 @@ impl Observer for Downloads {
                     }
                 });
             }
+            Event::Resumed { job, bytes: kept } => {
+                // They are here, and did not arrive now.
+                if let Some(total) = &self.total {
+                    total.inc(kept);
+                }
+                let label = self.row(job, |row| {
+                    row.got += kept;
+                    if let Some(bar) = &row.bar {
+                        bar.inc(kept);
+                    }
+                    row.label.clone()
+                });
+                let file = label.unwrap_or_default();
+                self.printer
+                    .detail(&format!("  {file}: goes on after {}", bytes(kept)));
+                let resumed = Resumed {
+                    file: &file,
+                    bytes: kept,
+                };
+                self.printer.object("resumed", &resumed);
+            }
             Event::Restarted { job, bytes } => {
                 if let Some(total) = &self.total {
                     total.set_position(total.position().saturating_sub(bytes));
                 }
                 self.row(job, |row| {
-                    row.got = 0;
+                    row.got = row.got.saturating_sub(bytes);
                     if let Some(bar) = &row.bar {
-                        bar.set_position(0);
+                        bar.set_position(row.got);
                     }
                 });
             }

@@ -122,6 +122,7 @@ pub(crate) struct Settings {
     pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
+    pub(crate) transfer: TransferChoices,
 }
 
 /// The options that only some commands have.
@@ -130,6 +131,18 @@ pub(crate) struct Given<'a> {
     pub(crate) places: Option<&'a PlaceArgs>,
     pub(crate) jobs: Option<usize>,
     pub(crate) install: Option<&'a InstallArgs>,
+    pub(crate) transfer: TransferChoices,
+}
+
+/// How files are fetched, where it is not as usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TransferChoices {
+    /// The most bytes per second.
+    pub(crate) rate_limit: Option<u64>,
+    /// The most connections for one file.
+    pub(crate) connections: Option<usize>,
+    /// No server is asked.
+    pub(crate) offline: bool,
 }
 
 impl Settings {
@@ -139,6 +152,7 @@ impl Settings {
             places,
             jobs,
             install,
+            transfer,
         } = given;
         let (config_file, file) = read_file(global.config.as_deref())?;
         let base = config_file
@@ -226,6 +240,7 @@ impl Settings {
             platform,
             jobs,
             always_copy,
+            transfer,
         })
     }
 }

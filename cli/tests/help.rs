@@ -43,6 +43,13 @@ fn the_help_of_the_mirror_commands_names_every_option() {
 }
 
 #[test]
+fn the_help_of_fetch_names_every_option() {
+    let (code, stdout, _) = run(&["fetch", "--help"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(stdout);
+}
+
+#[test]
 fn an_unknown_option_is_a_usage_error() {
     let (code, stdout, stderr) = run(&["create", "--frobnicate"]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""));

@@ -389,3 +389,96 @@ async fn an_interrupted_fetch_leaves_no_file_of_the_name() {
     );
     assert!(!sandbox.path("f").exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rate_connections_and_the_network_itself_can_be_limited() {
+    let site = Site::new();
+    let large: Vec<u8> = content().repeat(20);
+    site.insert("large", large.clone());
+    site.insert("list.meta4", metalink(&"3".repeat(64), &[]).into_bytes());
+    let server = server(&site, Behaviour::new().with_rate(20_000_000)).await;
+    let url = format!("{}large", server.url());
+    let sandbox = Sandbox::new();
+    let first = fetch(&sandbox, &[&url, "--json"]).expect(0).objects();
+    let sha256 = of_type(&first, "file")[0]["sha256"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    server.clear_requests();
+    let one = ["-o", "one", "--sha256", &sha256, "--connections", "1"];
+    fetch(&sandbox, &[&[url.as_str()], &one[..]].concat()).expect(0);
+    assert_eq!(std::fs::read(sandbox.path("one")).unwrap(), large);
+    let mut requests = server.requests();
+    requests.sort_by_key(|request| request.started);
+    for pair in requests.windows(2) {
+        assert!(
+            pair[0].finished.is_some_and(|end| end <= pair[1].started),
+            "{pair:?}"
+        );
+    }
+
+    // Six megabytes cannot come sooner than that.
+    let slow = ["-o", "slow", "--limit-rate", "6M", "--json"];
+    let objects = fetch(&sandbox, &[&[url.as_str()], &slow[..]].concat())
+        .expect(0)
+        .objects();
+    let seconds = of_type(&objects, "file")[0]["seconds"].as_f64().unwrap();
+    assert!(seconds > 0.5, "{seconds}");
+
+    server.clear_requests();
+    let finished = fetch(&sandbox, &[&url, "--offline", "-o", "none"]).expect(4);
+    assert!(finished.stderr.contains("offline"), "{}", finished.stderr);
+    let list = format!("{}list.meta4", server.url());
+    let finished = fetch(&sandbox, &[&list, "--offline"]).expect(4);
+    assert!(finished.stderr.contains("offline"), "{}", finished.stderr);
+    assert!(server.requests().is_empty());
+    let local = format!("file://{}", sandbox.path("one").display());
+    fetch(
+        &sandbox,
+        &[&local, "--offline", "-o", "copy", "--sha256", &sha256],
+    )
+    .expect(0);
+    assert_eq!(std::fs::read(sandbox.path("copy")).unwrap(), large);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_interrupted_fetch_has_is_not_fetched_again() {
+    let site = Site::new();
+    let large: Vec<u8> = content().repeat(20);
+    site.insert("large", large.clone());
+    let server = server(&site, Behaviour::new()).await;
+    let url = format!("{}large", server.url());
+    let sandbox = Sandbox::new();
+    let objects = fetch(&sandbox, &[&url, "-o", "first", "--json"])
+        .expect(0)
+        .objects();
+    let sha256 = of_type(&objects, "file")[0]["sha256"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let arguments = ["fetch", &url, "--sha256", &sha256, "--json", "-v"];
+
+    // Half of it comes, and then no more.
+    server.set_behaviour(faulty(Fault::Drip { rate: 2_000_000 }));
+    server.clear_requests();
+    let child = sandbox.start(&arguments);
+    let half = large.len() as u64 / 2;
+    server
+        .wait_until(|requests| requests.iter().map(|r| r.bytes_sent).sum::<u64>() > half)
+        .await;
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(status.success());
+    finish(child).expect(130);
+    assert!(!sandbox.path("large").exists());
+
+    server.set_behaviour(Behaviour::new());
+    let objects = sandbox.run(&arguments).expect(0).objects();
+    assert_eq!(std::fs::read(sandbox.path("large")).unwrap(), large);
+    let resumed = of_type(&objects, "resumed");
+    let kept = resumed[0]["bytes"].as_u64().unwrap();
+    assert!(kept > 0 && kept < large.len() as u64, "{kept}");
+    // Nothing is left beside it.
+    assert_eq!(names(&sandbox), ["first", "large"]);
+}

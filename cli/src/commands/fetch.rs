@@ -258,7 +258,8 @@ impl Fetch<'_> {
     /// The files of a metalink.
     async fn metalink(&mut self, place: &ListPlace) -> Result<Vec<WantedFile>, AppError> {
         let name = place.to_string();
-        let text = fetch_text(place, &self.context.client).await?;
+        let client = Some(&self.context.client).filter(|_| !self.args.offline);
+        let text = fetch_text(place, client).await?;
         let is_local = matches!(place, ListPlace::File(_));
         let origin = |line: u32| {
             if is_local {
