@@ -110,6 +110,13 @@ impl MirrorSet {
         self.0.clock.now()
     }
 
+    /// Looks at the judgement over these mirrors, or takes part in it, for who asks mirrors without
+    /// an engine: a round of probes, a table of reasons. The time is that of [`now`](Self::now).
+    pub fn with_selector<T>(&self, work: impl FnOnce(&mut Selector, Time) -> T) -> T {
+        let now = self.now();
+        work(&mut self.selector(), now)
+    }
+
     /// What is known of every mirror, in the order of the list.
     pub fn reports(&self) -> Vec<MirrorReport> {
         let selector = self.selector();
@@ -199,7 +206,9 @@ impl MirrorSet {
         self.0.changed.notified()
     }
 
-    pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {
+    /// The way to one of the mirrors, whose id is of this set. Requests through it are not seen by
+    /// the selector unless it is told.
+    pub fn backend(&self, mirror: MirrorId) -> &dyn Backend {
         &*self.0.backends[mirror.index()]
     }
 
