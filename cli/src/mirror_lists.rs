@@ -91,7 +91,7 @@ pub(crate) enum ListsError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchListError {
     #[error("the request failed")]
-    Request(#[from] BackendError),
+    Request(#[source] Box<BackendError>),
     #[error("its URL has no last part, as that of a file has")]
     NoFile,
     #[error("it is longer than {MOST_BYTES} bytes")]
@@ -350,9 +350,10 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
     };
     let mut text = Vec::new();
     // Nothing was said that could be unchanged, so there is a body.
-    if let GetResponse::Body { mut body, .. } = backend.get(request).await? {
+    let failed = |error| FetchListError::Request(Box::new(error));
+    if let GetResponse::Body { mut body, .. } = backend.get(request).await.map_err(failed)? {
         while let Some(piece) = body.next().await {
-            let piece = piece?;
+            let piece = piece.map_err(failed)?;
             if text.len() + piece.len() > MOST_BYTES {
                 return Err(FetchListError::TooLong);
             }

@@ -94,8 +94,8 @@ impl MirrorSet {
         backends: Vec<Arc<dyn Backend>>,
         config: SelectorConfig,
     ) -> Self {
-        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         Self(Arc::new(Inner {
             number: COUNT.fetch_add(1, Ordering::Relaxed),
             selector: Mutex::new(Selector::new(mirrors, config)),

@@ -162,6 +162,7 @@ impl Install<'_> {
             store: Arc::clone(&store),
             channels: self.context.channels.clone(),
             client: self.context.client.clone(),
+            spool_dir: self.settings.cache_dir.value.join("partial"),
             limits: ExtractLimits::default(),
             jobs: self.context.jobs(),
         };
