@@ -44,25 +44,34 @@
 //! ```
 
 mod backend;
+mod blame;
 mod credentials;
 mod digest;
 mod engine;
 mod error;
 mod event;
 mod file;
+mod follow;
 mod http;
 mod http_client;
+mod limits;
 mod mirror_set;
 mod netrc;
 mod oci;
 mod oci_token;
 mod pace;
+mod partial;
+mod patience;
 mod range;
+mod range_map;
+mod rate_limit;
 mod run;
 mod s3;
 mod s3_connector;
+mod segments;
 mod sink;
 mod target;
+mod zchunk;
 
 pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
 pub use credentials::{Credentials, CredentialsError};
@@ -80,3 +89,4 @@ pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use s3::S3Backend;
 pub use sink::{FileSink, MemorySink, Sink, SinkError};
 pub use target::{OciTarget, Target};
+pub use zchunk::FetchedZchunk;
