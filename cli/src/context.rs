@@ -9,7 +9,7 @@ use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
 use taipan_transfer::{
-    Backend, Engine, EngineOptions, HttpOptions, MirrorSet, Observer, Sha256, http_client,
+    Backend, Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
 };
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 /// What fetches, and from where.
 pub(crate) struct Context {
     pub(crate) channels: Vec<ChannelMirrors>,
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: HttpClient,
     config: SelectorConfig,
     jobs: usize,
     transfer: TransferChoices,
@@ -50,7 +50,7 @@ impl Context {
         wanted: Wanted,
         printer: &Printer,
     ) -> Result<Self, AppError> {
-        let client = http_client(&HttpOptions::default()).map_err(AppError::Client)?;
+        let client = HttpClient::new(&HttpOptions::default()).map_err(AppError::Client)?;
         let cache = &settings.cache_dir.value;
         let lists = MirrorLists::load(
             &settings.mirrors.value,

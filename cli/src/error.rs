@@ -64,7 +64,7 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("cannot start the HTTP client")]
-    Client(#[source] reqwest::Error),
+    Client(#[source] taipan_transfer::HttpClientError),
     #[error("cannot start the threads that do the work")]
     Runtime(#[source] std::io::Error),
     #[error("{} is an environment already", prefix.display())]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use taipan_mirrors::Location;
 use taipan_transfer::{
-    Backend, BackendError, FileBackend, GetRequest, GetResponse, HttpBackend, Target,
+    Backend, BackendError, FileBackend, GetRequest, GetResponse, HttpBackend, HttpClient, Target,
 };
 
 /// Whatever is asked for, it gives the file of this name in this directory: in a metalink every URL
@@ -21,7 +21,7 @@ impl ExactBackend {
     pub(crate) fn in_directory(
         directory: &Location,
         name: String,
-        client: &reqwest::Client,
+        client: &HttpClient,
     ) -> Option<Arc<dyn Backend>> {
         let directory: Box<dyn Backend> = match directory {
             Location::Http(url) => Box::new(HttpBackend::new(client.clone(), url.clone())),

@@ -11,10 +11,14 @@ use taipan_channel::Channel;
 use taipan_mirrors::{
     Metalink, Mirror, MirrorSource, MirrorSourceError, MirrorsFile, Origin, SafeUrl, Skipped,
 };
-use taipan_transfer::Sha256;
+use taipan_transfer::{
+    BackendError, Expected, GetRequest, GetResponse, HttpClient, Sha256, Target,
+};
 use url::Url;
 
-use crate::{printer::Printer, settings::SettingsError};
+use crate::{
+    exact_backend::ExactBackend, fetch_target::split_url, printer::Printer, settings::SettingsError,
+};
 
 /// The longest list that is fetched, in bytes. Fedora's longest metalinks are a hundredth of it.
 const MOST_BYTES: usize = 8 << 20;
@@ -87,9 +91,9 @@ pub(crate) enum ListsError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchListError {
     #[error("the request failed")]
-    Request(#[source] reqwest::Error),
-    #[error("the server answered {0}")]
-    Status(reqwest::StatusCode),
+    Request(#[from] BackendError),
+    #[error("its URL has no last part, as that of a file has")]
+    NoFile,
     #[error("it is longer than {MOST_BYTES} bytes")]
     TooLong,
     #[error("it is no text")]
@@ -117,7 +121,7 @@ impl MirrorLists {
     pub(crate) async fn load(
         places: &[ListPlace],
         cache: &Path,
-        client: Option<&reqwest::Client>,
+        client: Option<&HttpClient>,
         printer: &Printer,
     ) -> Result<Self, ListsError> {
         let lists = places.iter().map(|place| async move {
@@ -276,7 +280,7 @@ fn bases(metalink: &Metalink) -> Vec<Mirror> {
 async fn from_url(
     url: &Url,
     cache: &Path,
-    client: Option<&reqwest::Client>,
+    client: Option<&HttpClient>,
     printer: &Printer,
 ) -> Result<List, ListsError> {
     let safe = SafeUrl::from(url.clone());
@@ -313,7 +317,7 @@ async fn from_url(
 /// Reads a text from a file or fetches it.
 pub(crate) async fn fetch_text(
     place: &ListPlace,
-    client: Option<&reqwest::Client>,
+    client: Option<&HttpClient>,
 ) -> Result<String, ListsError> {
     match place {
         ListPlace::File(path) => std::fs::read_to_string(path).map_err(|source| {
@@ -335,21 +339,26 @@ pub(crate) async fn fetch_text(
     }
 }
 
-async fn fetch(url: &Url, client: &reqwest::Client) -> Result<String, FetchListError> {
-    // The error of a request names its URL, secrets included.
-    let failed = |error: reqwest::Error| FetchListError::Request(error.without_url());
-    let response = client.get(url.clone()).send().await.map_err(failed)?;
-    if !response.status().is_success() {
-        return Err(FetchListError::Status(response.status()));
-    }
+async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError> {
+    let (directory, name) = split_url(url).map_err(|_| FetchListError::NoFile)?;
+    let backend = ExactBackend::in_directory(&directory, name.clone(), client);
+    let backend = backend.ok_or(FetchListError::NoFile)?;
+    let request = GetRequest {
+        target: &Target::path(name),
+        expected: Expected::default(),
+        range: None,
+        validators: None,
+    };
     let mut text = Vec::new();
-    let mut body = response.bytes_stream();
-    while let Some(piece) = body.next().await {
-        let piece = piece.map_err(failed)?;
-        if text.len() + piece.len() > MOST_BYTES {
-            return Err(FetchListError::TooLong);
+    // Nothing was said that could be unchanged, so there is a body.
+    if let GetResponse::Body { mut body, .. } = backend.get(request).await? {
+        while let Some(piece) = body.next().await {
+            let piece = piece?;
+            if text.len() + piece.len() > MOST_BYTES {
+                return Err(FetchListError::TooLong);
+            }
+            text.extend_from_slice(&piece);
         }
-        text.extend_from_slice(&piece);
     }
     String::from_utf8(text).map_err(|_| FetchListError::NotText)
 }

@@ -14,7 +14,7 @@ use taipan_mirrors::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Backend, FileBackend, HttpBackend, OciBackend, S3Backend, Target};
+use crate::{Backend, FileBackend, HttpBackend, HttpClient, OciBackend, S3Backend, Target};
 
 /// The time as the mirrors' crate wants it: since the Unix epoch, but never going backwards while
 /// the process runs, and following tokio's clock when a test has paused it.
@@ -64,14 +64,16 @@ pub struct MirrorSet(Arc<Inner>);
 impl MirrorSet {
     /// The mirrors of a list, each with the backend of its kind. `client` serves those that speak
     /// HTTP, so that they share connections.
-    pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &reqwest::Client) -> Self {
+    pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &HttpClient) -> Self {
         const CONNECT: Duration = Duration::from_secs(10);
         let backends = mirrors
             .iter()
             .map(|mirror| -> Arc<dyn Backend> {
                 match mirror.location.clone() {
                     Location::Http(url) => Arc::new(HttpBackend::new(client.clone(), url)),
-                    Location::S3(bucket) => Arc::new(S3Backend::new(bucket, CONNECT)),
+                    Location::S3(bucket) => {
+                        Arc::new(S3Backend::new(bucket, CONNECT).with_client(client))
+                    }
                     Location::Oci(registry) => Arc::new(OciBackend::new(registry, client.clone())),
                     Location::File(root) => Arc::new(FileBackend::new(root)),
                 }
@@ -81,7 +83,7 @@ impl MirrorSet {
     }
 
     /// One place that is its own only mirror; `None` when the URL is not of a kind that can be.
-    pub fn of_url(url: &str, client: &reqwest::Client) -> Option<Self> {
+    pub fn of_url(url: &str, client: &HttpClient) -> Option<Self> {
         let mirror = Mirror::new(Location::parse(url).ok()?, Origin::Channel);
         Some(Self::new(vec![mirror], SelectorConfig::default(), client))
     }

@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rattler_conda_types::RepoDataRecord;
 use taipan_channel::{Channel, package_target};
-use taipan_transfer::{Attempt, Engine, FetchError, Job, MirrorSet};
+use taipan_transfer::{Attempt, Engine, FetchError, HttpClient, Job, MirrorSet};
 use url::Url;
 
 use crate::{
@@ -98,7 +98,7 @@ pub struct Preparer {
     pub channels: Vec<ChannelMirrors>,
     /// What places that belong to no channel are fetched with: a record may name a URL of its own
     /// (CEP 15).
-    pub client: reqwest::Client,
+    pub client: HttpClient,
     /// Bounds on what an archive may unpack to.
     pub limits: ExtractLimits,
     /// How many packages are under way at a time.
