@@ -71,10 +71,10 @@ impl Context {
             // None was ever kept, or it cannot be read: then nothing is known.
             Err(_) => SavedState::new(),
         };
-        let names = match wanted {
-            Wanted::Listed if !lists.channels().is_empty() => lists.channels(),
-            Wanted::Settings | Wanted::Listed => settings.channels.value.clone(),
-            Wanted::AndListed(names) => [names, lists.channels()].concat(),
+        let (names, others) = match wanted {
+            Wanted::Listed if !lists.channels().is_empty() => (lists.channels(), Vec::new()),
+            Wanted::Settings | Wanted::Listed => (settings.channels.value.clone(), Vec::new()),
+            Wanted::AndListed(names) => (names, lists.channels()),
         };
         // Two clients that start at the same time must not choose alike.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
@@ -86,11 +86,12 @@ impl Context {
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
-        let wanted = parse_channels(&names, settings)?;
-        let count = wanted.len();
-        let mut channels = Vec::with_capacity(count);
-        for (name, channel) in wanted {
-            let listed = lists.mirrors_of(&channel, count)?;
+        // A list that names no channels is for those that are asked for, and no others.
+        let count = parse_channels(&names, settings)?.len();
+        let all = parse_channels(&[names, others].concat(), settings)?;
+        let mut channels = Vec::with_capacity(all.len());
+        for (index, (name, channel)) in all.into_iter().enumerate() {
+            let listed = lists.mirrors_of(&channel, (index < count).then_some(count))?;
             let mirrors = if listed.is_empty() {
                 let location = Location::parse(channel.base().as_str())
                     .map_err(|source| AppError::ChannelLocation { name, source })?;
