@@ -67,6 +67,8 @@ pub enum SegmentStep {
     Wait {
         /// When at the latest to ask again.
         until: Time,
+        /// Why no mirror can be asked just now, when that is the reason.
+        why: Option<Why>,
     },
     /// All bytes are there.
     Done,
@@ -281,7 +283,14 @@ impl SegmentPlan {
         }
         SegmentStep::Wait {
             until: now + Duration::from_millis(250),
+            why: None,
         }
+    }
+
+    /// Asks this mirror for no more segments, whatever becomes of the others.
+    pub fn exclude(&mut self, mirror: MirrorId, selector: &Selector) {
+        let most = selector.config().attempts_per_mirror as usize;
+        self.failed.extend(std::iter::repeat_n(mirror, most));
     }
 
     /// A shortened segment that has come to its new end needs no connection any more.
@@ -365,9 +374,13 @@ impl SegmentPlan {
                 self.take(gap.start..end);
                 self.start(gap.start..end, pick, now)
             }
-            Choice::Wait { until, .. } => SegmentStep::Wait { until },
+            Choice::Wait { until, why } => SegmentStep::Wait {
+                until,
+                why: Some(why),
+            },
             Choice::Exhausted(_) if !self.running.is_empty() => SegmentStep::Wait {
                 until: now + Duration::from_millis(250),
+                why: None,
             },
             Choice::Exhausted(reasons) => SegmentStep::Exhausted(reasons),
         }

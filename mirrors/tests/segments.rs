@@ -106,7 +106,7 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
                         selector.cancelled(flow.mirror, &shown);
                     }
                 }
-                SegmentStep::Wait { until } => {
+                SegmentStep::Wait { until, .. } => {
                     assert!(until > now);
                     break;
                 }

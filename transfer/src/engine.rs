@@ -10,12 +10,19 @@ use std::{
     time::Duration,
 };
 
-use taipan_mirrors::Kind;
-use tokio::{sync::Semaphore, time::Instant};
+use taipan_mirrors::{Choice, Kind, MirrorId, Request, SegmentConfig, Why};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use crate::{
-    Attempt, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer, Sha256, Sink,
-    Target, Validators, run::Run,
+    Attempt, ByteRange, Event, Expected, FetchError, FileSink, GetRequest, GetResponse, JobId,
+    MirrorSet, Observer, Sha256, Sink, SinkError, Target, Validators,
+    limits::Limits,
+    partial::{Key, Partial},
+    run::Run,
+    segments::Segments,
 };
 
 /// How an engine is set up.
@@ -23,10 +30,22 @@ use crate::{
 pub struct EngineOptions {
     /// How many jobs have a slot at a time; the others wait.
     pub slots: usize,
+    /// How many bytes the files that are under way may have together; a job that would exceed it
+    /// waits, unless it is alone. A file of unknown length counts as nothing.
+    pub bytes_under_way: u64,
     /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
     pub patience: Duration,
     /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
     pub throttled_patience: Duration,
+    /// How large files are cut into segments. Files of less than twice
+    /// [`least_bytes`](SegmentConfig::least_bytes) are not.
+    pub segments: SegmentConfig,
+    /// The most bytes per second of all jobs together.
+    pub rate_limit: Option<u64>,
+    /// The most bytes per second from each mirror.
+    pub mirror_rate_limit: Option<u64>,
+    /// Only mirrors on this machine are asked: `file://`.
+    pub offline: bool,
     /// Distinguishes this client from others, so that a herd does not move as one.
     pub seed: u64,
 }
@@ -35,8 +54,13 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             slots: 16,
+            bytes_under_way: 64 << 30,
             patience: Duration::from_secs(6),
             throttled_patience: Duration::from_mins(3),
+            segments: SegmentConfig::default(),
+            rate_limit: None,
+            mirror_rate_limit: None,
+            offline: false,
             seed: 0,
         }
     }
@@ -94,14 +118,23 @@ pub struct Fetched {
     pub wasted: u64,
 }
 
-/// Fetches files. Cheap to clone; clones share their slots.
+/// Fetches files. Cheap to clone; clones share their slots and limits.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) options: EngineOptions,
-    slots: Arc<Semaphore>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) observer: Arc<dyn Observer>,
+    slots: Arc<Semaphore>,
+    /// In units of [`UNIT`].
+    bytes: Arc<Semaphore>,
     next: Arc<AtomicU64>,
 }
+
+/// Bytes under way are counted in these.
+const UNIT: u64 = 1 << 20;
+
+/// A file that is at most so long, in bytes, is kept in memory until it is complete.
+const SMALL: u64 = 256 << 10;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -115,35 +148,135 @@ impl Engine {
     /// An engine that tells `observer` what it does.
     pub fn new(options: EngineOptions, observer: Arc<dyn Observer>) -> Self {
         let slots = Arc::new(Semaphore::new(options.slots.max(1)));
+        let bytes = Arc::new(Semaphore::new(units(options.bytes_under_way) as usize));
+        let limits = Arc::new(Limits::new(&options));
         Self {
             options,
-            slots,
+            limits,
             observer,
+            slots,
+            bytes,
             next: Arc::default(),
         }
     }
 
-    /// Fetches one file into `sink`. It waits for a slot first. When it returns `Ok`, the sink
-    /// has finished. Dropping the future ends all that it began; the sink is the caller's.
+    /// Fetches one file into `sink`, over one connection at a time. It waits for a slot first. When
+    /// it returns `Ok`, the sink has finished. Dropping the future ends all that it began; the sink
+    /// is the caller's.
     pub async fn fetch(
         &self,
         mirrors: &MirrorSet,
         job: &Job,
         sink: &mut dyn Sink,
     ) -> Result<Fetched, FetchError> {
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        let id = JobId(self.next.fetch_add(1, Ordering::Relaxed));
+        self.admit(job, async |id| {
+            Run::new(self, id, mirrors, job).run(sink).await
+        })
+        .await
+    }
+
+    /// Fetches one file to `path`, whose directory must exist.
+    ///
+    /// What has arrived lies beside it until the file is complete and verified. A large file whose
+    /// digest is known comes in segments from several mirrors at once, into a partial
+    /// (`NAME.taipan-part`) that survives a failure, a dropped future and the death of the process,
+    /// and that the next call for the same file continues, on any mirror. Any other file leaves
+    /// nothing when it is not complete.
+    pub async fn fetch_file(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        path: &Path,
+    ) -> Result<Fetched, FetchError> {
+        self.admit(job, async |id| {
+            let Some(size) = self.size_for_segments(mirrors, job).await else {
+                return self.fetch_small(id, mirrors, job, path).await;
+            };
+            let mut name = path.file_name().unwrap_or_default().to_os_string();
+            name.push(".taipan-part");
+            let mut segments = self
+                .segments(id, mirrors, job, size, &path.with_file_name(name))
+                .await?;
+            let sha256 = match segments.fetch().await {
+                Ok(sha256) => sha256,
+                Err(error)
+                    if segments.has_whole_only && !matches!(error, FetchError::Sink { .. }) =>
+                {
+                    // Somebody has it who cannot serve parts of it.
+                    segments.partial.discard();
+                    return self.fetch_small(id, mirrors, job, path).await;
+                }
+                Err(error) => return Err(segments.gives_up(error)),
+            };
+            let target = path.to_owned();
+            segments
+                .blocking(move |partial| partial.finish(&target))
+                .await?;
+            Ok(segments.fetched(sha256))
+        })
+        .await
+    }
+
+    /// Fetches one file into `sink`. A large one whose digest is known comes in segments from
+    /// several mirrors at once; what arrives early lies in a partial at `spool`, whose directory
+    /// must exist, until the sink has had it. The partial is removed in the end, and survives a
+    /// failure like that of [`fetch_file`](Self::fetch_file).
+    pub async fn fetch_spooled(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        spool: &Path,
+        sink: &mut dyn Sink,
+    ) -> Result<Fetched, FetchError> {
+        self.admit(job, async |id| {
+            let Some(size) = self.size_for_segments(mirrors, job).await else {
+                return Run::new(self, id, mirrors, job).run(sink).await;
+            };
+            let mut segments = self.segments(id, mirrors, job, size, spool).await?;
+            match segments.fetch_into(sink).await {
+                Ok(sha256) => {
+                    segments.partial.discard();
+                    Ok(segments.fetched(sha256))
+                }
+                Err(error)
+                    if segments.has_whole_only && !matches!(error, FetchError::Sink { .. }) =>
+                {
+                    segments.partial.discard();
+                    sink.restart()
+                        .await
+                        .map_err(|source| segments.unwritable(source))?;
+                    Run::new(self, id, mirrors, job).run(sink).await
+                }
+                Err(error) => Err(segments.gives_up(error)),
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn next_id(&self) -> JobId {
+        JobId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Waits until a job may begin, gives it a number, and tells the observer of its beginning and
+    /// its end.
+    async fn admit(
+        &self,
+        job: &Job,
+        work: impl AsyncFnOnce(JobId) -> Result<Fetched, FetchError>,
+    ) -> Result<Fetched, FetchError> {
+        const OPEN: &str = "the semaphore is never closed";
+        let _slot = self.slots.acquire().await.expect(OPEN);
+        let all = units(self.options.bytes_under_way);
+        let bytes = units(job.expected.size.unwrap_or(0)).min(all);
+        let _bytes = self.bytes.acquire_many(bytes).await.expect(OPEN);
+        let id = self.next_id();
         let started = Instant::now();
         self.observer.event(&Event::Started {
             job: id,
             label: &job.label,
             size: job.expected.size,
         });
-        let result = Run::new(self, id, mirrors, job).run(sink).await;
+        let result = work(id).await;
         match &result {
             Ok(fetched) => {
                 let bytes = fetched.file.map_or(0, |(_, length)| length);
@@ -159,15 +292,132 @@ impl Engine {
         result
     }
 
-    /// Fetches one file to `path`, whose directory must exist. What has arrived lies beside it
-    /// until the file is complete and verified.
-    pub async fn fetch_file(
+    /// The length of a file that is worth to be fetched in segments.
+    async fn size_for_segments(&self, mirrors: &MirrorSet, job: &Job) -> Option<u64> {
+        if !job.expected.is_content_addressed() {
+            // Without a digest nobody would notice that two parts do not belong together.
+            return None;
+        }
+        let size = match job.expected.size {
+            Some(size) => size,
+            None => self.ask_size(mirrors, job).await?,
+        };
+        (size >= self.options.segments.least_bytes.saturating_mul(2)).then_some(size)
+    }
+
+    /// What the mirror that would be asked first says of the length of the file.
+    async fn ask_size(&self, mirrors: &MirrorSet, job: &Job) -> Option<u64> {
+        let out = self.out_of_reach(mirrors);
+        let most = mirrors.attempts_per_mirror() as usize;
+        let exclude: Vec<MirrorId> = out
+            .into_iter()
+            .flat_map(|id| std::iter::repeat_n(id, most))
+            .collect();
+        let request = Request {
+            path: &job.target.path,
+            bytes: Some(1),
+            kind: job.kind,
+            exclude: &exclude,
+            attempt: 0,
+            seed: self.options.seed,
+        };
+        let (Choice::Use(pick), _) = mirrors.choose(&request) else {
+            return None;
+        };
+        let first = GetRequest {
+            target: &job.target,
+            expected: job.expected,
+            range: ByteRange::new(0, 1),
+            validators: None,
+        };
+        let answer = mirrors.backend(pick.mirror).get(first);
+        match timeout(pick.first_byte_timeout, answer).await {
+            Ok(Ok(GetResponse::Body { total, .. })) => total,
+            _ => None,
+        }
+    }
+
+    /// Opens the partial of a large file.
+    async fn segments<'a>(
+        &'a self,
+        id: JobId,
+        mirrors: &'a MirrorSet,
+        job: &'a Job,
+        size: u64,
+        path: &Path,
+    ) -> Result<Segments<'a>, FetchError> {
+        let (path, expected) = (path.to_owned(), job.expected);
+        let open = move || Partial::open(&path, Key::of(&expected), size, expected);
+        let partial = tokio::task::spawn_blocking(open).await;
+        let partial = partial.unwrap_or_else(|error| Err(SinkError::Failed(error.into())));
+        let partial = partial.map_err(|source| FetchError::Sink {
+            label: job.label.clone(),
+            source,
+        })?;
+        let segments = Segments::new(self, id, mirrors, job, size, partial);
+        let bytes = segments.from.total();
+        if bytes > 0 {
+            self.observer.event(&Event::Resumed { job: id, bytes });
+        }
+        Ok(segments)
+    }
+
+    /// Fetches a file over one connection at a time.
+    async fn fetch_small(
         &self,
+        id: JobId,
         mirrors: &MirrorSet,
         job: &Job,
         path: &Path,
     ) -> Result<Fetched, FetchError> {
         let mut sink = FileSink::new(path);
-        self.fetch(mirrors, job, &mut sink).await
+        if job.expected.size.is_some_and(|size| size <= SMALL) {
+            sink = sink.in_memory();
+        }
+        Run::new(self, id, mirrors, job).run(&mut sink).await
     }
+
+    /// The mirrors that may not be asked.
+    pub(crate) fn out_of_reach(&self, mirrors: &MirrorSet) -> Vec<MirrorId> {
+        if self.options.offline {
+            mirrors.remote_ids()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The error that tells every attempt, and of the mirrors that were not asked, why.
+    pub(crate) fn exhausted(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        attempts: Vec<Attempt>,
+        reasons: Vec<(MirrorId, Why)>,
+    ) -> FetchError {
+        let out = self.out_of_reach(mirrors);
+        let skipped = reasons
+            .into_iter()
+            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
+            .map(|(id, why)| {
+                let why = if out.contains(&id) {
+                    "it is not on this machine, and this run is offline".to_owned()
+                } else {
+                    why.to_string()
+                };
+                (mirrors.describe(id, &job.target), why)
+            })
+            .collect();
+        FetchError::Exhausted {
+            label: job.label.clone(),
+            attempts,
+            skipped,
+        }
+    }
+}
+
+fn units(bytes: u64) -> u32 {
+    // A semaphore holds fewer permits than a usize has values, on any machine.
+    u32::try_from(bytes.div_ceil(UNIT))
+        .unwrap_or(u32::MAX)
+        .min(1 << 28)
 }

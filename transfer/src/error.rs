@@ -311,6 +311,22 @@ pub enum FetchError {
         /// The cause.
         source: SinkError,
     },
+    /// A zchunk file could not be put together.
+    #[error("{label} could not be put together from its chunks")]
+    Zchunk {
+        /// What to call the file.
+        label: String,
+        /// The cause.
+        source: Box<taipan_zchunk::Error>,
+    },
+    /// All parts were right by what vouches for them, and the file is not the one that was wanted.
+    #[error("{label} is not the file that was wanted")]
+    Wrong {
+        /// What to call the file.
+        label: String,
+        /// In what way.
+        source: VerifyError,
+    },
 }
 
 impl FetchError {
@@ -320,7 +336,7 @@ impl FetchError {
             Self::Exhausted { attempts, .. } => {
                 !attempts.is_empty() && attempts.iter().all(|a| a.class == Class::NotHere)
             }
-            Self::Sink { .. } => false,
+            _ => false,
         }
     }
 
@@ -328,7 +344,7 @@ impl FetchError {
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => attempts.iter().any(|a| a.class == Class::Denied),
-            Self::Sink { .. } => false,
+            _ => false,
         }
     }
 
@@ -339,7 +355,7 @@ impl FetchError {
             Self::Exhausted { attempts, .. } => attempts
                 .iter()
                 .any(|a| !matches!(a.class, Class::Unwell | Class::Throttled)),
-            Self::Sink { .. } => true,
+            _ => true,
         }
     }
 
@@ -352,6 +368,7 @@ impl FetchError {
                         .iter()
                         .all(|a| matches!(a.class, Class::Corrupt | Class::NotHere))
             }
+            Self::Zchunk { .. } | Self::Wrong { .. } => true,
             Self::Sink { .. } => false,
         }
     }

@@ -48,7 +48,14 @@ pub enum Event<'a> {
         /// How many, since the last event of this kind.
         bytes: u64,
     },
-    /// What had arrived was thrown away; the body starts again at its first byte.
+    /// An earlier run has left bytes of the file, which are not fetched again.
+    Resumed {
+        /// Which job.
+        job: JobId,
+        /// How many.
+        bytes: u64,
+    },
+    /// Bytes that had arrived were thrown away, and are fetched again.
     Restarted {
         /// Which job.
         job: JobId,

@@ -44,21 +44,30 @@
 //! ```
 
 mod backend;
+mod blame;
 mod digest;
 mod engine;
 mod error;
 mod event;
 mod file;
+mod follow;
 mod http;
+mod limits;
 mod mirror_set;
 mod oci;
 mod oci_token;
 mod pace;
+mod partial;
+mod patience;
 mod range;
+mod range_map;
+mod rate_limit;
 mod run;
 mod s3;
+mod segments;
 mod sink;
 mod target;
+mod zchunk;
 
 pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
@@ -73,3 +82,4 @@ pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use s3::S3Backend;
 pub use sink::{FileSink, MemorySink, Sink, SinkError};
 pub use target::{OciTarget, Target};
+pub use zchunk::FetchedZchunk;

@@ -1,13 +1,16 @@
 //! A set of mirrors that have the same files: their backends, and what is known of them.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use taipan_mirrors::{
     Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
-    Request, SavedState, Selector, SelectorConfig, Time,
+    Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -47,6 +50,7 @@ impl Default for Clock {
 
 #[derive(Debug)]
 struct Inner {
+    number: u64,
     selector: Mutex<Selector>,
     backends: Vec<Arc<dyn Backend>>,
     changed: Notify,
@@ -89,7 +93,9 @@ impl MirrorSet {
         config: SelectorConfig,
     ) -> Self {
         assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         Self(Arc::new(Inner {
+            number: COUNT.fetch_add(1, Ordering::Relaxed),
             selector: Mutex::new(Selector::new(mirrors, config)),
             backends,
             changed: Notify::new(),
@@ -138,6 +144,38 @@ impl MirrorSet {
             _ => String::new(),
         };
         (choice, why)
+    }
+
+    /// What a plan for a large file wants done next.
+    pub(crate) fn plan(&self, plan: &mut SegmentPlan) -> SegmentStep {
+        let now = self.now();
+        plan.next(&mut self.selector(), now)
+    }
+
+    /// Rules a mirror out of a plan for a large file.
+    pub(crate) fn exclude(&self, plan: &mut SegmentPlan, mirror: MirrorId) {
+        plan.exclude(mirror, &self.selector());
+    }
+
+    /// How long to wait for a request before it is sent to a second mirror, too.
+    pub(crate) fn hedge_after(&self, request: &Request<'_>, mirror: MirrorId) -> Option<Duration> {
+        let now = self.now();
+        self.selector().hedge_after(request, mirror, now)
+    }
+
+    /// The mirrors that are not on this machine.
+    pub(crate) fn remote_ids(&self) -> Vec<MirrorId> {
+        let selector = self.selector();
+        let is_local = |id: &MirrorId| {
+            let mirror = selector.mirror(*id);
+            mirror.is_some_and(|mirror| matches!(mirror.location, Location::File(_)))
+        };
+        selector.ids().filter(|id| !is_local(id)).collect()
+    }
+
+    /// Tells this set from others.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.number
     }
 
     /// How many attempts of one job a mirror gets.
@@ -243,13 +281,18 @@ impl InFlight {
 
     /// It ended for a reason that says nothing of the mirror.
     pub(crate) fn cancel(&mut self) {
+        self.cancel_wasting(0);
+    }
+
+    /// The same, after so many bytes were asked for in vain.
+    pub(crate) fn cancel_wasting(&mut self, wasted: u64) {
         if std::mem::replace(&mut self.reported, true) {
             return;
         }
         let seen = Progress {
             at: self.set.now(),
             bytes: self.bytes,
-            wasted: 0,
+            wasted,
             first_byte: self.first_byte,
             duration: self.started.elapsed().saturating_sub(self.excused),
         };

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::StreamExt as _;
-use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Standing, Why};
+use futures_util::{
+    StreamExt as _,
+    future::{Either, select},
+};
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Why};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -12,17 +15,15 @@ use crate::{
     error::chain,
     mirror_set::InFlight,
     pace::{Pace, leaves},
+    patience::Patience,
 };
 
 /// How long the end of a body is waited for when all of its bytes are here. It is waited for at
 /// all so that the connection can be used again.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// An attempt that brings less than this, in bytes, brings little.
-const LITTLE: u64 = 64 * 1024;
-
-/// Longer than the pause that the selector cuts an open circuit to when no mirror is left.
-const LONG_PAUSE: Duration = Duration::from_secs(15);
+pub(crate) const LITTLE: u64 = 64 * 1024;
 
 /// How many attempts that bring little one mirror has in one job.
 const LITTLES: u32 = 20;
@@ -59,9 +60,7 @@ pub(crate) struct Run<'a> {
     tally: BTreeMap<MirrorId, Tally>,
     attempts: Vec<Attempt>,
     wasted: u64,
-    /// What is left of the options' patience.
-    patience: Duration,
-    throttled_patience: Duration,
+    patience: Patience,
 }
 
 /// How an attempt ended, when not in a complete body.
@@ -85,6 +84,35 @@ struct Got {
     not_modified: bool,
 }
 
+/// One request under way.
+struct Line {
+    pick: Pick,
+    /// The mirror, printable.
+    name: String,
+    flight: InFlight,
+}
+
+/// What became of a request, or of two of which one came too late.
+struct Asked {
+    line: Line,
+    answer: Result<Opened, BackendError>,
+    /// The other, if it failed before.
+    failed: Option<(Line, BackendError)>,
+}
+
+impl Asked {
+    fn one(mut line: Line, answer: Result<Opened, BackendError>) -> Self {
+        if answer.is_ok() {
+            line.flight.answered();
+        }
+        Self {
+            line,
+            answer,
+            failed: None,
+        }
+    }
+}
+
 /// What a request led to.
 enum Opened {
     /// There is no body to wait for.
@@ -105,6 +133,13 @@ struct Incoming {
 
 impl<'a> Run<'a> {
     pub(crate) fn new(engine: &'a Engine, id: JobId, mirrors: &'a MirrorSet, job: &'a Job) -> Self {
+        let out = engine.out_of_reach(mirrors).into_iter().map(|mirror| {
+            let tally = Tally {
+                out: true,
+                ..Tally::default()
+            };
+            (mirror, tally)
+        });
         Self {
             engine,
             id,
@@ -114,11 +149,10 @@ impl<'a> Run<'a> {
             refused: None,
             contributors: Vec::new(),
             solo: false,
-            tally: BTreeMap::new(),
+            tally: out.collect(),
             attempts: Vec::new(),
             wasted: 0,
-            patience: engine.options.patience,
-            throttled_patience: engine.options.throttled_patience,
+            patience: Patience::new(&engine.options),
         }
     }
 
@@ -127,21 +161,25 @@ impl<'a> Run<'a> {
         loop {
             let (pick, why) = self.choose().await?;
             let mirror = pick.mirror;
-            let name = self.mirrors.describe(mirror, &self.job.target);
             if !self.can_continue_on(mirror) {
                 self.restart(sink).await?;
             }
             let offset = self.verifier.length();
-            tracing::debug!(job = %self.job.label, mirror = %name, offset, %why, "asking");
-            self.engine.observer.event(&Event::Attempt {
-                job: self.id,
-                mirror,
-                name: &name,
-                offset,
-                why: &why,
-            });
-            let mut flight = self.mirrors.start(mirror, &self.job.target.path);
-            let stop = match self.attempt(&pick, &mut flight, sink).await {
+            let line = self.begin(pick, &why);
+            let Asked {
+                line:
+                    Line {
+                        pick,
+                        name,
+                        mut flight,
+                    },
+                answer,
+                failed,
+            } = self.open(line).await;
+            if let Some((line, error)) = failed {
+                self.note(line.flight, line.name, error, 0, sink).await?;
+            }
+            let stop = match self.take(&pick, &mut flight, answer, sink).await {
                 Ok(got) if got.not_modified => {
                     flight.finish(Class::Ok, None);
                     return Ok(self.fetched(None, got));
@@ -187,26 +225,9 @@ impl<'a> Run<'a> {
             match self.mirrors.choose(&self.request(&self.exclude())) {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
                 (Choice::Wait { until, why }, _) => {
-                    let now = self.mirrors.now();
-                    let pause = until.since(now).max(Duration::from_millis(1));
-                    let patience = match why {
-                        // Somebody else's transfer will end; there is no harm in waiting.
-                        Why::Busy { .. }
-                        | Why::WaitingForBetter { .. }
-                        | Why::StandsBack(Standing::OnTrial) => None,
-                        Why::StandsBack(Standing::Throttled { .. }) => {
-                            Some(&mut self.throttled_patience)
-                        }
-                        _ => Some(&mut self.patience),
-                    };
-                    if patience.as_ref().is_some_and(|left| pause > **left) {
+                    if !self.patience.wait(self.mirrors, until, why, changed).await {
                         let all = self.mirrors.ids().map(|id| (id, why)).collect();
                         return Err(self.exhausted(all));
-                    }
-                    // Cancel-safe: both only wait.
-                    let _ = timeout(pause, changed).await;
-                    if let Some(left) = patience {
-                        *left = left.saturating_sub(self.mirrors.now().since(now));
                     }
                 }
                 (Choice::Exhausted(reasons), _) => return Err(self.exhausted(reasons)),
@@ -217,16 +238,8 @@ impl<'a> Run<'a> {
     /// The error that tells every attempt, and of the mirrors that were not asked, why.
     fn exhausted(&mut self, reasons: Vec<(MirrorId, Why)>) -> FetchError {
         let attempts = std::mem::take(&mut self.attempts);
-        let skipped = reasons
-            .into_iter()
-            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
-            .map(|(id, why)| (self.mirrors.describe(id, &self.job.target), why.to_string()))
-            .collect();
-        FetchError::Exhausted {
-            label: self.job.label.clone(),
-            attempts,
-            skipped,
-        }
+        self.engine
+            .exhausted(self.mirrors, self.job, attempts, reasons)
     }
 
     /// The mirrors that were tried, as often as their failures count. The selector asks one again
@@ -246,15 +259,16 @@ impl<'a> Run<'a> {
             .collect()
     }
 
+    /// How many bytes are still to come, when it is known.
+    fn left(&self) -> Option<u64> {
+        let size = self.job.expected.size?;
+        Some(size.saturating_sub(self.verifier.length()))
+    }
+
     fn request<'r>(&'r self, exclude: &'r [MirrorId]) -> Request<'r> {
-        let left = self
-            .job
-            .expected
-            .size
-            .map(|size| size.saturating_sub(self.verifier.length()));
         Request {
             path: &self.job.target.path,
-            bytes: left,
+            bytes: self.left(),
             kind: self.job.kind,
             exclude,
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
@@ -292,21 +306,99 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// One request and its body.
-    async fn attempt(
+    /// What an answer leads to.
+    async fn take(
         &mut self,
         pick: &Pick,
         flight: &mut InFlight,
+        answer: Result<Opened, BackendError>,
         sink: &mut dyn Sink,
     ) -> Result<Got, Stop> {
-        match self.open(pick, flight).await? {
+        match answer? {
             Opened::Done(got) => Ok(got),
             Opened::Body(incoming) => self.receive(pick, flight, incoming, sink).await,
         }
     }
 
-    /// One request, up to the header of its answer.
-    async fn open(&mut self, pick: &Pick, flight: &mut InFlight) -> Result<Opened, Stop> {
+    /// One request, up to the header of its answer. When it takes longer than it should, another
+    /// mirror is asked as well, and the one that answers first is listened to.
+    async fn open(&self, line: Line) -> Asked {
+        let first = self.ask(line.pick);
+        tokio::pin!(first);
+        let excluded = self.exclude();
+        let request = self.request(&excluded);
+        let second = match self.mirrors.hedge_after(&request, line.pick.mirror) {
+            None => None,
+            Some(after) => match timeout(after, &mut first).await {
+                Ok(answer) => return Asked::one(line, answer),
+                Err(_) => self.second(line.pick.mirror),
+            },
+        };
+        let Some(other) = second else {
+            return Asked::one(line, first.await);
+        };
+        let second = self.ask(other.pick);
+        tokio::pin!(second);
+        match select(first, second).await {
+            Either::Left((answer, rest)) => self.race(line, other, answer, rest).await,
+            Either::Right((answer, rest)) => self.race(other, line, answer, rest).await,
+        }
+    }
+
+    /// One of two requests has been answered; `rest` is the other.
+    async fn race(
+        &self,
+        early: Line,
+        mut late: Line,
+        answer: Result<Opened, BackendError>,
+        rest: impl Future<Output = Result<Opened, BackendError>>,
+    ) -> Asked {
+        match answer {
+            Ok(opened) => {
+                // It may have sent all of it by now.
+                late.flight.cancel_wasting(self.left().unwrap_or(0));
+                Asked::one(early, Ok(opened))
+            }
+            Err(error) => Asked {
+                failed: Some((early, error)),
+                ..Asked::one(late, rest.await)
+            },
+        }
+    }
+
+    /// Another mirror for a request that takes long on this one, if there is one that is no worse.
+    fn second(&self, mirror: MirrorId) -> Option<Line> {
+        let mut excluded = self.exclude();
+        excluded.push(mirror);
+        let (Choice::Use(pick), why) = self.mirrors.choose(&self.request(&excluded)) else {
+            return None;
+        };
+        let is_last_resort = matches!(pick.why, Why::LastResort(_) | Why::Retry { .. });
+        if pick.mirror == mirror || is_last_resort || !self.can_continue_on(pick.mirror) {
+            return None;
+        }
+        Some(self.begin(pick, &why))
+    }
+
+    /// Tells everybody of a request that goes out.
+    fn begin(&self, pick: Pick, why: &str) -> Line {
+        let mirror = pick.mirror;
+        let name = self.mirrors.describe(mirror, &self.job.target);
+        let offset = self.verifier.length();
+        tracing::debug!(job = %self.job.label, mirror = %name, offset, %why, "asking");
+        self.engine.observer.event(&Event::Attempt {
+            job: self.id,
+            mirror,
+            name: &name,
+            offset,
+            why,
+        });
+        let flight = self.mirrors.start(mirror, &self.job.target.path);
+        Line { pick, name, flight }
+    }
+
+    /// The header of an answer, checked.
+    async fn ask(&self, pick: Pick) -> Result<Opened, BackendError> {
         let mirror = pick.mirror;
         let url = self.mirrors.describe(mirror, &self.job.target);
         let offset = self.verifier.length();
@@ -334,13 +426,12 @@ impl<'a> Run<'a> {
                     not_modified: false,
                 }));
             }
-            Ok(Err(error)) => return Err(error.into()),
+            Ok(Err(error)) => return Err(error),
             Err(_) => {
                 let (what, after) = ("no answer", patience);
-                return Err(BackendError::Timeout { url, what, after }.into());
+                return Err(BackendError::Timeout { url, what, after });
             }
         };
-        flight.answered();
         let (start, total, validators, body) = match answer {
             GetResponse::NotModified => match validators {
                 Some(validators) => {
@@ -351,7 +442,7 @@ impl<'a> Run<'a> {
                         not_modified: true,
                     }));
                 }
-                None => return Err(BackendError::Unasked { url }.into()),
+                None => return Err(BackendError::Unasked { url }),
             },
             GetResponse::Body {
                 start,
@@ -364,7 +455,7 @@ impl<'a> Run<'a> {
             && expected != got
         {
             let source = crate::VerifyError::Size { expected, got };
-            return Err(BackendError::Corrupt { url, source }.into());
+            return Err(BackendError::Corrupt { url, source });
         }
         Ok(Opened::Body(Incoming {
             url,
@@ -435,7 +526,9 @@ impl<'a> Run<'a> {
             let bytes = piece.len() as u64;
             let waiting = Instant::now();
             self.write(sink, piece, &url).await?;
-            // A slow sink is not the mirror's fault.
+            let limited = (self.mirrors.number(), mirror);
+            self.engine.limits.take(limited, bytes).await;
+            // Neither a slow sink nor a limit is the mirror's fault.
             pace.excuse(waiting.elapsed());
             flight.excuse(waiting.elapsed());
             self.engine.observer.event(&Event::Progress {
@@ -565,8 +658,7 @@ impl<'a> Run<'a> {
             tally.fruitless = 0;
             tally.meagre += u32::from(gained < LITTLE);
             if gained >= LITTLE {
-                // The file comes nearer, so the longest pause of a mirror is worth waiting for.
-                self.patience = self.engine.options.patience.max(LONG_PAUSE);
+                self.patience.renew();
             }
         } else {
             tally.fruitless += 1;

@@ -1,8 +1,8 @@
 //! Where bytes go.
 
 use std::{
-    io,
-    path::PathBuf,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -96,6 +96,8 @@ pub struct FileSink {
     target: PathBuf,
     partial: PathBuf,
     file: Option<tokio::fs::File>,
+    /// What was written, when it is small enough to be kept until the end.
+    memory: Option<Vec<u8>>,
 }
 
 impl FileSink {
@@ -115,7 +117,14 @@ impl FileSink {
             target,
             partial,
             file: None,
+            memory: None,
         }
+    }
+
+    /// Keeps what is written in memory until it is complete: less work for a small file.
+    pub(crate) fn in_memory(mut self) -> Self {
+        self.memory = Some(Vec::new());
+        self
     }
 
     fn failed(&self, source: io::Error) -> SinkError {
@@ -140,6 +149,10 @@ impl FileSink {
 #[async_trait]
 impl Sink for FileSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
+        if let Some(memory) = &mut self.memory {
+            memory.extend_from_slice(&bytes);
+            return Ok(());
+        }
         match self.file().await?.write_all(&bytes).await {
             Ok(()) => Ok(()),
             Err(source) => Err(self.failed(source)),
@@ -147,6 +160,9 @@ impl Sink for FileSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
+        if let Some(memory) = &mut self.memory {
+            memory.clear();
+        }
         let Some(file) = &mut self.file else {
             return Ok(());
         };
@@ -161,6 +177,14 @@ impl Sink for FileSink {
     }
 
     async fn finish(&mut self) -> Result<(), SinkError> {
+        if let Some(memory) = &mut self.memory {
+            let bytes = std::mem::take(memory);
+            let (partial, target) = (self.partial.clone(), self.target.clone());
+            let write = move || write_at_once(&bytes, &partial, &target);
+            let written = tokio::task::spawn_blocking(write).await;
+            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            return written.map_err(|source| self.failed(source));
+        }
         let result = match self.file().await?.flush().await {
             Ok(()) => tokio::fs::rename(&self.partial, &self.target).await,
             Err(source) => Err(source),
@@ -169,6 +193,22 @@ impl Sink for FileSink {
         self.file = None;
         Ok(())
     }
+}
+
+/// Writes a whole file beside its final name, and renames it.
+fn write_at_once(bytes: &[u8], partial: &Path, target: &Path) -> io::Result<()> {
+    let write = || {
+        // Never somebody else's: what two jobs write into one file is neither's.
+        let mut file = std::fs::File::create_new(partial)?;
+        file.write_all(bytes)?;
+        std::fs::rename(partial, target)
+    };
+    write().inspect_err(|error| {
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            // Nobody is left to tell; a leftover is never taken for the file.
+            let _ = std::fs::remove_file(partial);
+        }
+    })
 }
 
 impl Drop for FileSink {

@@ -1,0 +1,448 @@
+//! Fetching a zchunk file by what differs from files that are here.
+
+use std::{
+    fs::File,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use futures_util::StreamExt as _;
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Why};
+use taipan_zchunk::{
+    Archive, Assembler, CostModel, Error as ZchunkError, Goal, Header, Lead, Limits as Bounds,
+    Planner,
+};
+use tokio::time::timeout;
+
+use crate::{
+    Attempt, BackendError, ByteRange, Engine, Event, Expected, FetchError, GetRequest, GetResponse,
+    Job, JobId, MirrorSet, SinkError, VerifyError,
+    error::chain,
+    mirror_set::InFlight,
+    partial::{Key, Partial, PartialBody},
+    patience::Patience,
+    segments::Segments,
+};
+
+/// How much is asked for first: the whole header of most files.
+const FIRST: u64 = 32 << 10;
+
+/// How often bad chunks are fetched again.
+const ROUNDS: usize = 8;
+
+/// A zchunk file that is here.
+#[derive(Debug)]
+pub struct FetchedZchunk {
+    /// Its length in bytes.
+    pub size: u64,
+    /// The length of its header, in bytes.
+    pub header_bytes: u64,
+    /// How many bytes of its body came from the files that were here.
+    pub reused_bytes: u64,
+    /// How many bytes of its body were fetched, those of an earlier run included.
+    pub fetched_bytes: u64,
+    /// In how many ranges they lie.
+    pub ranges: usize,
+    /// How many bytes were fetched in vain.
+    pub wasted: u64,
+    /// What went wrong on the way.
+    pub attempts: Vec<Attempt>,
+}
+
+/// A header, and where it came from.
+struct Found {
+    header: Header,
+    attempts: Vec<Attempt>,
+}
+
+impl Engine {
+    /// Fetches a zchunk file to `path`, whose directory must exist: its header, and of its chunks
+    /// those that none of the zchunk files `old` has. Their ranges are spread over the mirrors; each
+    /// chunk is verified by the header, and one that is bad is fetched again elsewhere. Files that
+    /// cannot be read, or are no zchunk files, are as good as absent. Where nothing can be reused,
+    /// the whole file is fetched in the same way.
+    ///
+    /// The header is believed to whoever is asked for it, unless the job has a digest of the file.
+    pub async fn fetch_zchunk(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        old: &[PathBuf],
+        path: &Path,
+    ) -> Result<FetchedZchunk, FetchError> {
+        let id = self.next_id();
+        self.observer.event(&Event::Started {
+            job: id,
+            label: &job.label,
+            size: job.expected.size,
+        });
+        let started = tokio::time::Instant::now();
+        let result = self.zchunk(id, mirrors, job, old, path).await;
+        match &result {
+            Ok(fetched) => self.observer.event(&Event::Done {
+                job: id,
+                bytes: fetched.size,
+                duration: started.elapsed(),
+            }),
+            Err(_) => self.observer.event(&Event::Failed { job: id }),
+        }
+        result
+    }
+
+    async fn zchunk(
+        &self,
+        id: JobId,
+        mirrors: &MirrorSet,
+        job: &Job,
+        old: &[PathBuf],
+        path: &Path,
+    ) -> Result<FetchedZchunk, FetchError> {
+        let Found { header, attempts } = self.header(id, mirrors, job).await?;
+        let size = header.file_len();
+        let mut name = path.file_name().unwrap_or_default().to_os_string();
+        name.push(".taipan-part");
+        let (part, expected) = (path.with_file_name(name), job.expected);
+        let key = Key::named(&format!("zchunk {} {}", header.digest(), header.len()));
+        let label = || job.label.clone();
+        let unwritable = |source| FetchError::Sink {
+            label: label(),
+            source,
+        };
+        // Its chunks are verified one by one, and not by hashing it while it grows.
+        let open = move || Partial::open(&part, key, size, Expected::default());
+        let partial = blocking(open).await.map_err(unwritable)?;
+        let mut segments = Segments::new(self, id, mirrors, job, size, partial.clone());
+        segments.attempts = attempts;
+
+        let sources = old.to_vec();
+        let target = header.clone();
+        let (planned, sources) = tokio::task::spawn_blocking(move || plan(&target, &sources))
+            .await
+            .map_err(|error| unwritable(SinkError::Failed(error.into())))?;
+        let mut ranges = planned.ranges().to_vec();
+        let fetched_bytes: u64 = planned.fetch_bytes();
+        let (first_ranges, reused_bytes) = (ranges.len(), header.body_len() - fetched_bytes);
+        tracing::debug!(
+            job = %job.label, size, reused_bytes, fetched_bytes, ranges = first_ranges,
+            "fetching by chunks"
+        );
+        let wrong = |source: ZchunkError| FetchError::Zchunk {
+            label: label(),
+            source: Box::new(source),
+        };
+        let body = partial.body();
+        let mut assembler = Assembler::new(header.clone(), &planned, body).map_err(wrong)?;
+        let mut sources = Some(sources);
+        for _ in 0..ROUNDS {
+            if let Err(error) = segments.fill(&ranges).await {
+                return Err(segments.gives_up(error));
+            }
+            let (from, wanted) = (sources.take(), ranges.clone());
+            let partial = partial.clone();
+            let work = move || assemble(assembler, from, &partial, &wanted);
+            let (returned, bad) = blocking(work).await.map_err(unwritable)?;
+            assembler = returned.map_err(wrong)?;
+            let bad: Vec<Range<u64>> = bad.into_iter().map(|at| header.chunk(at).range()).collect();
+            segments.accuse_of(&bad).await?;
+            ranges = assembler.replan(&CostModel::BYTES_ONLY).ranges().to_vec();
+            if ranges.is_empty() {
+                break;
+            }
+        }
+        let finish = move || Ok(assembler.finish().map(drop));
+        let finished = blocking(finish).await.map_err(unwritable)?;
+        if let Err(source) = finished {
+            partial.discard();
+            return Err(wrong(source));
+        }
+        if expected.is_content_addressed() {
+            // Of use to those who trust the digest of the whole, and not its header.
+            let whole = partial.clone();
+            let judged = blocking(move || whole.judge_as(expected)).await;
+            if let Err(source) = judged.map_err(unwritable)? {
+                partial.discard();
+                return Err(FetchError::Wrong {
+                    label: label(),
+                    source,
+                });
+            }
+        }
+        let target = path.to_owned();
+        blocking(move || partial.finish(&target))
+            .await
+            .map_err(unwritable)?;
+        Ok(FetchedZchunk {
+            size,
+            header_bytes: header.len(),
+            reused_bytes,
+            fetched_bytes,
+            ranges: first_ranges,
+            wasted: segments.wasted,
+            attempts: std::mem::take(&mut segments.attempts),
+        })
+    }
+
+    /// Fetches the header, from the first mirror that has one.
+    async fn header(&self, id: JobId, mirrors: &MirrorSet, job: &Job) -> Result<Found, FetchError> {
+        let mut attempts: Vec<Attempt> = Vec::new();
+        let mut patience = Patience::new(&self.options);
+        let most = mirrors.attempts_per_mirror() as usize;
+        let mut excluded: Vec<MirrorId> = self
+            .out_of_reach(mirrors)
+            .into_iter()
+            .flat_map(|mirror| std::iter::repeat_n(mirror, most))
+            .collect();
+        loop {
+            let changed = mirrors.changed();
+            let request = Request {
+                path: &job.target.path,
+                bytes: Some(FIRST),
+                kind: job.kind,
+                exclude: &excluded,
+                attempt: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
+                seed: self.options.seed ^ id.0,
+            };
+            let (pick, why) = match mirrors.choose(&request) {
+                (Choice::Use(pick), why) => (pick, why),
+                (Choice::Wait { until, why }, _) => {
+                    if patience.wait(mirrors, until, why, changed).await {
+                        continue;
+                    }
+                    let all: Vec<(MirrorId, Why)> = mirrors.ids().map(|id| (id, why)).collect();
+                    return Err(self.exhausted(mirrors, job, attempts, all));
+                }
+                (Choice::Exhausted(reasons), _) => {
+                    return Err(self.exhausted(mirrors, job, attempts, reasons));
+                }
+            };
+            let mirror = pick.mirror;
+            let name = mirrors.describe(mirror, &job.target);
+            self.observer.event(&Event::Attempt {
+                job: id,
+                mirror,
+                name: &name,
+                offset: 0,
+                why: &why,
+            });
+            let mut flight = mirrors.start(mirror, &job.target.path);
+            let error = match header_from(mirrors, job, &pick, &mut flight).await {
+                Ok(header) => {
+                    flight.finish(Class::Ok, None);
+                    return Ok(Found { header, attempts });
+                }
+                Err(error) => error,
+            };
+            let (class, cause) = (error.class(), chain(&error));
+            let times = if error.is_transient() { 1 } else { most };
+            excluded.extend(std::iter::repeat_n(mirror, times));
+            flight.finish(class, error.retry_after());
+            let bytes = flight.bytes();
+            self.observer.event(&Event::AttemptFailed {
+                job: id,
+                mirror,
+                name: &name,
+                class,
+                cause: &cause,
+                bytes,
+            });
+            attempts.push(Attempt {
+                mirror,
+                name,
+                class,
+                error,
+                bytes,
+            });
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
+) -> Result<T, SinkError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(SinkError::Failed(error.into())))
+}
+
+/// The header as one mirror has it.
+async fn header_from(
+    mirrors: &MirrorSet,
+    job: &Job,
+    pick: &Pick,
+    flight: &mut InFlight,
+) -> Result<Header, BackendError> {
+    let url = mirrors.describe(pick.mirror, &job.target);
+    let unusable = |source: ZchunkError| BackendError::Unusable {
+        url: url.clone(),
+        source: Box::new(source),
+    };
+    let bounds = Bounds::default();
+    let mut bytes = Vec::new();
+    let mut wanted = FIRST;
+    loop {
+        let (got, total) = read(mirrors, job, pick, flight, bytes.len() as u64..wanted).await?;
+        let is_at_end = got.is_empty();
+        bytes.extend(got);
+        let needed = match Lead::parse(&bytes, &bounds).map_err(unusable)? {
+            Some(lead) => lead.header_len(),
+            None => Lead::MAX_LEN as u64,
+        };
+        if bytes.len() as u64 >= needed {
+            let header = Header::parse(&bytes, &bounds).map_err(unusable)?;
+            if header.is_detached() {
+                return Err(unusable(ZchunkError::Detached));
+            }
+            let expected = job.expected.size.or(total).unwrap_or(header.file_len());
+            if expected != header.file_len() {
+                let (expected, got) = (header.file_len(), expected);
+                let source = VerifyError::Size { expected, got };
+                return Err(BackendError::Corrupt { url, source });
+            }
+            return Ok(header);
+        }
+        if is_at_end {
+            let got = bytes.len() as u64;
+            let expected = needed;
+            return Err(BackendError::Short { url, expected, got });
+        }
+        wanted = needed;
+    }
+}
+
+/// Bytes as one mirror has them: fewer only where the file ends.
+async fn read(
+    mirrors: &MirrorSet,
+    job: &Job,
+    pick: &Pick,
+    flight: &mut InFlight,
+    range: Range<u64>,
+) -> Result<(Vec<u8>, Option<u64>), BackendError> {
+    let url = mirrors.describe(pick.mirror, &job.target);
+    let late = |what, after| BackendError::Timeout {
+        url: url.clone(),
+        what,
+        after,
+    };
+    let request = GetRequest {
+        target: &job.target,
+        expected: job.expected,
+        range: ByteRange::new(range.start, range.end),
+        validators: None,
+    };
+    let answer = timeout(
+        pick.first_byte_timeout,
+        mirrors.backend(pick.mirror).get(request),
+    );
+    let answer = answer
+        .await
+        .map_err(|_| late("no answer", pick.first_byte_timeout))??;
+    flight.answered();
+    let GetResponse::Body {
+        start,
+        total,
+        mut body,
+        ..
+    } = answer
+    else {
+        return Err(BackendError::Unasked { url });
+    };
+    // A server that ignores ranges sends all; what is here already is passed over.
+    let mut skip = range.start.saturating_sub(start);
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < range.end - range.start {
+        let next = timeout(pick.stall_timeout, body.next()).await;
+        let Some(piece) = next.map_err(|_| late("the body stalled", pick.stall_timeout))? else {
+            break;
+        };
+        let piece = piece?;
+        flight.received(piece.len() as u64);
+        let passed = skip.min(piece.len() as u64);
+        skip -= passed;
+        let passed = usize::try_from(passed).unwrap_or(piece.len());
+        bytes.extend_from_slice(&piece[passed..]);
+    }
+    bytes.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+    Ok((bytes, total))
+}
+
+/// What is to be fetched when there are these files, and those of them that are of use.
+fn plan(target: &Header, old: &[PathBuf]) -> (taipan_zchunk::Plan, Vec<(usize, File)>) {
+    let bounds = Bounds::default();
+    let mut planner = Planner::new(target, Goal::File);
+    let mut sources = Vec::new();
+    for path in old {
+        let opened = File::open(path).ok().and_then(|file| {
+            let archive = Archive::open(file, &bounds).ok()?;
+            let number = planner.add_file(archive.header());
+            Some((number, File::open(path).ok()?))
+        });
+        match opened {
+            Some(source) => sources.push(source),
+            None => tracing::debug!(path = %path.display(), "not a zchunk file that can be used"),
+        }
+    }
+    (planner.plan(&CostModel::default()), sources)
+}
+
+type Assembled = (Result<Assembler<PartialBody>, ZchunkError>, Vec<usize>);
+
+/// Takes what the old files have, and what was fetched; the chunks that are not what they should
+/// be come back.
+fn assemble(
+    mut assembler: Assembler<PartialBody>,
+    sources: Option<Vec<(usize, File)>>,
+    partial: &Partial,
+    ranges: &[Range<u64>],
+) -> Result<Assembled, SinkError> {
+    /// Of a range, at a time.
+    const PIECE: u64 = 1 << 20;
+    let mut bad = Vec::new();
+    for range in ranges {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + PIECE);
+            let bytes = partial.read(at..end)?;
+            match assembler.push_range(at, &bytes) {
+                Ok(outcome) => bad.extend(outcome.bad),
+                Err(error) => return Ok((Err(error), bad)),
+            }
+            at = end;
+        }
+    }
+    for (number, file) in sources.into_iter().flatten() {
+        // What cannot be taken from it is missing, and fetched in the next round.
+        if let Ok(mut archive) = Archive::open(file, &Bounds::default())
+            && let Err(error) = assembler.take_file(number, &mut archive)
+        {
+            return Ok((Err(error), bad));
+        }
+    }
+    Ok((Ok(assembler), bad))
+}
+
+impl Segments<'_> {
+    /// These ranges, each a chunk, are not what they should be. They are forgotten, and whoever gave
+    /// them is not asked again.
+    async fn accuse_of(&mut self, bad: &[Range<u64>]) -> Result<(), FetchError> {
+        for range in bad {
+            let given: Vec<Option<MirrorId>> = self
+                .from
+                .iter()
+                .filter(|(part, _)| part.start < range.end && range.start < part.end)
+                .map(|(_, mirror)| mirror)
+                .collect();
+            // Of two who gave parts of it nobody knows which one is wrong.
+            if let [Some(mirror)] = given[..] {
+                let error = VerifyError::Digest {
+                    name: "checksum of a chunk",
+                    expected: "that of the header".to_owned(),
+                    got: format!("another at {}..{}", range.start, range.end),
+                };
+                self.accuse(mirror, &error);
+            }
+        }
+        if bad.is_empty() {
+            return Ok(());
+        }
+        self.forget(bad).await
+    }
+}

@@ -1,0 +1,224 @@
+//! zchunk files, by what differs from files that are here.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use taipan_mirrors::Class;
+use taipan_transfer::{
+    Engine, EngineOptions, Expected, FetchError, FetchedZchunk, Job, Sha256, Silent, Target,
+};
+use taipan_zchunk::{WriterOptions, write_to_vec};
+
+use crate::world::*;
+
+/// Many chunks, of which each version differs from the one before in a few places.
+fn version(number: usize) -> Vec<u8> {
+    let mut bytes = content(9, 1_500_000).to_vec();
+    for change in 0..number {
+        for place in 0..3 {
+            bytes[100_000 + change * 7_000 + place * 450_000] ^= 1;
+        }
+    }
+    bytes
+}
+
+fn zck(content: &[u8]) -> Bytes {
+    write_to_vec(content, WriterOptions::default())
+        .unwrap()
+        .0
+        .into()
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineOptions::default(), Arc::new(Silent))
+}
+
+fn world(new: &Bytes, scripts: Vec<Script>) -> World {
+    World::new(BTreeMap::from([("x.zck".to_owned(), new.clone())]), scripts)
+}
+
+fn job() -> Job {
+    Job::metadata("x.zck", Target::path("x.zck"))
+}
+
+async fn fetch(
+    world: &World,
+    job: &Job,
+    dir: &Path,
+    old: Option<&Bytes>,
+) -> Result<FetchedZchunk, FetchError> {
+    let path = dir.join("x.zck");
+    let from = dir.join("old.zck");
+    if let Some(old) = old {
+        std::fs::write(&from, old).unwrap();
+    }
+    let fetched = engine().fetch_zchunk(&world.set, job, &[from], &path).await;
+    world.assert_idle();
+    if fetched.is_ok() {
+        assert!(
+            std::fs::read(&path).unwrap() == world.files["x.zck"],
+            "a wrong file"
+        );
+    } else {
+        assert!(!path.exists());
+    }
+    assert!(!dir.join("x.zck.taipan-part").exists());
+    fetched
+}
+
+fn good(count: usize) -> Vec<Script> {
+    (0..count).map(|_| acts([Act::Good])).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_new_is_fetched() {
+    let (old, new) = (zck(&version(0)), zck(&version(1)));
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(&new, good(2));
+    let fetched = fetch(&world, &job(), dir.path(), Some(&old)).await.unwrap();
+    assert_eq!(fetched.size, new.len() as u64);
+    assert_eq!(fetched.ranges, 3);
+    assert_eq!(fetched.wasted, 0);
+    let whole = fetched.header_bytes + fetched.reused_bytes + fetched.fetched_bytes;
+    assert_eq!(whole, fetched.size);
+    assert!(fetched.fetched_bytes < fetched.size / 4, "{fetched:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_file_needs_its_header_only() {
+    let new = zck(&version(1));
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(&new, good(1));
+    let fetched = fetch(&world, &job(), dir.path(), Some(&new)).await.unwrap();
+    assert_eq!((fetched.fetched_bytes, fetched.ranges), (0, 0));
+    assert_eq!(world.log(0).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_anything_to_reuse_it_is_fetched_whole_and_in_segments() {
+    let new = zck(&version(1));
+    for old in [None, Some(Bytes::from_static(b"no zchunk file"))] {
+        let dir = tempfile::tempdir().unwrap();
+        let world = world(&new, good(3));
+        let fetched = fetch(&world, &job(), dir.path(), old.as_ref())
+            .await
+            .unwrap();
+        assert_eq!(fetched.reused_bytes, 0);
+        assert!(
+            (0..3)
+                .filter(|mirror| !world.log(*mirror).is_empty())
+                .count()
+                > 1
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_liar_is_found_by_the_chunk_and_only_that_is_fetched_elsewhere() {
+    let (old, new) = (zck(&version(0)), zck(&version(4)));
+    for liar in 0..2 {
+        let dir = tempfile::tempdir().unwrap();
+        let lies: Script = Box::new(|wanted| {
+            if wanted > 0 {
+                Act::Corrupt(wanted + 9)
+            } else {
+                Act::Good
+            }
+        });
+        let mut scripts = good(2);
+        scripts[liar] = lies;
+        let world = world(&new, scripts);
+        let fetched = fetch(&world, &job(), dir.path(), Some(&old)).await.unwrap();
+        let liars: Vec<bool> = world.set.reports().iter().map(|r| r.quarantined).collect();
+        if fetched.attempts.is_empty() {
+            assert_eq!(
+                world.log(liar).iter().filter(|entry| entry.0 > 0).count(),
+                0
+            );
+        } else {
+            assert!(
+                fetched
+                    .attempts
+                    .iter()
+                    .all(|attempt| attempt.class == Class::Corrupt)
+            );
+            assert_eq!(liars, [liar == 0, liar == 1]);
+            assert!(fetched.wasted < fetched.fetched_bytes, "{fetched:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_with_another_version_is_no_source_of_chunks() {
+    // The header comes from the one that answers; chunks that are not those of the header are
+    // refused, and their mirror with them.
+    let (old, new) = (zck(&version(0)), zck(&version(2)));
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(&new, vec![acts([Act::Good]), acts([Act::WrongTotal])]);
+    fetch(&world, &job(), dir.path(), Some(&old)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_file_that_is_damaged_costs_its_damaged_chunks() {
+    let (old, new) = (zck(&version(0)), zck(&version(1)));
+    let mut damaged = old.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let dir = tempfile::tempdir().unwrap();
+    let world = world(&new, good(2));
+    fetch(&world, &job(), dir.path(), Some(&damaged.into()))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_zchunk_file_or_another_one_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let html = Bytes::from(vec![b'<'; 100_000]);
+    let world_of_html = world(&html, good(2));
+    let error = fetch(&world_of_html, &job(), dir.path(), None)
+        .await
+        .unwrap_err();
+    assert!(error.is_corrupt(), "{error}");
+
+    let new = zck(&version(1));
+    let mut job = job();
+    job.expected = Expected {
+        sha256: Some(Sha256::of(b"another")),
+        ..Expected::default()
+    };
+    let world = world(&new, good(1));
+    let error = fetch(&world, &job, dir.path(), None).await.unwrap_err();
+    assert!(matches!(error, FetchError::Wrong { .. }), "{error}");
+    assert!(error.is_corrupt());
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_of_every_kind_are_survived() {
+    let (old, new) = (zck(&version(0)), zck(&version(6)));
+    for seed in 0..200_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let scripts = (0..4_u64)
+            .map(|mirror| {
+                let mut count = 0;
+                let script: Script = Box::new(move |_| {
+                    count += 1;
+                    if seed % 4 == mirror {
+                        return Act::Good;
+                    }
+                    let random = mix(seed ^ mix(mirror ^ mix(count)));
+                    // A wrong header would be believed: nothing vouches for it here.
+                    match crate::any(random, 300_000) {
+                        Act::Corrupt(at) => Act::Corrupt(at + 100_000),
+                        other => other,
+                    }
+                });
+                script
+            })
+            .collect();
+        let world = world(&new, scripts);
+        if let Err(error) = fetch(&world, &job(), dir.path(), Some(&old)).await {
+            panic!("seed {seed}: {error}");
+        }
+    }
+}
