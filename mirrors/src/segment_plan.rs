@@ -37,6 +37,9 @@ impl Default for SegmentConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(u64);
 
+/// A connection is judged when it has run for so long.
+const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
 /// What to do next.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SegmentStep {
@@ -264,11 +267,19 @@ impl SegmentPlan {
         if self.gaps.is_empty() && self.running.is_empty() {
             return SegmentStep::Done;
         }
+        if let Some(pick) = self.fresh_mirror(selector, now) {
+            if let Some((&start, &end)) = self.gaps.first_key_value() {
+                return self.cut(start..end, pick, selector, now);
+            }
+            if let Some(step) = self.steal(Some(pick), selector, now) {
+                return step;
+            }
+        }
         if self.running.is_empty() || self.wants_more(now) {
             if let Some((&start, &end)) = self.gaps.first_key_value() {
                 return self.fetch(start..end, selector, now);
             }
-            if let Some(step) = self.steal(selector, now) {
+            if let Some(step) = self.steal(None, selector, now) {
                 return step;
             }
         }
@@ -277,9 +288,13 @@ impl SegmentPlan {
             |segment: &Segment| now.since(segment.silent_since()) >= self.config.silence;
         if self.running.len() <= self.config.most_connections
             && self.running.values().any(is_silent)
-            && let Some(step) = self.steal(selector, now)
         {
-            return step;
+            if let Some((&start, &end)) = self.gaps.first_key_value() {
+                return self.fetch(start..end, selector, now);
+            }
+            if let Some(step) = self.steal(None, selector, now) {
+                return step;
+            }
         }
         SegmentStep::Wait {
             until: now + Duration::from_millis(250),
@@ -303,8 +318,6 @@ impl SegmentPlan {
     }
 
     fn wants_more(&mut self, now: Time) -> bool {
-        /// A connection is judged when it has run for so long.
-        const JUDGED_AFTER: Duration = Duration::from_secs(1);
         /// It must have added this share.
         const WORTH_IT: f64 = 1.1;
         let count = self.running.len();
@@ -348,7 +361,37 @@ impl SegmentPlan {
             .with_seed(self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// Cuts a segment off the beginning of a gap.
+    /// A mirror that gives nothing of this file yet, and may add its own line to those of the others.
+    /// Whether a second connection to one mirror carries more has to be seen; of another mirror that
+    /// is to be expected.
+    fn fresh_mirror(&self, selector: &mut Selector, now: Time) -> Option<Pick> {
+        /// A mirror that has less than this share of the fastest one's rate is left alone.
+        const WORTH_IT: f64 = 0.05;
+        if self.running.is_empty() || self.running.len() >= self.config.most_connections {
+            return None;
+        }
+        let used = self.running.values().map(|segment| segment.mirror);
+        let exclude: Vec<MirrorId> = self.failed.iter().copied().chain(used).collect();
+        let bytes = 4 * self.config.least_bytes.max(1);
+        let Choice::Use(pick) = selector.choose(&self.request(bytes, &exclude), now) else {
+            return None;
+        };
+        if exclude.contains(&pick.mirror) || matches!(pick.why, Why::LastResort(_)) {
+            return None;
+        }
+        let rates = self.running.values().filter_map(|segment| segment.rate);
+        let fastest = rates.fold(0.0, f64::max);
+        match pick.why {
+            Why::Soonest {
+                measured: true,
+                rate,
+                ..
+            } if rate < fastest * WORTH_IT => None,
+            _ => Some(pick),
+        }
+    }
+
+    /// Cuts a segment off the beginning of a gap, for the mirror that serves it soonest.
     fn fetch(&mut self, gap: Range<u64>, selector: &mut Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
         let choice = selector.choose(
@@ -356,24 +399,7 @@ impl SegmentPlan {
             now,
         );
         match choice {
-            Choice::Use(pick) => {
-                let (_, rate) = selector.outlook(pick.mirror, now);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "an estimate"
-                )]
-                let bytes = ((rate * self.config.length.as_secs_f64()) as u64).max(least);
-                // What would remain must be worth a segment of its own.
-                let end = gap.start.saturating_add(bytes);
-                let end = if end.saturating_add(least) >= gap.end {
-                    gap.end
-                } else {
-                    end
-                };
-                self.take(gap.start..end);
-                self.start(gap.start..end, pick, now)
-            }
+            Choice::Use(pick) => self.cut(gap, pick, selector, now),
             Choice::Wait { until, why } => SegmentStep::Wait {
                 until,
                 why: Some(why),
@@ -384,6 +410,37 @@ impl SegmentPlan {
             },
             Choice::Exhausted(reasons) => SegmentStep::Exhausted(reasons),
         }
+    }
+
+    /// Cuts a segment for this mirror off the beginning of a gap.
+    fn cut(
+        &mut self,
+        gap: Range<u64>,
+        pick: Pick,
+        selector: &mut Selector,
+        now: Time,
+    ) -> SegmentStep {
+        let least = self.config.least_bytes.max(1);
+        let (_, rate) = selector.outlook(pick.mirror, now);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate"
+        )]
+        let mut bytes = ((rate * self.config.length.as_secs_f64()) as u64).max(least);
+        if !matches!(pick.why, Why::Soonest { measured: true, .. }) {
+            // Nobody knows yet how long it will take.
+            bytes = bytes.min(4 * least);
+        }
+        // What would remain must be worth a segment of its own.
+        let end = gap.start.saturating_add(bytes);
+        let end = if end.saturating_add(least) >= gap.end {
+            gap.end
+        } else {
+            end
+        };
+        self.take(gap.start..end);
+        self.start(gap.start..end, pick, now)
     }
 
     fn start(&mut self, range: Range<u64>, pick: Pick, now: Time) -> SegmentStep {
@@ -413,7 +470,12 @@ impl SegmentPlan {
         clippy::cast_sign_loss,
         reason = "estimates of bytes"
     )]
-    fn steal(&mut self, selector: &mut Selector, now: Time) -> Option<SegmentStep> {
+    fn steal(
+        &mut self,
+        fresh: Option<Pick>,
+        selector: &mut Selector,
+        now: Time,
+    ) -> Option<SegmentStep> {
         /// To take over costs a connection; less than this is not worth it.
         const LEAST_GAIN: f64 = 0.2;
         let mut last: Option<(f64, SegmentId)> = None;
@@ -432,15 +494,19 @@ impl SegmentPlan {
             segment.mirror,
         );
         let is_silent = now.since(segment.silent_since()) >= self.config.silence;
-        let mut exclude = self.failed.clone();
-        if is_silent {
-            exclude.extend(std::iter::repeat_n(
-                slow,
-                selector.config().attempts_per_mirror as usize,
-            ));
-        }
-        let Choice::Use(pick) = selector.choose(&self.request(left, &exclude), now) else {
-            return None;
+        let has_run = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
+        let pick = if let Some(pick) = fresh {
+            pick
+        } else {
+            let mut exclude = self.failed.clone();
+            if is_silent {
+                let most = selector.config().attempts_per_mirror as usize;
+                exclude.extend(std::iter::repeat_n(slow, most));
+            }
+            match selector.choose(&self.request(left, &exclude), now) {
+                Choice::Use(pick) => pick,
+                _ => return None,
+            }
         };
         let (first_byte, rate) = selector.outlook(pick.mirror, now);
         let alone = first_byte + left as f64 / rate;
@@ -473,9 +539,9 @@ impl SegmentPlan {
             self.running.get_mut(&victim)?.twin = Some(twin);
             return Some(step);
         }
-        if is_silent {
-            // No budget for a copy, so the silent one goes.
-            self.ended(victim, true);
+        // No budget for a copy, so the slow one goes, once it has shown that it is.
+        if is_silent || has_run {
+            self.ended(victim, is_silent);
             return Some(SegmentStep::Drop { segment: victim });
         }
         None

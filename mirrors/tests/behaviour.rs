@@ -646,6 +646,11 @@ fn a_damaged_or_unknown_state_is_dropped_with_one_warning() {
         ("{\"version\":1,\"networks\":{", true),
         ("{\"version\":1,\"networks\":{\"\":{\"k\":3}}}", true),
         ("[]", true),
+        // What is out of range could not be written again.
+        (
+            "{\"version\":1,\"distrust\":{\"k\":{\"amount\":1e99,\"at\":1}}}",
+            true,
+        ),
         ("{\"version\":2,\"whatever\":[]}", false),
     ] {
         let (state, warning) = SavedState::parse(text);

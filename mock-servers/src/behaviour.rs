@@ -78,8 +78,8 @@ impl Script {
     }
 
     /// From now on a request that no rule matches is *unexpected*: it is still answered, but
-    /// [`Server::verify`](crate::Server::verify) fails. Use [`Fault::None`] for the requests that
-    /// are to be answered correctly.
+    /// [`Server::verify`](crate::Server::verify) fails, and so does dropping the server if nobody
+    /// has called that. Use [`Fault::None`] for the requests that are to be answered correctly.
     #[must_use]
     pub fn strict(self) -> Self {
         Self {
@@ -211,6 +211,8 @@ pub enum Fault {
     SlowFirstByte(Duration),
     /// Bytes per second of this answer.
     Drip { rate: u64 },
+    /// So many bytes at full speed, from there on so many bytes per second.
+    SlowDown { after: u64, rate: u64 },
     /// The lowest bit of the byte at this offset of the *file* is flipped, in every answer that
     /// contains it.
     Corrupt { at: u64 },
@@ -224,7 +226,7 @@ pub enum Fault {
     /// Another entity tag than the file has, as if the file had just been replaced by an equal one.
     ChangedEtag,
     /// 307 to this address; if it ends with a slash, the path and query of the request are
-    /// appended.
+    /// appended. To the server's own address this is a loop.
     Redirect { to: String },
     /// 200 with an HTML page, as captive portals and login walls send it.
     Html,
@@ -232,6 +234,9 @@ pub enum Fault {
     Gzip,
     /// The request is accepted and never answered.
     Hang,
+    /// The clock of the server is ahead of ours by this much, or behind: its `Date` says so, and
+    /// signatures of S3 are judged by it.
+    ClockSkew { seconds: i64 },
 }
 
 impl Fault {
@@ -255,6 +260,8 @@ impl Fault {
             Self::Stall { .. } => "stall",
             Self::SlowFirstByte(_) => "slow-first-byte",
             Self::Drip { .. } => "drip",
+            Self::SlowDown { .. } => "slow-down",
+            Self::ClockSkew { .. } => "clock-skew",
             Self::Corrupt { .. } => "corrupt",
             Self::IgnoreRange => "ignore-range",
             Self::WrongRange => "wrong-range",

@@ -15,8 +15,10 @@ use crate::object;
 use crate::request::{Cut, Reply, Request};
 use crate::server::{Handler, Server};
 use crate::site::Site;
+use crate::tls::Tls;
 
-/// An HTTP/1.1 server for GET and HEAD, with ranges and conditional requests.
+/// A web server for GET and HEAD, with ranges and conditional requests: HTTP/1.1, and HTTP/2 over
+/// TLS.
 ///
 /// All else is in [`Server`], to which it dereferences.
 #[derive(Debug)]
@@ -37,10 +39,11 @@ impl HttpServer {
             behaviour: Behaviour::default(),
             credentials: None,
             prefix: String::new(),
+            tls: None,
         }
     }
 
-    /// The address of the site: `http://127.0.0.1:PORT/`, then the prefix with a slash.
+    /// The address of the site: [`Server::url`], then the prefix with a slash.
     pub fn url(&self) -> String {
         format!("{}{}", self.server.url(), self.prefix)
     }
@@ -61,9 +64,19 @@ pub struct HttpServerBuilder {
     behaviour: Behaviour,
     credentials: Option<(String, String)>,
     prefix: String,
+    tls: Option<Tls>,
 }
 
 impl HttpServerBuilder {
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
     #[must_use]
     pub fn behaviour(self, behaviour: Behaviour) -> Self {
         Self { behaviour, ..self }
@@ -100,7 +113,7 @@ impl HttpServerBuilder {
             credentials,
             prefix: format!("/{}", self.prefix),
         };
-        let server = Server::start(self.behaviour, |_| handler).await?;
+        let server = Server::start(self.behaviour, self.tls, |_| handler).await?;
         Ok(HttpServer {
             server,
             prefix: self.prefix,

@@ -16,6 +16,8 @@ pub struct RequestLog {
     pub path: String,
     /// As it came, without the question mark.
     pub query: Option<String>,
+    /// The version of HTTP.
+    pub version: http::Version,
     /// The scheme of the `Authorization` header (`Basic`, `Bearer`, `AWS4-HMAC-SHA256`); the
     /// secret itself is not kept.
     pub authorization: Option<String>,
@@ -78,26 +80,26 @@ impl Log {
 
     pub(crate) fn begin(
         self: &Arc<Self>,
-        method: &str,
+        head: &http::request::Parts,
         path: &str,
-        query: Option<&str>,
-        headers: &HeaderMap,
         connection: u64,
     ) -> Entry {
-        let authorization = headers
+        let authorization = head
+            .headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.split([' ', '\t']).next())
             .map(str::to_owned);
-        let mut headers = headers.clone();
+        let mut headers = head.headers.clone();
         headers.remove(header::AUTHORIZATION);
         headers.remove(header::COOKIE);
         let mut state = self.lock();
         let id = state.cleared + state.entries.len();
         state.entries.push(RequestLog {
-            method: method.to_owned(),
+            method: head.method.as_str().to_owned(),
             path: path.to_owned(),
-            query: query.map(str::to_owned),
+            query: head.uri.query().map(str::to_owned),
+            version: head.version,
             authorization,
             headers,
             connection,

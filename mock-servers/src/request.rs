@@ -35,6 +35,8 @@ pub(crate) struct Quirks {
     pub(crate) ignore_range: bool,
     pub(crate) shift_range: bool,
     pub(crate) change_etag: bool,
+    /// By how many seconds the server's clock is ahead.
+    pub(crate) clock_ahead: i64,
 }
 
 #[derive(Debug)]

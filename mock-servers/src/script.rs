@@ -33,6 +33,10 @@ pub(crate) struct Run {
     behaviour: Behaviour,
     used: Vec<u32>,
     unexpected: Vec<String>,
+    /// What earlier strict scripts have against the run.
+    earlier: Vec<ScriptError>,
+    /// The verdict was asked for since the last request.
+    heard: bool,
 }
 
 impl Run {
@@ -40,8 +44,29 @@ impl Run {
         Self {
             used: vec![0; behaviour.script.rules.len()],
             behaviour,
-            unexpected: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// Another script from now on.
+    pub(crate) fn replace(&mut self, behaviour: Behaviour) {
+        let unheard = self.unheard_verdict();
+        let mut earlier = std::mem::take(&mut self.earlier);
+        if unheard.is_some() {
+            earlier.extend(self.own_verdict().err());
+        }
+        *self = Self {
+            earlier,
+            ..Self::new(behaviour)
+        };
+    }
+
+    /// What is wrong by a strict script, if nobody has been told.
+    pub(crate) fn unheard_verdict(&self) -> Option<ScriptError> {
+        let strict = self.behaviour.script.strict || !self.earlier.is_empty();
+        (strict && !self.heard)
+            .then(|| self.verdict().err())
+            .flatten()
     }
 
     pub(crate) fn behaviour(&self) -> &Behaviour {
@@ -50,6 +75,7 @@ impl Run {
 
     /// Finds the rule for a request and uses it once.
     pub(crate) fn decide(&mut self, method: &str, path: &str, ranged: bool) -> Fault {
+        self.heard = false;
         for (rule, used) in self.behaviour.script.rules.iter().zip(&mut self.used) {
             let left = match rule.times {
                 Times::Always => true,
@@ -66,7 +92,24 @@ impl Run {
         Fault::None
     }
 
-    pub(crate) fn verify(&self) -> Result<(), ScriptError> {
+    pub(crate) fn verify(&mut self) -> Result<(), ScriptError> {
+        self.heard = true;
+        self.verdict()
+    }
+
+    fn verdict(&self) -> Result<(), ScriptError> {
+        let mut all = self.earlier.clone();
+        all.extend(self.own_verdict().err());
+        all.into_iter()
+            .reduce(|mut sum, next| {
+                sum.unexpected.extend(next.unexpected);
+                sum.unused.extend(next.unused);
+                sum
+            })
+            .map_or(Ok(()), Err)
+    }
+
+    fn own_verdict(&self) -> Result<(), ScriptError> {
         let unused: Vec<String> = self
             .behaviour
             .script
@@ -111,5 +154,33 @@ mod tests {
         assert_eq!(run.verify(), Ok(()));
         assert_eq!(run.decide("GET", "b", false).name(), None);
         assert_eq!(run.verify().unwrap_err().unexpected, ["GET b"]);
+    }
+
+    #[test]
+    fn a_strict_verdict_is_given_once_and_is_not_lost_with_its_script() {
+        let strict = || Behaviour::new().with_script(Script::new().strict());
+        let mut run = Run::new(strict());
+        assert_eq!(run.unheard_verdict(), None);
+        run.decide("GET", "a", false);
+        assert_eq!(run.unheard_verdict().unwrap().unexpected, ["GET a"]);
+        run.replace(Behaviour::new());
+        run.decide("GET", "b", false);
+        assert_eq!(run.unheard_verdict().unwrap().unexpected, ["GET a"]);
+        assert_eq!(run.verify().unwrap_err().unexpected, ["GET a"]);
+        assert_eq!(run.unheard_verdict(), None);
+        // One that was told is not told again by the next script.
+        let mut run = Run::new(strict());
+        run.decide("GET", "a", false);
+        assert!(run.verify().is_err());
+        run.replace(strict());
+        assert_eq!(run.verify(), Ok(()));
+    }
+
+    #[test]
+    fn a_script_that_is_not_strict_keeps_its_verdict_to_itself() {
+        let rule = Rule::once(Matcher::Any, Fault::Hang);
+        let mut run = Run::new(Behaviour::new().with_rule(rule));
+        assert_eq!(run.unheard_verdict(), None);
+        assert_eq!(run.verify().unwrap_err().unused.len(), 1);
     }
 }

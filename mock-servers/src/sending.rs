@@ -25,6 +25,43 @@ pub(crate) enum Ending {
 /// Pieces that are not shaped: large enough that a fast client is not limited by them.
 const LARGE_PIECE: usize = 256 * 1024;
 
+/// A rate of this answer alone.
+#[derive(Debug)]
+pub(crate) struct Drip {
+    pacer: Pacer,
+    /// So many more bytes before it begins.
+    after: u64,
+    /// Bytes per second.
+    rate: u64,
+}
+
+impl Drip {
+    pub(crate) fn new(after: u64, rate: u64) -> Self {
+        Self {
+            pacer: Pacer::default(),
+            after,
+            rate,
+        }
+    }
+
+    /// The largest piece that keeps the rate smooth.
+    fn piece(&self) -> usize {
+        if self.after == 0 {
+            pace::piece(self.rate)
+        } else {
+            usize::try_from(self.after).unwrap_or(usize::MAX)
+        }
+    }
+
+    async fn pace(&mut self, bytes: usize) {
+        if self.after == 0 {
+            self.pacer.pace(bytes, self.rate).await;
+        } else {
+            self.after = self.after.saturating_sub(bytes as u64);
+        }
+    }
+}
+
 /// Everything that sending needs, passed from piece to piece.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -37,14 +74,14 @@ pub(crate) struct Outbound {
     pub(crate) cut: Option<(u64, Ending)>,
     /// How much of the promised `Content-Length` is left.
     pub(crate) promised: u64,
-    pub(crate) drip: Option<(Pacer, u64)>,
+    pub(crate) drip: Option<Drip>,
 }
 
 impl Outbound {
     async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
         let mut largest = self.connection.piece().min(LARGE_PIECE);
-        if let Some((_, rate)) = &self.drip {
-            largest = largest.min(pace::piece(*rate));
+        if let Some(drip) = &self.drip {
+            largest = largest.min(drip.piece());
         }
         if let Some((left, ending)) = self.cut {
             if left == 0 {
@@ -72,8 +109,8 @@ impl Outbound {
             _ => piece,
         };
         self.connection.pace(piece.len()).await;
-        if let Some((pacer, rate)) = &self.drip {
-            pacer.pace(piece.len(), *rate).await;
+        if let Some(drip) = &mut self.drip {
+            drip.pace(piece.len()).await;
         }
         let len = piece.len() as u64;
         self.promised -= len;

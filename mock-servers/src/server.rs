@@ -1,29 +1,35 @@
 //! What all servers have in common: listening, logging, shaping, and the faults.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use crate::behaviour::{Behaviour, Fault};
 use crate::content::{Content, Reader};
+use crate::date;
 use crate::gzip;
 use crate::log::{Entry, Log, RequestLog};
 use crate::pace::{self, Pacer};
+use crate::port::Port;
 use crate::request::{Cut, Inbound, Quirks, Reply, Request};
 use crate::script::{Run, ScriptError};
-use crate::sending::{Ending, Outbound, Payload};
+use crate::sending::{Drip, Ending, Outbound, Payload};
+use crate::tls::Tls;
 use crate::uri;
 use crate::wire::{Control, Wire};
 
@@ -35,10 +41,15 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// A running server: its address, its log and its behaviour. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    address: SocketAddr,
+    port: Port,
+    scheme: &'static str,
     shared: Arc<Shared>,
+    doors: mpsc::UnboundedSender<Door>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// Another listener for the port, or none; the sender learns when the old one is gone.
+type Door = (Option<TcpListener>, oneshot::Sender<()>);
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -47,6 +58,8 @@ pub(crate) struct Shared {
     total: Pacer,
     accepted: AtomicU64,
     open: AtomicU64,
+    failed_handshakes: AtomicU64,
+    tls: Mutex<Option<Tls>>,
 }
 
 impl Shared {
@@ -57,39 +70,89 @@ impl Shared {
 
 impl Server {
     /// Binds a free port of 127.0.0.1 and serves on the runtime of the caller. The handler is
-    /// made once the address is known, because some answers name it.
+    /// made once the address is known, because some answers name it: it gets
+    /// `SCHEME://ADDRESS/`.
+    #[expect(
+        clippy::unused_async,
+        reason = "it needs the runtime of its caller, which an async function has"
+    )]
     pub(crate) async fn start<H: Handler>(
         behaviour: Behaviour,
-        handler: impl FnOnce(SocketAddr) -> H,
+        tls: Option<Tls>,
+        handler: impl FnOnce(&str) -> H,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
+        let port = Port::reserve()?;
+        let listener = port.open()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/", port.address());
         let shared = Arc::new(Shared {
             log: Log::new(),
             run: Mutex::new(Run::new(behaviour)),
             total: Pacer::default(),
             accepted: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            failed_handshakes: AtomicU64::new(0),
+            tls: Mutex::new(tls),
         });
+        let (doors, changes) = mpsc::unbounded_channel();
         let task = tokio::spawn(accept(
             listener,
+            changes,
             Arc::clone(&shared),
-            Arc::new(handler(address)),
+            Arc::new(handler(&url)),
         ));
         Ok(Self {
-            address,
+            port,
+            scheme,
             shared,
+            doors,
             task: Mutex::new(Some(task)),
         })
     }
 
-    /// `http://127.0.0.1:PORT/`
+    /// `http://127.0.0.1:PORT/`, or `https://127.0.0.1:PORT/` if it was started with TLS.
     pub fn url(&self) -> String {
-        format!("http://{}/", self.address)
+        format!("{}://{}/", self.scheme, self.address())
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address()
+    }
+
+    /// From now on connections are refused; those that stand stay.
+    pub async fn close_port(&self) {
+        self.door(None).await;
+    }
+
+    /// Ends [`close_port`](Self::close_port). The only errors are those of listening.
+    pub async fn open_port(&self) -> io::Result<()> {
+        // Two sockets cannot listen at the same time.
+        self.door(None).await;
+        self.door(Some(self.port.open()?)).await;
+        Ok(())
+    }
+
+    async fn door(&self, listener: Option<TcpListener>) {
+        let (done, changed) = oneshot::channel();
+        // Neither can fail but after `shutdown`, when the port is closed for good.
+        let _ = self.doors.send((listener, done));
+        let _ = changed.await;
+    }
+
+    /// New connections speak TLS in another way; those that stand stay as they are. A server that
+    /// was started without TLS has an `http` address and cannot change to it.
+    pub fn set_tls(&self, tls: Tls) {
+        assert_eq!(self.scheme, "https", "the server was started without TLS");
+        *self
+            .shared
+            .tls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(tls);
+    }
+
+    /// How many connections ended in their TLS handshake.
+    pub fn failed_handshakes(&self) -> u64 {
+        self.shared.failed_handshakes.load(Ordering::SeqCst)
     }
 
     /// All requests so far, in the order of their arrival.
@@ -117,14 +180,18 @@ impl Server {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// Replaces shaping and script. Rates apply at once, even to answers under way; what the old
-    /// script has seen is forgotten.
+    /// Replaces shaping and script. Rates apply at once, even to answers under way. What a strict
+    /// script has seen that it should not have is kept for the verdict; what another has seen is
+    /// forgotten.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
-        *self.shared.run() = Run::new(behaviour);
+        self.shared.run().replace(behaviour);
     }
 
     /// Whether the script ran as written: each step of `Times::N` used up and, if the script is
     /// strict, no request that no rule matched.
+    ///
+    /// A strict script that nobody has asked for its verdict gives it when the server is dropped,
+    /// by a panic: a test that forgets to ask fails all the same.
     pub fn verify(&self) -> Result<(), ScriptError> {
         self.shared.run().verify()
     }
@@ -153,15 +220,38 @@ impl Drop for Server {
         if let Some(task) = self.task.get_mut().unwrap_or_else(PoisonError::into_inner) {
             task.abort();
         }
+        let unheard = self.shared.run().unheard_verdict();
+        if let Some(error) = unheard
+            && !std::thread::panicking()
+        {
+            panic!("{error}");
+        }
     }
 }
 
-async fn accept<H: Handler>(listener: TcpListener, shared: Arc<Shared>, handler: Arc<H>) {
+async fn accept<H: Handler>(
+    listener: TcpListener,
+    mut doors: mpsc::UnboundedReceiver<Door>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
+) {
+    let mut listener = Some(listener);
     let mut connections = JoinSet::new();
     loop {
-        // Both branches are cancel-safe: accepting and joining lose nothing when dropped.
+        let accepting = async {
+            match &listener {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        // All branches are cancel-safe: accepting, receiving and joining lose nothing when dropped.
         tokio::select! {
-            accepted = listener.accept() => {
+            Some((door, done)) = doors.recv() => {
+                listener = door;
+                // Who asked may have gone.
+                let _ = done.send(());
+            }
+            accepted = accepting => {
                 // Errors of accept are those of a peer that has gone, or of a full file table;
                 // either way the next attempt may succeed.
                 let Ok((stream, _)) = accepted else {
@@ -190,22 +280,63 @@ async fn serve<H: Handler>(stream: TcpStream, shared: Arc<Shared>, handler: Arc<
     // Failing to set this changes timing only.
     let _ = stream.set_nodelay(true);
     let control = Arc::new(Control::default());
-    let connection = Arc::new(Connection {
-        id: shared.accepted.fetch_add(1, Ordering::SeqCst),
-        shared: Arc::clone(&shared),
-        pacer: Pacer::default(),
-        control: Arc::clone(&control),
-    });
+    let id = shared.accepted.fetch_add(1, Ordering::SeqCst);
     shared.open.fetch_add(1, Ordering::SeqCst);
-    let _open = Open(shared);
-    let service =
-        service_fn(|request| answer(Arc::clone(&connection), Arc::clone(&handler), request));
-    let io = TokioIo::new(Wire::new(stream, control));
-    let served = hyper::server::conn::http1::Builder::new()
-        .serve_connection(io, service)
-        .await;
+    let _open = Open(Arc::clone(&shared));
+    let tls = shared
+        .tls
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    let connection = |multiplexed| {
+        Arc::new(Connection {
+            id,
+            shared: Arc::clone(&shared),
+            pacer: Pacer::default(),
+            control: Arc::clone(&control),
+            multiplexed,
+        })
+    };
+    let wire = Wire::new(stream, Arc::clone(&control));
+    let served = match tls {
+        None => speak(wire, &connection(false), &handler).await,
+        Some(tls) => match TlsAcceptor::from(tls.0).accept(wire).await {
+            Ok(stream) => {
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                speak(stream, &connection(h2), &handler).await
+            }
+            Err(error) => {
+                shared.failed_handshakes.fetch_add(1, Ordering::SeqCst);
+                shared.log.changed();
+                tracing::debug!(connection = id, %error, "TLS handshake failed");
+                return;
+            }
+        },
+    };
     if let Err(error) = served {
-        tracing::debug!(connection = connection.id, %error, "connection ended");
+        tracing::debug!(connection = id, %error, "connection ended");
+    }
+}
+
+/// Answers the requests of a connection, in the version of HTTP that it has.
+async fn speak<H: Handler>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: &Arc<Connection>,
+    handler: &Arc<H>,
+) -> hyper::Result<()> {
+    let (each, handler) = (Arc::clone(connection), Arc::clone(handler));
+    let service =
+        service_fn(move |request| answer(Arc::clone(&each), Arc::clone(&handler), request));
+    let io = TokioIo::new(stream);
+    if !connection.multiplexed {
+        let http1 = hyper::server::conn::http1::Builder::new();
+        return http1.serve_connection(io, service).await;
+    }
+    let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    // Neither is used again after the other is done.
+    tokio::select! {
+        served = http2.serve_connection(io, service) => served,
+        () = connection.control.aborted() => Ok(()),
     }
 }
 
@@ -216,6 +347,8 @@ pub(crate) struct Connection {
     shared: Arc<Shared>,
     pacer: Pacer,
     control: Arc<Control>,
+    /// HTTP/2, where an answer that ends in an error does not end the connection.
+    multiplexed: bool,
 }
 
 impl Connection {
@@ -250,32 +383,58 @@ impl Connection {
         match ending {
             // hyper drops the answer when the client goes or the server shuts down.
             Ending::Stall => std::future::pending().await,
-            Ending::Close => self.control.flushed().await,
+            Ending::Close => self.flushed().await,
             Ending::Reset => {
-                self.control.flushed().await;
+                self.flushed().await;
                 self.control.reset_on_close();
             }
+        }
+        self.abort().await
+    }
+
+    async fn flushed(&self) {
+        if !self.multiplexed {
+            return self.control.flushed().await;
+        }
+        // With HTTP/2 another task writes, as the client makes room for it, and does not tell when
+        // it is done: it has when nothing was written for a while.
+        let mut written = None;
+        while written != Some(self.control.written()) {
+            written = Some(self.control.written());
+            tokio::time::sleep(FLUSHING).await;
+        }
+    }
+
+    /// Ends the connection without another word. HTTP/1 does it by itself when a body fails.
+    async fn abort(&self) -> Cut {
+        if self.multiplexed {
+            self.control.abort();
+            std::future::pending::<()>().await;
         }
         Cut
     }
 }
+
+/// When nothing is written for so long, HTTP/2 has written all that it was given.
+const FLUSHING: Duration = Duration::from_millis(50);
 
 async fn answer<H: Handler>(
     connection: Arc<Connection>,
     handler: Arc<H>,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Payload>, Cut> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    // HTTP/2 has no `Host` but `:authority`, which says the same (RFC 9113 §8.3.1).
+    if let Some(authority) = head.uri.authority()
+        && !head.headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(header::HOST, host);
+    }
     let path = uri::decode(head.uri.path());
     let query = head.uri.query();
     let shared = &connection.shared;
-    let entry = Arc::new(shared.log.begin(
-        head.method.as_str(),
-        &path,
-        query,
-        &head.headers,
-        connection.id,
-    ));
+    let entry = Arc::new(shared.log.begin(&head, &path, connection.id));
     let ranged = head.headers.contains_key(header::RANGE);
     let (latency, fault) = {
         let mut run = shared.run();
@@ -320,6 +479,7 @@ async fn answer<H: Handler>(
                 ignore_range: matches!(fault, Fault::IgnoreRange | Fault::Gzip),
                 shift_range: matches!(fault, Fault::WrongRange),
                 change_etag: matches!(fault, Fault::ChangedEtag),
+                clock_ahead: clock_ahead(&fault),
             },
             body: Inbound {
                 body,
@@ -333,7 +493,11 @@ async fn answer<H: Handler>(
 
     if matches!(fault, Fault::Reset { after: None }) {
         connection.control.reset_on_close();
-        return Err(Cut);
+        return Err(connection.abort().await);
+    }
+    if let Fault::ClockSkew { .. } = fault {
+        let now = date::shifted(SystemTime::now(), clock_ahead(&fault));
+        reply = reply.with(header::DATE, date::http_date(now));
     }
     if matches!(fault, Fault::Gzip) {
         reply = gzipped(reply);
@@ -379,6 +543,13 @@ fn instead(fault: &Fault, target: &str) -> Option<Reply> {
             PAGE,
         )),
         _ => None,
+    }
+}
+
+fn clock_ahead(fault: &Fault) -> i64 {
+    match *fault {
+        Fault::ClockSkew { seconds } => seconds,
+        _ => 0,
     }
 }
 
@@ -453,10 +624,10 @@ fn send(
             },
             cut: cut_out,
             promised: declared,
-            drip: if let Fault::Drip { rate } = fault {
-                Some((Pacer::default(), *rate))
-            } else {
-                None
+            drip: match *fault {
+                Fault::Drip { rate } => Some(Drip::new(0, rate)),
+                Fault::SlowDown { after, rate } => Some(Drip::new(after, rate)),
+                _ => None,
             },
         })
     };

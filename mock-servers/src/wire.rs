@@ -4,7 +4,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,12 +17,36 @@ pub(crate) struct Control {
     reset: AtomicBool,
     flush_wanted: AtomicBool,
     flushed: Notify,
+    abort: Notify,
+    written: AtomicU64,
 }
 
 impl Control {
     /// Makes the coming close of the connection a reset.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Ordering::SeqCst);
+    }
+
+    /// How many bytes the socket has taken.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    fn count(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(length)) = result {
+            self.written.fetch_add(length as u64, Ordering::SeqCst);
+        }
+        result
+    }
+
+    /// Asks for the end of the connection.
+    pub(crate) fn abort(&self) {
+        self.abort.notify_one();
+    }
+
+    /// Waits until somebody asks for the end of the connection.
+    pub(crate) async fn aborted(&self) {
+        self.abort.notified().await;
     }
 
     /// Waits until hyper has handed all that it holds to the socket. hyper flushes whenever the
@@ -71,7 +95,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.control.count(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -91,7 +116,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.control.count(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -408,6 +408,8 @@ async fn files_on_disk_are_served_like_those_in_memory() {
     let (got, error) = partial(get(&server, "dir/file.bin").await).await;
     assert!(error.is_some());
     assert_eq!(got, big[..1_234_567]);
+    server.verify().unwrap();
+    server.set_behaviour(Behaviour::new());
 
     for path in [
         "../secret",

@@ -43,6 +43,16 @@ pub enum BackendError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The server redirects in a circle, or to where nobody can go.
+    #[error("{url} redirects {why}{}", place(to))]
+    Redirect {
+        /// What was asked for.
+        url: String,
+        /// The last place that it redirects to, printable; empty when it is none.
+        to: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The body broke off.
     #[error("the body of {url} broke off")]
     Body {
@@ -181,6 +191,13 @@ pub enum BackendError {
     },
 }
 
+fn place(to: &str) -> String {
+    match to {
+        "" => String::new(),
+        to => format!(", to {to}"),
+    }
+}
+
 fn reason(status: u16) -> String {
     let reason = http::StatusCode::from_u16(status)
         .ok()
@@ -223,7 +240,11 @@ impl BackendError {
 
     /// Whether another connection to the same mirror may do better.
     pub fn is_transient(&self) -> bool {
-        self.class().is_transient() && !matches!(self, Self::Encoded { .. } | Self::Unasked { .. })
+        self.class().is_transient()
+            && !matches!(
+                self,
+                Self::Encoded { .. } | Self::Unasked { .. } | Self::Redirect { .. }
+            )
     }
 }
 
@@ -325,7 +346,7 @@ pub enum FetchError {
         /// What to call the file.
         label: String,
         /// In what way.
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
 }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use reqwest::{
     Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName,
         IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
     },
 };
@@ -15,51 +15,30 @@ use taipan_mirrors::SafeUrl;
 use url::Url;
 
 use crate::{
-    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, Target,
-    Validators,
+    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
+    Target, Validators, http_client::Who,
 };
 
-/// How the HTTP client is set up.
-#[derive(Debug, Clone)]
-pub struct HttpOptions {
-    /// The `User-Agent`.
-    pub user_agent: String,
-    /// How long a connection may take, TLS handshake included.
-    pub connect_timeout: Duration,
-}
-
-impl Default for HttpOptions {
-    fn default() -> Self {
-        Self {
-            user_agent: concat!("taipan/", env!("CARGO_PKG_VERSION")).to_owned(),
-            connect_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-/// A client for [`HttpBackend`]s and [`OciBackend`](crate::OciBackend)s, which share its
-/// connections. Proxies come from the environment, roots from the system.
-pub fn http_client(options: &HttpOptions) -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .user_agent(&options.user_agent)
-        .connect_timeout(options.connect_timeout)
-        // Credentials never follow a redirect to another host: reqwest drops them.
-        .redirect(reqwest::redirect::Policy::limited(8))
-        .pool_idle_timeout(Duration::from_secs(30))
-        .tcp_keepalive(Duration::from_secs(30))
-        .build()
-}
-
 /// A directory on a web server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpBackend {
-    client: reqwest::Client,
+    client: HttpClient,
     root: Url,
+}
+
+impl std::fmt::Debug for HttpBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("HttpBackend")
+            .field("root", &SafeUrl::from(self.root.clone()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl HttpBackend {
     /// The directory at `root`.
-    pub fn new(client: reqwest::Client, mut root: Url) -> Self {
+    pub fn new(client: impl Into<HttpClient>, mut root: Url) -> Self {
+        let client = client.into();
         if !root.path().ends_with('/') {
             root.set_path(&format!("{}/", root.path()));
         }
@@ -96,7 +75,8 @@ impl Backend for HttpBackend {
                 get = get.header(IF_MODIFIED_SINCE, date);
             }
         }
-        send(get, SafeUrl::from(url), request.range).await
+        let url = SafeUrl::from(url);
+        send(&self.client, get, Who::Known, url, request.range).await
     }
 
     fn describe(&self, target: &Target) -> String {
@@ -110,7 +90,9 @@ impl Backend for HttpBackend {
 /// Sends a GET and checks the header of what comes: one function for the first request and for
 /// every later one, so that no answer is looked at less closely than another.
 pub(crate) async fn send(
+    client: &HttpClient,
     get: reqwest::RequestBuilder,
+    who: Who,
     url: SafeUrl,
     range: Option<ByteRange>,
 ) -> Result<GetResponse, BackendError> {
@@ -119,10 +101,7 @@ pub(crate) async fn send(
     if let Some(range) = range {
         get = get.header(RANGE, range.header());
     }
-    let response = get
-        .send()
-        .await
-        .map_err(|source| request_error(&url, source))?;
+    let response = client.send(get, &url, who).await?;
     let headers = response.headers();
     let start = match response.status() {
         StatusCode::NOT_MODIFIED => return Ok(GetResponse::NotModified),
@@ -154,7 +133,7 @@ pub(crate) async fn send(
             return Err(BackendError::Status {
                 url,
                 status: status.as_u16(),
-                retry_after: text(headers, &RETRY_AFTER).and_then(|text| retry_after(&text)),
+                retry_after: wish(headers),
             });
         }
     };
@@ -197,42 +176,39 @@ fn body(
     })
 }
 
-pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendError {
-    let (url, connect) = (url.clone(), source.is_connect());
-    let source = Box::new(source.without_url());
-    if connect {
-        BackendError::Connect { url, source }
-    } else {
-        BackendError::Request { url, source }
-    }
-}
-
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
+/// How long a server asks us to stay away.
+pub(crate) fn wish(headers: &HeaderMap) -> Option<Duration> {
+    let date = text(headers, &DATE);
+    retry_after(&text(headers, &RETRY_AFTER)?, date.as_deref())
+}
+
 /// The value of a `Retry-After` header (RFC 9110 §10.2.3): seconds, or a date. A date is compared
-/// with our own clock, so it is capped: a wrong clock must not put a mirror away for good.
-pub(crate) fn retry_after(text: &str) -> Option<Duration> {
+/// with the `Date` of the same answer, because the clocks need not agree, or with our own clock if
+/// there is none. It is capped: a wrong clock must not put a mirror away for good.
+pub(crate) fn retry_after(text: &str, date: Option<&str>) -> Option<Duration> {
     const LIMIT: Duration = Duration::from_hours(1);
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds).min(LIMIT));
     }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(
-        date.duration_since(SystemTime::now())
-            .unwrap_or_default()
-            .min(LIMIT),
-    )
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = date
+        .and_then(|date| httpdate::parse_http_date(date.trim()).ok())
+        .unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default().min(LIMIT))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HttpOptions;
 
     fn backend(root: &str) -> HttpBackend {
-        let client = http_client(&HttpOptions::default()).unwrap();
+        let client = HttpClient::new(&HttpOptions::default()).unwrap();
         HttpBackend::new(client, root.parse().unwrap())
     }
 
@@ -251,13 +227,27 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date_and_bounded() {
-        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("99999999"), Some(Duration::from_hours(1)));
-        assert_eq!(
-            retry_after("Wed, 21 Oct 2015 07:28:00 GMT"),
-            Some(Duration::ZERO)
+        assert_eq!(retry_after("7", None), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("99999999", None), Some(Duration::from_hours(1)));
+        let then = "Wed, 21 Oct 2015 07:28:00 GMT";
+        assert_eq!(retry_after(then, None), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", None), None);
+    }
+
+    #[test]
+    fn a_date_to_come_back_at_is_by_the_clock_of_who_says_it() {
+        let (now, then) = (
+            "Wed, 21 Oct 2015 07:28:00 GMT",
+            "Wed, 21 Oct 2015 07:28:30 GMT",
         );
-        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after(then, Some(now)), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(now, Some(then)), Some(Duration::ZERO));
+        let far = "Fri, 21 Oct 2050 07:28:00 GMT";
+        assert_eq!(retry_after(far, Some(now)), Some(Duration::from_hours(1)));
+        assert_eq!(
+            retry_after(far, Some("today")),
+            Some(Duration::from_hours(1))
+        );
     }
 
     #[test]

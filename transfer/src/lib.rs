@@ -13,7 +13,7 @@
 //!
 //! use taipan_transfer::{
 //!     Engine, EngineOptions, Expected, Job, MemorySink, MirrorSet, Sha256, Silent, Target,
-//!     HttpOptions, http_client,
+//!     HttpClient, HttpOptions,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,7 @@
 //! # let url = format!("file://{}", dir.path().display());
 //! // `url` is `https://…`, `s3://…`, `oci://…` or `file:///…`. Sets of several mirrors are made
 //! // by `MirrorSet::new`.
-//! let client = http_client(&HttpOptions::default())?;
+//! let client = HttpClient::new(&HttpOptions::default())?;
 //! let mirrors = MirrorSet::of_url(&url, &client).expect("it can be fetched from");
 //! let expected = Expected {
 //!     size: Some(8),
@@ -45,6 +45,7 @@
 
 mod backend;
 mod blame;
+mod credentials;
 mod digest;
 mod engine;
 mod error;
@@ -52,8 +53,10 @@ mod event;
 mod file;
 mod follow;
 mod http;
+mod http_client;
 mod limits;
 mod mirror_set;
+mod netrc;
 mod oci;
 mod oci_token;
 mod pace;
@@ -64,19 +67,24 @@ mod range_map;
 mod rate_limit;
 mod run;
 mod s3;
+mod s3_connector;
+mod segment;
 mod segments;
 mod sink;
 mod target;
 mod zchunk;
 
 pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
+pub use credentials::{Credentials, CredentialsError};
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
 pub use engine::{Engine, EngineOptions, Fetched, Job};
 pub use error::{Attempt, BackendError, FetchError};
 pub use event::{Event, JobId, Observer, Silent};
 pub use file::FileBackend;
-pub use http::{HttpBackend, HttpOptions, http_client};
+pub use http::HttpBackend;
+pub use http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice};
 pub use mirror_set::{Clock, MirrorSet};
+pub use netrc::{Netrc, NetrcError};
 pub use oci::OciBackend;
 pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use s3::S3Backend;

@@ -14,7 +14,7 @@ use taipan_mirrors::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Backend, FileBackend, HttpBackend, OciBackend, S3Backend, Target};
+use crate::{Backend, FileBackend, HttpBackend, HttpClient, OciBackend, S3Backend, Target};
 
 /// The time as the mirrors' crate wants it: since the Unix epoch, but never going backwards while
 /// the process runs, and following tokio's clock when a test has paused it.
@@ -64,14 +64,16 @@ pub struct MirrorSet(Arc<Inner>);
 impl MirrorSet {
     /// The mirrors of a list, each with the backend of its kind. `client` serves those that speak
     /// HTTP, so that they share connections.
-    pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &reqwest::Client) -> Self {
+    pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &HttpClient) -> Self {
         const CONNECT: Duration = Duration::from_secs(10);
         let backends = mirrors
             .iter()
             .map(|mirror| -> Arc<dyn Backend> {
                 match mirror.location.clone() {
                     Location::Http(url) => Arc::new(HttpBackend::new(client.clone(), url)),
-                    Location::S3(bucket) => Arc::new(S3Backend::new(bucket, CONNECT)),
+                    Location::S3(bucket) => {
+                        Arc::new(S3Backend::new(bucket, CONNECT).with_client(client))
+                    }
                     Location::Oci(registry) => Arc::new(OciBackend::new(registry, client.clone())),
                     Location::File(root) => Arc::new(FileBackend::new(root)),
                 }
@@ -81,7 +83,7 @@ impl MirrorSet {
     }
 
     /// One place that is its own only mirror; `None` when the URL is not of a kind that can be.
-    pub fn of_url(url: &str, client: &reqwest::Client) -> Option<Self> {
+    pub fn of_url(url: &str, client: &HttpClient) -> Option<Self> {
         let mirror = Mirror::new(Location::parse(url).ok()?, Origin::Channel);
         Some(Self::new(vec![mirror], SelectorConfig::default(), client))
     }
@@ -92,8 +94,8 @@ impl MirrorSet {
         backends: Vec<Arc<dyn Backend>>,
         config: SelectorConfig,
     ) -> Self {
-        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         Self(Arc::new(Inner {
             number: COUNT.fetch_add(1, Ordering::Relaxed),
             selector: Mutex::new(Selector::new(mirrors, config)),
@@ -106,6 +108,13 @@ impl MirrorSet {
     /// The time by the clock that this set goes by.
     pub fn now(&self) -> Time {
         self.0.clock.now()
+    }
+
+    /// Looks at the judgement over these mirrors, or takes part in it, for who asks mirrors without
+    /// an engine: a round of probes, a table of reasons. The time is that of [`now`](Self::now).
+    pub fn with_selector<T>(&self, work: impl FnOnce(&mut Selector, Time) -> T) -> T {
+        let now = self.now();
+        work(&mut self.selector(), now)
     }
 
     /// What is known of every mirror, in the order of the list.
@@ -197,7 +206,9 @@ impl MirrorSet {
         self.0.changed.notified()
     }
 
-    pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {
+    /// The way to one of the mirrors, whose id is of this set. Requests through it are not seen by
+    /// the selector unless it is told.
+    pub fn backend(&self, mirror: MirrorId) -> &dyn Backend {
         &*self.0.backends[mirror.index()]
     }
 

@@ -16,8 +16,8 @@ use taipan_mirrors::{Class, OciLocation, SafeUrl};
 use url::Url;
 
 use crate::{
-    Backend, BackendError, ByteRange, GetRequest, GetResponse, OciTarget, Target, http::send,
-    oci_token::Tokens,
+    Backend, BackendError, ByteRange, GetRequest, GetResponse, HttpClient, OciTarget, Target,
+    http::send, http_client::Who, oci_token::Tokens,
 };
 
 /// The largest manifest, as the distribution specification suggests it.
@@ -26,7 +26,7 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 /// A namespace in a registry.
 pub struct OciBackend {
     location: OciLocation,
-    http: reqwest::Client,
+    http: HttpClient,
     tokens: Tokens,
 }
 
@@ -41,7 +41,8 @@ impl std::fmt::Debug for OciBackend {
 impl OciBackend {
     /// The namespace at `location`. Credentials come from the docker configuration and its
     /// helpers; without any the registry is read anonymously.
-    pub fn new(location: OciLocation, http: reqwest::Client) -> Self {
+    pub fn new(location: OciLocation, http: impl Into<HttpClient>) -> Self {
+        let http = http.into();
         let tokens = Tokens::new(&location, http.clone());
         Self {
             location,
@@ -138,14 +139,15 @@ impl OciBackend {
         })?;
         let mut header = self.tokens.header(&repository, None).await?;
         for last in [false, true] {
-            let mut get = self.http.get(url.clone());
+            let mut get = self.http.inner().get(url.clone());
             if what.starts_with("manifests/") {
                 get = get.header(ACCEPT, MANIFESTS.join(", "));
             }
             if let Some(header) = &header {
                 get = get.header(AUTHORIZATION, header);
             }
-            match send(get, SafeUrl::from(url.clone()), range).await {
+            let name = SafeUrl::from(url.clone());
+            match send(&self.http, get, Who::AsGiven, name, range).await {
                 // The token ran out early: once more with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;

@@ -16,7 +16,7 @@ use std::{
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use reqwest::{
     StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
 };
 use serde::Deserialize;
 use taipan_mirrors::{OciLocation, SafeUrl};
@@ -24,8 +24,10 @@ use tokio::sync::{Mutex, OnceCell};
 use url::{Url, form_urlencoded};
 
 use crate::{
-    BackendError,
-    http::{request_error, retry_after},
+    BackendError, HttpClient,
+    credentials::basic,
+    http::wish,
+    http_client::{Who, request_error},
 };
 
 /// How long a token is good that does not say it; the specification's number.
@@ -65,7 +67,7 @@ type TokenCell = Arc<Mutex<Option<Token>>>;
 
 /// What one registry lets us read.
 pub(crate) struct Tokens {
-    http: reqwest::Client,
+    http: HttpClient,
     registry: String,
     plain_http: bool,
     // Reading credentials may run a helper program, so it is done at the first request.
@@ -82,7 +84,7 @@ struct Answer {
 }
 
 impl Tokens {
-    pub(crate) fn new(location: &OciLocation, http: reqwest::Client) -> Self {
+    pub(crate) fn new(location: &OciLocation, http: HttpClient) -> Self {
         Self {
             http,
             registry: location.registry.clone(),
@@ -163,11 +165,11 @@ impl Tokens {
             let mut form = form_urlencoded::Serializer::new(String::new());
             let form = form.extend_pairs(fields).finish();
             let kind = "application/x-www-form-urlencoded";
-            let request = self.http.post(url.clone());
+            let request = self.http.inner().post(url.clone());
             request.header(CONTENT_TYPE, kind).body(form)
         } else {
             url.query_pairs_mut().extend_pairs(fields);
-            let request = self.http.get(url.clone());
+            let request = self.http.inner().get(url.clone());
             match credentials {
                 Credentials::Password(user, password) => {
                     request.header(AUTHORIZATION, basic(user, password))
@@ -178,7 +180,7 @@ impl Tokens {
         let url = SafeUrl::from(url);
         let failed = |source| request_error(&url, source);
         let began = Instant::now();
-        let mut response = request.send().await.map_err(failed)?;
+        let mut response = self.http.send(request, &url, Who::AsGiven).await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => {
@@ -187,12 +189,10 @@ impl Tokens {
             // 403 means that there is nothing to read here for us: an endpoint does not tell
             // a repository that is missing from one that is secret.
             status => {
-                let wish = response.headers().get(RETRY_AFTER);
-                let wish = wish.and_then(|value| value.to_str().ok());
                 return Err(BackendError::Status {
                     url,
                     status: status.as_u16(),
-                    retry_after: wish.and_then(retry_after),
+                    retry_after: wish(response.headers()),
                 });
             }
         }
@@ -228,18 +228,16 @@ impl Tokens {
             let (path, place) = (text, self.registry.clone());
             return Err(BackendError::BadPath { path, place });
         };
-        let response = self.http.get(url.clone()).send().await;
+        let probe = self.http.inner().get(url.clone());
         let url = SafeUrl::from(url);
-        let response = response.map_err(|source| request_error(&url, source))?;
+        let response = self.http.send(probe, &url, Who::AsGiven).await?;
         let status = response.status();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             // Not to be remembered as its way.
-            let wish = response.headers().get(RETRY_AFTER);
-            let wish = wish.and_then(|value| value.to_str().ok());
             return Err(BackendError::Status {
                 url,
                 status: status.as_u16(),
-                retry_after: wish.and_then(retry_after),
+                retry_after: wish(response.headers()),
             });
         }
         let challenges: Vec<Challenge> = response
@@ -287,12 +285,6 @@ impl Tokens {
             source: Some(why.into()),
         }
     }
-}
-
-fn basic(user: &str, password: &str) -> String {
-    use base64::Engine as _;
-    let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    format!("Basic {text}")
 }
 
 /// Reads the first challenge of a `WWW-Authenticate` header; registries send one per header.
@@ -406,7 +398,7 @@ mod tests {
             namespace: String::new(),
             plain_http,
         };
-        let client = crate::http_client(&crate::HttpOptions::default()).unwrap();
+        let client = HttpClient::new(&crate::HttpOptions::default()).unwrap();
         Tokens::new(&location, client)
     }
 
@@ -427,6 +419,23 @@ mod tests {
         let form = "scope=repository%3Aa%2Fb%3Apull&service=s&grant_type=refresh_token\
             &client_id=taipan&refresh_token=secret%2Fend";
         assert!(asked.ends_with(form), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn an_identity_token_is_not_sent_on_to_where_a_redirect_leads() {
+        use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
+        let [endpoint, thief] = [(); 2].map(|()| HttpServer::start(Site::new()));
+        let (endpoint, thief) = (endpoint.await.unwrap(), thief.await.unwrap());
+        let rule = Rule::always(Matcher::Any, Fault::Redirect { to: thief.url() });
+        endpoint.set_behaviour(Behaviour::new().with_rule(rule));
+        let realm = endpoint.url().parse().unwrap();
+        let who = Credentials::Identity("secret".to_owned());
+        let error = tokens(true).ask(&realm, None, "a", &who).await.err();
+        assert!(
+            matches!(error, Some(BackendError::Status { status: 307, .. })),
+            "{error:?}"
+        );
+        assert!(thief.requests().is_empty());
     }
 
     #[tokio::test]

@@ -6,17 +6,18 @@ use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::{Credentials, StalledStreamProtectionConfig},
+    config::{Credentials, SharedHttpClient, StalledStreamProtectionConfig},
     error::{ProvideErrorMetadata as _, SdkError},
     operation::get_object::GetObjectError,
 };
 use futures_util::{StreamExt as _, stream};
-use taipan_mirrors::{Class, S3Location};
+use taipan_mirrors::{Class, S3Location, SafeUrl};
 use tokio::sync::OnceCell;
+use url::Url;
 
 use crate::{
-    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, Target,
-    Validators, error::class_of_status,
+    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
+    Target, Validators, error::class_of_status, http::retry_after, s3_connector,
 };
 
 /// A bucket, or a prefix in one.
@@ -25,6 +26,7 @@ pub struct S3Backend {
     location: S3Location,
     connect_timeout: Duration,
     credentials: Option<Credentials>,
+    http: Option<SharedHttpClient>,
     // The credential chain reads files and may ask the network, so it is walked at the first
     // request and not when a list of mirrors is read.
     client: OnceCell<Client>,
@@ -37,6 +39,7 @@ impl S3Backend {
             location,
             connect_timeout,
             credentials: None,
+            http: None,
             client: OnceCell::new(),
         }
     }
@@ -53,6 +56,17 @@ impl S3Backend {
         let keys = Credentials::new(access_key, secret_key, session_token, None, "taipan");
         Self {
             credentials: Some(keys),
+            client: OnceCell::new(),
+            ..self
+        }
+    }
+
+    /// With this HTTP client instead of the SDK's own. The chain of credentials keeps the SDK's: it
+    /// asks services of the machine, which are not behind a proxy.
+    #[must_use]
+    pub fn with_client(self, client: &HttpClient) -> Self {
+        Self {
+            http: Some(s3_connector::shared(client)),
             client: OnceCell::new(),
             ..self
         }
@@ -97,6 +111,9 @@ impl S3Backend {
         if let Some(endpoint) = &self.location.endpoint {
             config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
         }
+        if let Some(http) = &self.http {
+            config = config.http_client(http.clone());
+        }
         Client::from_conf(config.build())
     }
 
@@ -117,16 +134,23 @@ impl Backend for S3Backend {
             let path = request.target.path.clone();
             return Err(BackendError::BadPath { path, place });
         }
-        let answer = self
+        let ask = self
             .client()
             .await
             .get_object()
             .bucket(&self.location.bucket)
             .key(self.key(&request.target.path))
             .set_range(request.range.map(|range| range.header()))
-            .set_if_none_match(request.validators.and_then(|v| v.etag.clone()))
-            .send()
-            .await;
+            .set_if_none_match(request.validators.and_then(|v| v.etag.clone()));
+        let mut answer = ask.clone().send().await;
+        // A signature whose time is a quarter of an hour off is refused. The SDK has learnt the
+        // server's time from that, and signs by it from now on.
+        if let Err(error) = &answer
+            && error.code() == Some("RequestTimeTooSkewed")
+        {
+            tracing::warn!(%place, "the clock of this machine is wrong, or the bucket's is");
+            answer = ask.send().await;
+        }
         let object = match answer {
             Ok(object) => object,
             Err(error) => {
@@ -153,6 +177,19 @@ impl Backend for S3Backend {
             }
             (_, None) => (0, length),
         };
+        // An object may have been stored with an encoding; then it is what its digest is of. If it
+        // has not the length of the file, something on the way has encoded it.
+        if let (Some(encoding), Some(total), Some(size)) =
+            (&object.content_encoding, total, request.expected.size)
+            && total != size
+            && !["identity", "aws-chunked"].contains(&encoding.to_ascii_lowercase().as_str())
+            && let Ok(url) = place.parse::<Url>()
+        {
+            return Err(BackendError::Encoded {
+                url: url.into(),
+                encoding: encoding.clone(),
+            });
+        }
         let validators = Validators {
             etag: object.e_tag,
             last_modified: None,
@@ -194,8 +231,8 @@ fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
 fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>) -> BackendError {
     let retry_after = error
         .raw_response()
-        .and_then(|response| response.headers().get("retry-after"))
-        .and_then(crate::http::retry_after);
+        .map(aws_sdk_s3::config::http::HttpResponse::headers)
+        .and_then(|headers| retry_after(headers.get("retry-after")?, headers.get("date")));
     let code = error.code().unwrap_or_default().to_owned();
     let class = match code.as_str() {
         "NoSuchKey" | "NotFound" => return BackendError::NotFound { url: place },
@@ -213,6 +250,15 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
             (_, None) => Class::Unwell,
         },
     };
+    if let (None, SdkError::DispatchFailure(_), Ok(url)) = (status, &error, place.parse::<Url>()) {
+        return match error.into_source() {
+            Ok(source) => dispatch(url.into(), source),
+            Err(error) => BackendError::Request {
+                url: url.into(),
+                source: Box::new(error),
+            },
+        };
+    }
     let source: Box<dyn std::error::Error + Send + Sync> = match (status, code.as_str()) {
         (Some(status), "") => format!("it answered {status}").into(),
         (Some(status), code) => match error.message() {
@@ -236,4 +282,19 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
             source,
         },
     }
+}
+
+/// The request did not get through. `source` is the SDK's wrapping of what the client said.
+fn dispatch(url: SafeUrl, source: Box<dyn std::error::Error + Send + Sync>) -> BackendError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*source);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+            if error.is_connect() {
+                return BackendError::Connect { url, source };
+            }
+            break;
+        }
+        cause = error.source();
+    }
+    BackendError::Request { url, source }
 }

@@ -2,18 +2,21 @@
 
 mod common;
 
-use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{LAYER, client, content, expected, oci, publish, s3, target};
+use common::{
+    LAYER, child_url, client, content, expected, in_child, oci, publish, s3, target, trusting,
+};
 use futures_util::StreamExt as _;
+use http::Version;
 use taipan_mirrors::Class;
 use taipan_mock_servers::{
-    BearerAuth, HttpServer, OciAuth, OciServer, S3Keys, S3Server, Server, Site,
+    BearerAuth, HttpServer, OciAuth, OciServer, S3Keys, S3Server, Server, Site, TestCa, Tls,
 };
 use taipan_transfer::{
     Backend, BackendError, Body, ByteRange, Expected, FileBackend, GetRequest, GetResponse,
-    HttpBackend, OciBackend, OciTarget, S3Backend, Target, Validators,
+    HttpBackend, HttpClient, HttpOptions, OciBackend, OciTarget, S3Backend, Target, Validators,
 };
 use url::Url;
 
@@ -288,6 +291,85 @@ async fn http_with_a_password() {
     assert_eq!(error.class(), Class::Denied);
 }
 
+/// The suite over TLS, with each version of HTTP that the servers offer.
+struct Encrypted {
+    files: Files,
+    tls: Tls,
+    clients: [(Version, HttpClient); 2],
+    _dir: tempfile::TempDir,
+}
+
+impl Encrypted {
+    fn new() -> Self {
+        let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
+        let options = trusting(dir.path(), &ca);
+        let old = HttpOptions {
+            http1_only: true,
+            ..options.clone()
+        };
+        Self {
+            files: Files::new(),
+            tls: Tls::new(&ca.server()),
+            clients: [(Version::HTTP_2, options), (Version::HTTP_11, old)]
+                .map(|(version, options)| (version, HttpClient::new(&options).unwrap())),
+            _dir: dir,
+        }
+    }
+
+    async fn contract(&self, server: &Server, backend: impl Fn(HttpClient) -> Box<dyn Backend>) {
+        assert!(server.url().starts_with("https://"));
+        for (version, client) in &self.clients {
+            server.clear_requests();
+            contract(&*backend(client.clone()), &self.files, Some(server)).await;
+            let log = server.requests();
+            assert!(!log.is_empty());
+            for request in log {
+                assert_eq!(request.version, *version, "{}", request.path);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn http_over_tls() {
+    let world = Encrypted::new();
+    let builder = HttpServer::builder(world.files.site("")).tls(world.tls.clone());
+    let server = builder.start().await.unwrap();
+    let url: Url = server.url().parse().unwrap();
+    let backend = |client| Box::new(HttpBackend::new(client, url.clone())) as Box<dyn Backend>;
+    world.contract(&server, backend).await;
+}
+
+#[tokio::test]
+async fn s3_over_tls() {
+    let world = Encrypted::new();
+    let builder = S3Server::builder()
+        .bucket("bucket", world.files.site(""))
+        .keys(S3Keys::new("ACCESS", "very secret"))
+        .tls(world.tls.clone());
+    let server = builder.start().await.unwrap();
+    let backend = |client| {
+        let keys = signed(&server).with_keys("ACCESS", "very secret", None);
+        Box::new(keys.with_client(&client)) as Box<dyn Backend>
+    };
+    world.contract(&server, backend).await;
+}
+
+#[tokio::test]
+async fn oci_over_tls() {
+    let world = Encrypted::new();
+    let auth = OciAuth::Bearer(BearerAuth::new());
+    let builder = OciServer::builder().auth(auth).tls(world.tls.clone());
+    let server = builder.start().await.unwrap();
+    world.files.registry(&server);
+    let location = taipan_mirrors::OciLocation {
+        plain_http: false,
+        ..oci(&server)
+    };
+    let backend = |client| Box::new(OciBackend::new(location.clone(), client)) as Box<dyn Backend>;
+    world.contract(&server, backend).await;
+}
+
 #[tokio::test]
 async fn files_on_this_machine() {
     let files = Files::new();
@@ -461,45 +543,6 @@ async fn oci_never_gives_another_blob_than_the_one_asked_for() {
         let error = ask(&reader(&server), &target, Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere);
     }
-}
-
-/// Runs one test of this file again, in a process of its own whose environment is the test's.
-async fn in_child(test: &str, environment: &[(&str, &str)]) {
-    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", test, "--nocapture"]);
-    for name in [
-        "AWS_PROFILE",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-    ] {
-        child.env_remove(name);
-    }
-    child.envs(environment.iter().copied()).env(CHILD, "1");
-    let output = child
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{printed}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        printed.contains("1 passed"),
-        "there is no test `{test}`: {printed}"
-    );
-}
-
-const CHILD: &str = "TAIPAN_CONTRACT_CHILD";
-
-/// What a child is to talk to; nothing when this process is none.
-fn child_url() -> Option<String> {
-    std::env::var_os(CHILD)?;
-    std::env::var("TAIPAN_CONTRACT_URL").ok()
 }
 
 #[tokio::test]

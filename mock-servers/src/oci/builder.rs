@@ -5,6 +5,7 @@ use std::io;
 use super::auth::OciAuth;
 use super::server::OciServer;
 use crate::behaviour::Behaviour;
+use crate::tls::Tls;
 
 #[derive(Debug, Clone, Default)]
 #[expect(
@@ -27,6 +28,7 @@ pub struct OciServerBuilder {
     auth: OciAuth,
     options: Options,
     behaviour: Behaviour,
+    tls: Option<Tls>,
 }
 
 impl OciServerBuilder {
@@ -35,6 +37,7 @@ impl OciServerBuilder {
             auth: OciAuth::None,
             options: Options::default(),
             behaviour: Behaviour::default(),
+            tls: None,
         }
     }
 
@@ -97,8 +100,17 @@ impl OciServerBuilder {
         Self { behaviour, ..self }
     }
 
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
     /// Starts the server. The only errors are those of binding a port.
     pub async fn start(self) -> io::Result<OciServer> {
-        OciServer::start_with(self.auth, self.options, self.behaviour).await
+        OciServer::start_with(self.auth, self.options, self.behaviour, self.tls).await
     }
 }

@@ -22,6 +22,7 @@ use crate::object;
 use crate::request::{Cut, Reply, Request};
 use crate::server::{Handler, Server};
 use crate::site::{Object, Site};
+use crate::tls::Tls;
 
 /// The largest manifest, as the spec suggests it.
 const MAX_MANIFEST: usize = 4 << 20;
@@ -49,13 +50,13 @@ impl OciServer {
         auth: OciAuth,
         options: Options,
         behaviour: Behaviour,
+        tls: Option<Tls>,
     ) -> io::Result<Self> {
         let mut registry = None;
-        let server = Server::start(behaviour, |address| {
-            let base = format!("http://{address}/");
+        let server = Server::start(behaviour, tls, |base| {
             let made = Arc::new(Registry {
-                gate: Gate::new(auth, &base),
-                base,
+                gate: Gate::new(auth, base),
+                base: base.to_owned(),
                 options,
                 store: Store::default(),
                 uploads: Uploads::default(),

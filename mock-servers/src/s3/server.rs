@@ -14,10 +14,12 @@ use super::multipart::Uploads;
 use super::xml::{self, element};
 use super::{S3Error, S3Keys, chunked, list, sigv4};
 use crate::behaviour::Behaviour;
+use crate::date;
 use crate::object;
 use crate::request::{Cut, Reply, Request};
 use crate::server::{Handler, Server};
 use crate::site::{Object, Site};
+use crate::tls::Tls;
 
 /// An S3 endpoint with path-style and virtual-hosted addresses.
 ///
@@ -39,12 +41,13 @@ impl S3Server {
             ignore_conditions: false,
             min_part_size: 5 << 20,
             behaviour: Behaviour::default(),
+            tls: None,
         }
     }
 
-    /// `http://127.0.0.1:PORT`, as the endpoint setting of S3 clients wants it.
+    /// `http://127.0.0.1:PORT`, or with `https`, as the endpoint setting of S3 clients wants it.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.server.address())
+        self.server.url().trim_end_matches('/').to_owned()
     }
 
     /// The keys that are required, if any.
@@ -70,6 +73,7 @@ pub struct S3ServerBuilder {
     ignore_conditions: bool,
     min_part_size: usize,
     behaviour: Behaviour,
+    tls: Option<Tls>,
 }
 
 impl S3ServerBuilder {
@@ -121,6 +125,15 @@ impl S3ServerBuilder {
         Self { behaviour, ..self }
     }
 
+    /// Speaks TLS.
+    #[must_use]
+    pub fn tls(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
     /// Starts the server. The only errors are those of binding a port.
     pub async fn start(self) -> io::Result<S3Server> {
         let keys = self.keys.clone();
@@ -132,7 +145,7 @@ impl S3ServerBuilder {
             min_part_size: self.min_part_size,
             uploads: Uploads::default(),
         };
-        let server = Server::start(self.behaviour, |_| handler).await?;
+        let server = Server::start(self.behaviour, self.tls, |_| handler).await?;
         Ok(S3Server { server, keys })
     }
 }
@@ -173,7 +186,8 @@ impl S3Handler {
             return Ok(None);
         };
         if sigv4::is_signed(request) {
-            return sigv4::verify(request, keys, SystemTime::now()).map(Some);
+            let now = date::shifted(SystemTime::now(), request.quirks.clock_ahead);
+            return sigv4::verify(request, keys, now).map(Some);
         }
         if self.anonymous_read && request.is_read() {
             return Ok(None);

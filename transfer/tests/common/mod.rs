@@ -2,12 +2,16 @@
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use taipan_mirrors::{Location, Mirror, OciLocation, Origin, S3Location, SelectorConfig};
-use taipan_mock_servers::OciServer;
-use taipan_transfer::{Expected, HttpOptions, OciTarget, Sha256, Target, http_client};
+use taipan_mock_servers::{OciServer, TestCa};
+use taipan_transfer::{Expected, HttpClient, HttpOptions, OciTarget, ProxyChoice, Sha256, Target};
 
 pub(crate) const LAYER: &str = "application/x.test.layer";
 pub(crate) const NAMESPACE: &str = "name/space";
@@ -33,8 +37,24 @@ pub(crate) fn expected(bytes: &[u8]) -> Expected {
     }
 }
 
-pub(crate) fn client() -> reqwest::Client {
-    http_client(&HttpOptions::default()).unwrap()
+pub(crate) fn client() -> HttpClient {
+    HttpClient::new(&HttpOptions::default()).unwrap()
+}
+
+/// Writes a file of this name with this text.
+pub(crate) fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Options of a client that trusts an authority and goes through no proxy.
+pub(crate) fn trusting(dir: &Path, ca: &TestCa) -> HttpOptions {
+    HttpOptions {
+        roots: vec![file(dir, "root.pem", ca.pem())],
+        proxy: ProxyChoice::Direct,
+        ..HttpOptions::default()
+    }
 }
 
 /// A selector with little patience, so that tests are quick.
@@ -101,4 +121,43 @@ pub(crate) fn target(path: &str, name: &str) -> Target {
         tag: "latest".to_owned(),
         media_type: LAYER.to_owned(),
     })
+}
+
+/// Runs one test of this file again, in a process of its own whose environment is the test's.
+pub(crate) async fn in_child(test: &str, environment: &[(&str, &str)]) {
+    let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test, "--nocapture"]);
+    for name in [
+        "AWS_PROFILE",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ] {
+        child.env_remove(name);
+    }
+    child.envs(environment.iter().copied()).env(CHILD, "1");
+    let output = child
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{printed}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        printed.contains("1 passed"),
+        "there is no test `{test}`: {printed}"
+    );
+}
+
+const CHILD: &str = "TAIPAN_CONTRACT_CHILD";
+
+/// What a child is to talk to; nothing when this process is none.
+pub(crate) fn child_url() -> Option<String> {
+    std::env::var_os(CHILD)?;
+    std::env::var("TAIPAN_CONTRACT_URL").ok()
 }

@@ -1,0 +1,398 @@
+//! The HTTP client that all backends share: how it is set up, and how redirects are followed.
+
+use std::{env, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+
+use reqwest::{
+    Certificate, Identity, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION},
+};
+use taipan_mirrors::SafeUrl;
+use url::Url;
+
+use crate::{BackendError, Credentials};
+
+/// How many redirects are followed.
+const MOST_REDIRECTS: usize = 8;
+
+/// How the HTTP client is set up. Its `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// The `User-Agent`.
+    pub user_agent: String,
+    /// How long a connection may take, TLS handshake included.
+    pub connect_timeout: Duration,
+    /// Whether HTTP/2 is not to be used even where the server offers it.
+    pub http1_only: bool,
+    /// Files in PEM with certificates of authorities that are trusted besides those of the
+    /// system. (The system's own are already taken from `SSL_CERT_FILE` and `SSL_CERT_DIR` if
+    /// these variables are set.)
+    pub roots: Vec<PathBuf>,
+    /// The certificate that servers are shown which ask for one.
+    pub identity: Option<ClientCertificate>,
+    /// Through which proxy to go.
+    pub proxy: ProxyChoice,
+    /// Hosts that are asked directly, besides those that the environment variable `NO_PROXY`
+    /// names: names with all below them, addresses, networks, or `*`.
+    pub no_proxy: Vec<String>,
+    /// Secrets by host.
+    pub credentials: Credentials,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("taipan/", env!("CARGO_PKG_VERSION")).to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            http1_only: false,
+            roots: Vec::new(),
+            identity: None,
+            proxy: ProxyChoice::Environment,
+            no_proxy: Vec::new(),
+            credentials: Credentials::default(),
+        }
+    }
+}
+
+/// The certificate of this client.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// A file in PEM: the certificate, and what leads from it to the authority.
+    pub certificate: PathBuf,
+    /// A file in PEM with its key, not encrypted. It may be the same file.
+    pub key: PathBuf,
+}
+
+/// Through which proxy to go.
+#[derive(Clone)]
+pub enum ProxyChoice {
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, in either case.
+    Environment,
+    /// None, whatever the environment says.
+    Direct,
+    /// This one, `http://` or `https://`, with credentials in it if it wants some.
+    Url(Url),
+}
+
+impl fmt::Debug for ProxyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("Environment"),
+            Self::Direct => f.write_str("Direct"),
+            Self::Url(url) => write!(f, "Url({})", SafeUrl::from(url.clone())),
+        }
+    }
+}
+
+/// Why there is no HTTP client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpClientError {
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file does not hold certificates.
+    #[error("{} holds no certificate in PEM that can be used", path.display())]
+    Root {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it; `None` when there is none in it.
+        source: Option<reqwest::Error>,
+    },
+    /// The client's certificate and key are of no use.
+    #[error(
+        "{} and {} are not a certificate and its key in PEM",
+        certificate.display(), key.display()
+    )]
+    Identity {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// What is wrong with them.
+        source: reqwest::Error,
+    },
+    /// The proxy cannot be used.
+    #[error("{url} cannot be a proxy: it is to be http:// or https:// with a host")]
+    Proxy {
+        /// The proxy.
+        url: String,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up; are there any trusted certificates on this machine?")]
+    Build {
+        /// What is wrong.
+        source: reqwest::Error,
+    },
+}
+
+/// The HTTP client. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    inner: reqwest::Client,
+    credentials: Arc<Credentials>,
+}
+
+/// A client that its maker has set up, with no credentials of its own.
+impl From<reqwest::Client> for HttpClient {
+    fn from(inner: reqwest::Client) -> Self {
+        Self {
+            inner,
+            credentials: Arc::default(),
+        }
+    }
+}
+
+/// Where the credentials of a first request come from. Those of a redirected one always come from
+/// the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// From its URL or the options.
+    Known,
+    /// The caller has put in what there is.
+    AsGiven,
+}
+
+impl HttpClient {
+    /// A client as the options want it. It reads the files that they name.
+    pub fn new(options: &HttpOptions) -> Result<Self, HttpClientError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(&options.user_agent)
+            .connect_timeout(options.connect_timeout)
+            // They are followed here, where it is known what may be sent to whom.
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .tcp_keepalive(Duration::from_secs(30));
+        if options.http1_only {
+            builder = builder.http1_only();
+        }
+        let mut roots = Vec::new();
+        for path in &options.roots {
+            roots.extend(certificates(path)?);
+        }
+        if !roots.is_empty() {
+            builder = builder.tls_certs_merge(roots);
+        }
+        if let Some(identity) = &options.identity {
+            builder = builder.identity(read_identity(identity)?);
+        }
+        for proxy in proxies(options)? {
+            builder = builder.proxy(proxy);
+        }
+        if matches!(options.proxy, ProxyChoice::Direct) {
+            builder = builder.no_proxy();
+        }
+        let inner = builder
+            .build()
+            .map_err(|source| HttpClientError::Build { source })?;
+        Ok(Self {
+            inner,
+            credentials: Arc::new(options.credentials.clone()),
+        })
+    }
+
+    /// The client below, which follows no redirect.
+    pub(crate) fn inner(&self) -> &reqwest::Client {
+        &self.inner
+    }
+
+    /// A GET, for [`send`](Self::send).
+    pub(crate) fn get(&self, mut url: Url) -> RequestBuilder {
+        if !url.username().is_empty()
+            && url.password().is_none()
+            && let Some(password) = self.credentials.password(&url, url.username())
+        {
+            let password = password.to_owned();
+            // Only a URL that cannot have a user can have no password.
+            let _ = url.set_password(Some(&password));
+        }
+        self.inner.get(url)
+    }
+
+    /// Sends a request and follows redirects, if it is a GET. `url` is what errors call it.
+    ///
+    /// A redirect to another scheme, host or port takes along none of the credentials; the new
+    /// place gets those that the options have for it (and none at all if the way led from `https`
+    /// to `http`).
+    pub(crate) async fn send(
+        &self,
+        request: RequestBuilder,
+        url: &SafeUrl,
+        who: Who,
+    ) -> Result<Response, BackendError> {
+        let failed = |source| request_error(url, source);
+        let mut request = request.build().map_err(failed)?;
+        if who == Who::Known
+            && !request.headers().contains_key(AUTHORIZATION)
+            && let Some(header) = self.credentials.header(request.url(), false)
+        {
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        let mut followed = 0;
+        let mut secure = request.url().scheme() == "https";
+        let mut downgraded = false;
+        loop {
+            let again = request.try_clone();
+            let response = self.inner.execute(request).await.map_err(failed)?;
+            let (Some(mut next), true) = (again, is_redirect(response.status())) else {
+                return Ok(response);
+            };
+            let Some(location) = response.headers().get(LOCATION) else {
+                return Ok(response);
+            };
+            if next.method() != Method::GET {
+                return Ok(response);
+            }
+            let stray = |to: String, why| BackendError::Redirect {
+                url: url.to_string(),
+                to,
+                why,
+            };
+            // A location is ASCII (RFC 9110 §10.2.2), but many servers send UTF-8.
+            let text = String::from_utf8_lossy(location.as_bytes());
+            let target = match response.url().join(&text) {
+                Ok(target) if matches!(target.scheme(), "http" | "https") => target,
+                _ => return Err(stray(String::new(), "to something that is no web address")),
+            };
+            followed += 1;
+            if followed > MOST_REDIRECTS {
+                let to = SafeUrl::from(target).to_string();
+                return Err(stray(to, "once too often"));
+            }
+            let same = target.origin() == next.url().origin();
+            downgraded |= secure && target.scheme() == "http";
+            secure = target.scheme() == "https";
+            if !same {
+                for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+                    next.headers_mut().remove(name);
+                }
+                if !downgraded && let Some(header) = self.credentials.header(&target, true) {
+                    next.headers_mut().insert(AUTHORIZATION, header);
+                }
+            }
+            next.headers_mut().remove(HOST);
+            *next.url_mut() = target;
+            request = next;
+        }
+    }
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendError {
+    let (url, connect, redirect) = (url.clone(), source.is_connect(), source.is_redirect());
+    if redirect {
+        // Of a client that follows them itself.
+        return BackendError::Redirect {
+            url: url.to_string(),
+            to: source
+                .url()
+                .map(|to| SafeUrl::from(to.clone()).to_string())
+                .unwrap_or_default(),
+            why: "once too often",
+        };
+    }
+    let source = Box::new(source.without_url());
+    if connect {
+        BackendError::Connect { url, source }
+    } else {
+        BackendError::Request { url, source }
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, HttpClientError> {
+    std::fs::read(path).map_err(|source| HttpClientError::Read {
+        path: path.clone(),
+        source,
+    })
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, HttpClientError> {
+    let bad = |source| HttpClientError::Root {
+        path: path.clone(),
+        source,
+    };
+    let found = Certificate::from_pem_bundle(&read(path)?).map_err(|e| bad(Some(e)))?;
+    if found.is_empty() {
+        return Err(bad(None));
+    }
+    Ok(found)
+}
+
+fn read_identity(files: &ClientCertificate) -> Result<Identity, HttpClientError> {
+    let mut pem = read(&files.certificate)?;
+    if files.key != files.certificate {
+        pem.push(b'\n');
+        pem.extend(read(&files.key)?);
+    }
+    Identity::from_pem(&pem).map_err(|source| HttpClientError::Identity {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        source,
+    })
+}
+
+/// The proxies that the options lead to; empty when the client is to look for itself.
+fn proxies(options: &HttpOptions) -> Result<Vec<Proxy>, HttpClientError> {
+    let variable = |names: [&str; 2]| {
+        let values = names.into_iter().filter_map(|name| env::var(name).ok());
+        values.into_iter().find(|value| !value.is_empty())
+    };
+    let mut except = options.no_proxy.join(",");
+    if let Some(more) = variable(["no_proxy", "NO_PROXY"]) {
+        except = format!("{except},{more}");
+    }
+    let except = || NoProxy::from_string(&except);
+    match &options.proxy {
+        ProxyChoice::Direct => Ok(Vec::new()),
+        ProxyChoice::Url(url) => Ok(vec![proxy(url, Proxy::all)?.no_proxy(except())]),
+        ProxyChoice::Environment if options.no_proxy.is_empty() => Ok(Vec::new()),
+        ProxyChoice::Environment => {
+            // A CGI server has the header `Proxy` of a request in `HTTP_PROXY`.
+            let upper = match env::var_os("REQUEST_METHOD") {
+                None => "HTTP_PROXY",
+                Some(_) => "http_proxy",
+            };
+            let kinds: [([&str; 2], MakeProxy); 3] = [
+                (["http_proxy", upper], Proxy::http),
+                (["https_proxy", "HTTPS_PROXY"], Proxy::https),
+                (["all_proxy", "ALL_PROXY"], Proxy::all),
+            ];
+            let mut found = Vec::new();
+            for (names, make) in kinds {
+                let Some(value) = variable(names) else {
+                    continue;
+                };
+                // Most have no scheme there.
+                let text = if value.contains("://") {
+                    value
+                } else {
+                    format!("http://{value}")
+                };
+                let url: Url = text.parse().map_err(|_| HttpClientError::Proxy {
+                    url: format!("the value of {}", names[1]),
+                })?;
+                found.push(proxy(&url, make)?.no_proxy(except()));
+            }
+            Ok(found)
+        }
+    }
+}
+
+type MakeProxy = fn(Url) -> reqwest::Result<Proxy>;
+
+fn proxy(url: &Url, make: MakeProxy) -> Result<Proxy, HttpClientError> {
+    let bad = || HttpClientError::Proxy {
+        url: SafeUrl::from(url.clone()).to_string(),
+    };
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(bad());
+    }
+    make(url.clone()).map_err(|_| bad())
+}

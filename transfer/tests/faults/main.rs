@@ -1,0 +1,111 @@
+//! Every fault, on every kind of mirror, at every moment of a fetch: what comes of it.
+//!
+//! Each cell of the matrix is a fetch of one file over real sockets through the public API, and
+//! is run twice: from the faulty mirror alone, and with a sound second one. In every cell no wrong
+//! file has ever the file's name, and the outcome is the one that `expected` says. What happened
+//! is written down in `docs/faults.md`, which is compared with what is there.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod cell;
+mod document;
+mod expected;
+mod fault;
+mod place;
+mod run;
+
+use std::{path::Path, sync::Arc};
+
+use cell::{Cell, Company, Phase, Protocol};
+use fault::Fault;
+use run::Files;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+/// The sizes of the files, in bytes, each with what to call them. All of them are a multiple of
+/// eight: faults strike at half, a quarter and three quarters. A file on disk is read in pieces of
+/// 256 KiB, and a half is to be more than one of them.
+const SIZES: [(usize, &str); 1] = [(768 << 10, "768 KiB: fetched by one request")];
+
+/// Cells under way at a time that wait for a timeout most of their time, and others. So few of the
+/// latter that sound mirrors answer within the time that the selector gives them on a busy machine.
+const AT_ONCE: (usize, usize) = (60, 6);
+
+/// Set to rewrite the document.
+const BLESS: &str = "TAIPAN_BLESS";
+
+fn cells(size: usize) -> Vec<Cell> {
+    let mut cells = Vec::new();
+    for protocol in Protocol::ALL {
+        for fault in Fault::ALL {
+            for phase in Phase::ALL {
+                for company in Company::ALL {
+                    cells.push(Cell {
+                        size,
+                        protocol,
+                        fault,
+                        phase,
+                        company,
+                    });
+                }
+            }
+        }
+    }
+    cells
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_fault_ends_as_it_should() {
+    let (mut wrong, mut results, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
+    let waiting = Arc::new(Semaphore::new(AT_ONCE.0));
+    let working = Arc::new(Semaphore::new(AT_ONCE.1));
+    for (size, _) in SIZES {
+        let files = Arc::new(Files::new(size));
+        for cell in cells(size) {
+            if let Err(why) = expected::applicable(&cell) {
+                results.push((cell, Err(why)));
+                continue;
+            }
+            let slots = if cell.fault.is_slow() {
+                &waiting
+            } else {
+                &working
+            };
+            let (slots, files) = (Arc::clone(slots), Arc::clone(&files));
+            tasks.spawn(async move {
+                let _slot = slots.acquire().await.expect("it is never closed");
+                let seen = run::run(&cell, &files).await;
+                (cell, seen)
+            });
+        }
+    }
+    while let Some(done) = tasks.join_next().await {
+        let (cell, seen) = done.expect("a cell reports and does not panic");
+        match seen.and_then(|seen| expected::check(&cell, &seen).map(|()| seen)) {
+            Ok(seen) => results.push((cell, Ok(seen))),
+            Err(why) => wrong.push(format!("{cell}: {why}")),
+        }
+    }
+    let mut text = document::HEAD.to_owned();
+    for (size, name) in SIZES {
+        text.push_str(&document::tables(size, name, &results));
+    }
+    wrong.sort();
+    assert!(
+        wrong.is_empty(),
+        "{} cells end otherwise than they should:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    if let Some(difference) = document::difference(&written, &text) {
+        panic!(
+            "docs/faults.md does not say what happens:\n{difference}\nIf what happens is right, \
+             run `{BLESS}=1 cargo test -p taipan-transfer --test faults` and commit the document."
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! One cell: the mirrors, the fetch, and what was seen.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use taipan_mirrors::{Class, SelectorConfig};
+use taipan_mock_servers::{Behaviour, Script, TestCa};
+use taipan_transfer::{
+    Attempt, Engine, EngineOptions, Event, Expected, FetchError, Job, MirrorSet, Observer,
+};
+
+use crate::{
+    cell::{Cell, Company, Phase, Protocol},
+    common::{content, expected, in_order},
+    fault::{self, Fault},
+    place::{self, Addresses, Place},
+};
+
+/// What is fetched, and what comes in its place where it is replaced.
+pub(crate) struct Files {
+    file: Bytes,
+    next: Bytes,
+    known: Expected,
+}
+
+impl Files {
+    pub(crate) fn new(size: usize) -> Self {
+        let file = content(size);
+        Self {
+            next: file.iter().map(|byte| byte.wrapping_add(1)).collect(),
+            known: expected(&file),
+            file,
+        }
+    }
+}
+
+/// How a fetch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The bytes are there and right; else the class of the last attempt.
+    pub(crate) end: Result<(), Class>,
+    /// What was wrong in the attempts that decided an error: `Variant` of each, without
+    /// repetitions.
+    pub(crate) errors: Vec<String>,
+    /// Bytes that came and are not part of the file.
+    pub(crate) wasted: u64,
+}
+
+/// A cell that takes longer hangs.
+const LONGEST: Duration = Duration::from_secs(45);
+
+static CA: LazyLock<Arc<TestCa>> = LazyLock::new(|| Arc::new(TestCa::new()));
+
+/// The mirrors of a cell, and the hand that makes faults begin and end.
+struct Stage {
+    cell: Cell,
+    /// In the order in which they are asked.
+    places: Vec<Place>,
+    /// Which of them has the fault.
+    faulty: usize,
+    /// Where the file is going to be.
+    path: PathBuf,
+    so_far: Mutex<SoFar>,
+}
+
+#[derive(Default)]
+struct SoFar {
+    /// How many attempts there were.
+    attempts: usize,
+    /// Whether bytes of the first body have arrived.
+    flowing: bool,
+    struck: bool,
+    /// What no cell may do.
+    violations: Vec<String>,
+}
+
+impl Stage {
+    fn alone(&self) -> bool {
+        self.cell.company == Company::Alone
+    }
+
+    /// Whether the hand makes the fault, rather than a server's script.
+    fn by_hand(&self) -> bool {
+        self.cell.protocol == Protocol::File
+            || matches!(
+                self.cell.fault,
+                Fault::Refused
+                    | Fault::NoName
+                    | Fault::BadCertificate
+                    | Fault::Replaced
+                    | Fault::HalfSynced
+            )
+    }
+
+    /// Whether the first body breaks off at half, and only then comes the fault.
+    fn breaks_off(&self) -> bool {
+        match self.cell.phase {
+            Phase::First => false,
+            Phase::Middle => !self.cell.fault.is_of_body(),
+            Phase::Resumed => true,
+        }
+    }
+
+    fn strike(&self, so_far: &mut SoFar) {
+        if self.by_hand() && !std::mem::replace(&mut so_far.struck, true) {
+            self.places[self.faulty].strike();
+        }
+    }
+}
+
+impl Observer for Stage {
+    fn event(&self, event: &Event<'_>) {
+        let mut so_far = self.so_far.lock().unwrap();
+        // Before the fetch is done there is no file of this name at all.
+        if !matches!(event, Event::Done { .. }) && self.path.exists() {
+            so_far
+                .violations
+                .push(format!("the file is there at {event:?}"));
+        }
+        let breaks_off = self.breaks_off();
+        // A file on disk can only be cut in a body once that has begun.
+        let in_body = self.cell.protocol == Protocol::File && self.cell.fault == Fault::Truncated;
+        match event {
+            Event::Attempt { .. } => {
+                so_far.attempts += 1;
+                if so_far.attempts == 2 && breaks_off {
+                    self.places[0].mend();
+                    if !in_body {
+                        self.strike(&mut so_far);
+                    }
+                }
+            }
+            Event::Progress { .. } => {
+                let first = !std::mem::replace(&mut so_far.flowing, true);
+                if first && breaks_off {
+                    self.places[0].break_off();
+                } else if first || (in_body && so_far.attempts == 2) {
+                    self.strike(&mut so_far);
+                }
+            }
+            Event::AttemptFailed { .. }
+                if self.cell.phase == Phase::Resumed && self.alone() && so_far.attempts == 2 =>
+            {
+                self.places[0].heal();
+            }
+            _ => {}
+        }
+    }
+}
+
+fn variant(attempt: &Attempt) -> String {
+    let text = format!("{:?}", attempt.error);
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric());
+    text[..end.unwrap_or(text.len())].to_owned()
+}
+
+/// Runs a cell. An error is something that must not be, whatever was expected.
+pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
+    let Files { file, next, known } = files;
+    let (elsewhere, url) = place::elsewhere(file).await;
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let path = dir.path().join("file.bin");
+    let stage = Arc::new(stage(cell, files, &url, path.clone()).await);
+
+    let (locations, backends): (Vec<_>, Vec<_>) = stage.places.iter().map(Place::backend).unzip();
+    let config = SelectorConfig {
+        backoff: Duration::from_millis(20),
+        patience: Duration::from_millis(100),
+        connect_timeout: cell.fault.patience(),
+        idle_timeout: cell.fault.patience(),
+        ..SelectorConfig::default()
+    };
+    let set = MirrorSet::with_backends(in_order(locations), backends, config);
+    let job = match cell.fault {
+        Fault::Replaced => Job::metadata("the file", place::target()),
+        _ => Job::content("the file", place::target(), *known),
+    };
+    let observer = Arc::clone(&stage) as Arc<dyn Observer>;
+    let engine = Engine::new(EngineOptions::default(), observer);
+    let result = tokio::time::timeout(LONGEST, engine.fetch_file(&set, &job, &path))
+        .await
+        .map_err(|_| "it hangs".to_owned())?;
+
+    let seen = match result {
+        Ok(fetched) => {
+            let bytes = std::fs::read(&path).map_err(|error| format!("no file: {error}"))?;
+            let replaced = cell.fault == Fault::Replaced && bytes == *next;
+            if bytes != *file && !replaced {
+                return Err("a wrong file was fetched".to_owned());
+            }
+            let told = fetched
+                .file
+                .map(|(sha256, length)| (sha256.to_string(), length));
+            let is = (
+                taipan_transfer::Sha256::of(&bytes).to_string(),
+                bytes.len() as u64,
+            );
+            if told != Some(is) {
+                return Err(format!("it tells another file: {told:?}"));
+            }
+            if names(dir.path()) != ["file.bin"] {
+                return Err(format!("files are left over: {:?}", names(dir.path())));
+            }
+            Seen {
+                end: Ok(()),
+                errors: Vec::new(),
+                wasted: fetched.wasted,
+            }
+        }
+        Err(FetchError::Exhausted { attempts, .. }) => {
+            if path.exists() {
+                return Err("a file is there although the fetch failed".to_owned());
+            }
+            let last = attempts.last().ok_or("nobody was asked")?;
+            let mut errors: Vec<String> = attempts.iter().map(variant).collect();
+            // Of the attempt that broke off so that the fault could come nothing is told.
+            if stage.breaks_off() {
+                errors.remove(0);
+            }
+            errors.dedup();
+            Seen {
+                end: Err(last.class),
+                errors,
+                wasted: attempts.iter().map(|attempt| attempt.bytes).sum(),
+            }
+        }
+        Err(error) => return Err(format!("another error: {error}")),
+    };
+    let in_flight: u32 = set.reports().iter().map(|report| report.in_flight).sum();
+    if in_flight > 0 {
+        return Err(format!("{in_flight} requests are still under way"));
+    }
+    scripts_ran(cell, &stage)?;
+    for request in elsewhere.requests() {
+        if request.authorization.is_some() {
+            return Err("credentials were sent to another host".to_owned());
+        }
+    }
+    let violations = std::mem::take(&mut stage.so_far.lock().unwrap().violations);
+    match violations.first() {
+        Some(violation) => Err(violation.clone()),
+        None => Ok(seen),
+    }
+}
+
+async fn stage(cell: &Cell, files: &Files, url: &str, path: PathBuf) -> Stage {
+    let start = || Place::start(*cell, &CA, files.file.clone(), files.next.clone());
+    let mut places = vec![start().await];
+    if cell.company == Company::Second {
+        places.push(start().await);
+    }
+    // In company a body breaks off on the first mirror, and is continued on the faulty one.
+    let faulty = match (cell.phase, cell.company) {
+        (Phase::Resumed, Company::Second) => 1,
+        _ => 0,
+    };
+    let script = |index: usize, place: &Place| {
+        let Some(server) = place.server() else {
+            return;
+        };
+        let at = Addresses {
+            own: server.url(),
+            elsewhere: url.to_owned(),
+        };
+        let mut rules = if index == faulty {
+            cell.fault.rules(cell, &at)
+        } else {
+            Vec::new()
+        };
+        if cell.phase != Phase::First && index == 0 && rules.is_empty() {
+            rules.push(fault::broken(cell));
+        }
+        let script = rules.into_iter().fold(Script::new(), Script::rule);
+        server.set_behaviour(Behaviour::new().with_script(script));
+    };
+    for (index, place) in places.iter().enumerate() {
+        script(index, place);
+    }
+    let stage = Stage {
+        cell: *cell,
+        places,
+        faulty,
+        path,
+        so_far: Mutex::default(),
+    };
+    if cell.phase == Phase::First || faulty == 1 {
+        stage.strike(&mut stage.so_far.lock().unwrap());
+    }
+    stage
+}
+
+/// Whether the fault was there at all: a cell in which nothing goes wrong proves nothing.
+fn scripts_ran(cell: &Cell, stage: &Stage) -> Result<(), String> {
+    let so_far = stage.so_far.lock().unwrap();
+    if stage.by_hand() && !so_far.struck {
+        return Err("the fault was never made".to_owned());
+    }
+    for place in &stage.places {
+        if let Some(server) = place.server() {
+            server.verify().map_err(|error| error.to_string())?;
+        }
+    }
+    // A mirror that turns bad while there is a sound one need not be asked again.
+    let idle = cell.phase == Phase::Middle && !stage.alone();
+    if stage.by_hand() || idle {
+        return Ok(());
+    }
+    let asked = stage.places[stage.faulty]
+        .server()
+        .map(taipan_mock_servers::Server::requests);
+    let struck = asked.unwrap_or_default().iter().any(|r| r.fault.is_some());
+    if struck {
+        return Ok(());
+    }
+    Err("the fault struck no request".to_owned())
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect()
+}
