@@ -245,7 +245,7 @@ impl Settings {
             jobs,
             always_copy,
             transfer,
-            http: file.http.based(&from_file),
+            http: file.http.based(from_file),
         })
     }
 }
