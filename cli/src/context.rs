@@ -8,9 +8,7 @@ use std::{
 use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
-use taipan_transfer::{
-    Backend, Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
-};
+use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
 use crate::{
     error::AppError,
@@ -50,7 +48,7 @@ impl Context {
         wanted: Wanted,
         printer: &Printer,
     ) -> Result<Self, AppError> {
-        let client = HttpClient::new(&HttpOptions::default()).map_err(AppError::Client)?;
+        let client = settings.http.client()?;
         let cache = &settings.cache_dir.value;
         let lists = MirrorLists::load(
             &settings.mirrors.value,
@@ -71,10 +69,10 @@ impl Context {
             // None was ever kept, or it cannot be read: then nothing is known.
             Err(_) => SavedState::new(),
         };
-        let names = match wanted {
-            Wanted::Listed if !lists.channels().is_empty() => lists.channels(),
-            Wanted::Settings | Wanted::Listed => settings.channels.value.clone(),
-            Wanted::AndListed(names) => [names, lists.channels()].concat(),
+        let (names, others) = match wanted {
+            Wanted::Listed if !lists.channels().is_empty() => (lists.channels(), Vec::new()),
+            Wanted::Settings | Wanted::Listed => (settings.channels.value.clone(), Vec::new()),
+            Wanted::AndListed(names) => (names, lists.channels()),
         };
         // Two clients that start at the same time must not choose alike.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
@@ -86,11 +84,12 @@ impl Context {
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
-        let wanted = parse_channels(&names, settings)?;
-        let count = wanted.len();
-        let mut channels = Vec::with_capacity(count);
-        for (name, channel) in wanted {
-            let listed = lists.mirrors_of(&channel, count)?;
+        // A list that names no channels is for those that are asked for, and no others.
+        let count = parse_channels(&names, settings)?.len();
+        let all = parse_channels(&[names, others].concat(), settings)?;
+        let mut channels = Vec::with_capacity(all.len());
+        for (index, (name, channel)) in all.into_iter().enumerate() {
+            let listed = lists.mirrors_of(&channel, (index < count).then_some(count))?;
             let mirrors = if listed.is_empty() {
                 let location = Location::parse(channel.base().as_str())
                     .map_err(|source| AppError::ChannelLocation { name, source })?;

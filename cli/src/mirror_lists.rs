@@ -153,16 +153,16 @@ impl MirrorLists {
         names
     }
 
-    /// What each list has for a channel, which is one of `count`. Lists that say nothing of it are
-    /// left out.
+    /// What each list has for a channel. Lists that say nothing of it are left out; those that say
+    /// nothing of any channel are for the one that is asked for, which is `one_of` so many.
     pub(crate) fn mirrors_of(
         &self,
         channel: &Channel,
-        count: usize,
+        one_of: Option<usize>,
     ) -> Result<Vec<Vec<Mirror>>, ListsError> {
         let mut found = Vec::new();
         for list in &self.0 {
-            found.extend(list.mirrors_of(channel, count)?);
+            found.extend(list.mirrors_of(channel, one_of)?);
         }
         Ok(found)
     }
@@ -191,19 +191,20 @@ impl List {
     fn mirrors_of(
         &self,
         channel: &Channel,
-        count: usize,
+        one_of: Option<usize>,
     ) -> Result<Option<Vec<Mirror>>, ListsError> {
-        let which = || ListsError::WhichChannel {
+        let which = |count| ListsError::WhichChannel {
             list: self.name.clone(),
             count,
         };
-        match &self.source {
-            MirrorSource::Channels(file) => Ok(named(file, channel)),
-            MirrorSource::Table(file) => Ok(file.mirrors_below(&channel.canonical())),
-            MirrorSource::List(_) => {
+        match (&self.source, one_of) {
+            (MirrorSource::Channels(file), _) => Ok(named(file, channel)),
+            (MirrorSource::Table(file), _) => Ok(file.mirrors_below(&channel.canonical())),
+            (MirrorSource::List(_) | MirrorSource::Metalink(_), None) => Ok(None),
+            (MirrorSource::List(_), Some(count)) => {
                 let varies = ["$channel", "${channel}"];
                 if count > 1 && !varies.iter().any(|name| self.text.contains(name)) {
-                    return Err(which());
+                    return Err(which(count));
                 }
                 let source = parse(&self.name, self.is_local, &self.text, channel.name());
                 match source.map_err(ListsError::Parse)? {
@@ -211,8 +212,8 @@ impl List {
                     _ => Ok(None),
                 }
             }
-            MirrorSource::Metalink(_) if count > 1 => Err(which()),
-            MirrorSource::Metalink(metalink) => match bases(metalink) {
+            (MirrorSource::Metalink(_), Some(count)) if count > 1 => Err(which(count)),
+            (MirrorSource::Metalink(metalink), Some(_)) => match bases(metalink) {
                 mirrors if mirrors.is_empty() => Err(ListsError::NoBase {
                     list: self.name.clone(),
                 }),
@@ -386,7 +387,7 @@ mod tests {
     }
 
     fn urls(list: &List, name: &str) -> Vec<String> {
-        let mirrors = list.mirrors_of(&channel(name), 1).unwrap();
+        let mirrors = list.mirrors_of(&channel(name), Some(1)).unwrap();
         let mirrors = mirrors.unwrap_or_default();
         mirrors.iter().map(|m| m.location.to_string()).collect()
     }
@@ -408,10 +409,13 @@ mod tests {
     fn a_plain_list_is_for_one_channel_unless_it_has_a_place_for_the_name() {
         let plain = list("https://a.example/one\n");
         assert_eq!(urls(&plain, "one"), ["https://a.example/one"]);
-        let error = plain.mirrors_of(&channel("one"), 2).unwrap_err();
+        let error = plain.mirrors_of(&channel("one"), Some(2)).unwrap_err();
         assert!(error.to_string().contains("write $channel"), "{error}");
         let varying = list("https://a.example/pub/$channel\n");
-        let mirrors = varying.mirrors_of(&channel("two"), 2).unwrap().unwrap();
+        let mirrors = varying
+            .mirrors_of(&channel("two"), Some(2))
+            .unwrap()
+            .unwrap();
         assert_eq!(mirrors[0].location.to_string(), "https://a.example/pub/two");
     }
 
@@ -433,7 +437,7 @@ mod tests {
             ["https://a.example/one", "https://c.example/x/one"]
         );
         let other = list(&urls_of("<url>https://b.example/x/repomd.xml</url>"));
-        let error = other.mirrors_of(&channel("one"), 1).unwrap_err();
+        let error = other.mirrors_of(&channel("one"), Some(1)).unwrap_err();
         assert!(
             error.to_string().contains("noarch/repodata.json.zst"),
             "{error}"

@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
+    pin::pin,
     time::{Duration, SystemTime},
 };
 
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// How many mirrors are asked at a time which file there is.
-const SEARCHERS: usize = 8;
+const SEARCHERS: usize = 16;
 
 /// How much of the end of the sample is compared, in bytes.
 const TAIL: u64 = 64;
@@ -154,7 +155,7 @@ pub(crate) async fn probe(
         // A name that no file has: what is asked for is the end of the same file.
         metadata: Some(format!("{path} (its end)")),
     };
-    let probe_time = config.probe_time;
+    let limits = config.clone();
     let plan = mirrors.with_selector(|selector, now| {
         RefCell::new(ProbePlan::new(selector, sample.clone(), config, now))
     });
@@ -176,7 +177,7 @@ pub(crate) async fn probe(
             .map(|row| row.mirror)
             .collect::<Vec<_>>()
     });
-    let ends = ends(mirrors, &target, size, known, probe_time);
+    let ends = ends(mirrors, &target, size, known, &limits);
     let (ends, ()) = futures_util::join!(ends, round.run());
     for ended in &ends {
         round.known(ended);
@@ -236,8 +237,11 @@ async fn find_sample(mirrors: &MirrorSet, platform: &str, config: &ProbeConfig) 
         sample: None,
         details: BTreeMap::new(),
     };
-    let mut searches =
-        futures_util::stream::iter(ids.into_iter().map(search)).buffer_unordered(SEARCHERS);
+    // However many of them hang.
+    let end = pin!(tokio::time::sleep(config.time));
+    let mut searches = futures_util::stream::iter(ids.into_iter().map(search))
+        .buffer_unordered(SEARCHERS)
+        .take_until(end);
     while let Some((mirror, latency, sample)) = searches.next().await {
         found.details.entry(mirror).or_default().latency = latency;
         if sample.is_some() {
@@ -254,7 +258,7 @@ async fn ends(
     target: &Target,
     size: u64,
     of: Vec<MirrorId>,
-    limit: Duration,
+    limits: &ProbeConfig,
 ) -> Vec<Ended> {
     let Some(range) = ByteRange::new(size.saturating_sub(TAIL), size) else {
         return Vec::new();
@@ -264,11 +268,13 @@ async fn ends(
         Ended {
             mirror,
             is_freshness: true,
-            answer: ask(mirrors, mirror, target, range, limit, || ()).await,
+            answer: ask(mirrors, mirror, target, range, limits.probe_time, || ()).await,
         }
     };
+    let over = tokio::time::sleep(limits.time);
     futures_util::stream::iter(of.into_iter().map(end))
         .buffer_unordered(SEARCHERS)
+        .take_until(pin!(over))
         .collect()
         .await
 }

@@ -75,9 +75,9 @@ impl Selector {
         choice
     }
 
-    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. It changes
-    /// nothing, and it is not what [`choose`](Self::choose) would draw: among those that are as good,
-    /// that is by lot.
+    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. Later choices
+    /// are as if it had not been asked. Which one [`choose`](Self::choose) would draw it does not say:
+    /// among those that are as good, that is by lot.
     pub fn explain(&mut self, request: &Request<'_>, now: Time) -> Vec<(MirrorId, Why)> {
         self.refresh(now);
         let query = self.query(request, now);

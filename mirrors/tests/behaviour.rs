@@ -675,6 +675,25 @@ fn saved_state_holds_no_secret() {
 }
 
 #[test]
+fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
+    let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 80]);
+    attempt(&mut selector, 1, "x", 2000, 50, Class::Corrupt);
+    let request = Request::content("y").with_bytes(100_000);
+    let mut other = selector.clone();
+    let reasons = selector.explain(&request, at(2100));
+    assert!(matches!(
+        reasons[..],
+        [
+            (_, Why::Soonest { measured: true, .. }),
+            (_, Why::StandsBack(Standing::Quarantined)),
+        ]
+    ));
+    // Who has asked chooses as if he had not.
+    let chosen = selector.choose(&request, at(2100));
+    assert_eq!(chosen, other.choose(&request, at(2100)));
+}
+
+#[test]
 fn reports_and_notices_about_unknown_mirrors_are_ignored() {
     let mut selector = selector(vec![mirror("a")]);
     selector.started(id(7), at(0));

@@ -8,6 +8,7 @@
 //! ends when it is dropped. [`Server`] holds what all of them have: the address, the request log,
 //! the [`Behaviour`] that can be changed at run time, and the verdict of a strict [`Script`].
 
+mod answer;
 mod archive;
 mod behaviour;
 mod content;

@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{self, HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{self, HeaderValue};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,16 +18,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+use crate::answer::{clock_ahead, cut, gzipped, instead, send};
 use crate::behaviour::{Behaviour, Fault};
-use crate::content::{Content, Reader};
 use crate::date;
-use crate::gzip;
-use crate::log::{Entry, Log, RequestLog};
+use crate::log::{Log, RequestLog};
 use crate::pace::{self, Pacer};
 use crate::port::Port;
 use crate::request::{Cut, Inbound, Quirks, Reply, Request};
 use crate::script::{Run, ScriptError};
-use crate::sending::{Drip, Ending, Outbound, Payload};
+use crate::sending::{Ending, Payload};
 use crate::tls::Tls;
 use crate::uri;
 use crate::wire::{Control, Wire};
@@ -503,136 +501,4 @@ async fn answer<H: Handler>(
         reply = gzipped(reply);
     }
     Ok(send(reply, is_head, &fault, cut_out, &connection, entry))
-}
-
-/// The answer of a fault that does not depend on what is asked for.
-fn instead(fault: &Fault, target: &str) -> Option<Reply> {
-    const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
-        <body><h1>Sign in to continue</h1></body></html>\n";
-    let valid = |code: u16| StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
-    match fault {
-        Fault::Status {
-            code,
-            headers,
-            body,
-        } => {
-            let mut reply = Reply::bytes(valid(*code), body.clone());
-            for (name, value) in headers {
-                if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-                    reply = reply.with(name, value);
-                }
-            }
-            Some(reply)
-        }
-        Fault::RetryAfter { code, seconds } => {
-            let reply = Reply::text(valid(*code), "text/plain", "come back later\n");
-            Some(reply.with(header::RETRY_AFTER, seconds.to_string()))
-        }
-        Fault::Redirect { to } => {
-            let rest = if to.ends_with('/') {
-                target.trim_start_matches('/')
-            } else {
-                ""
-            };
-            let reply = Reply::empty(StatusCode::TEMPORARY_REDIRECT);
-            Some(reply.with(header::LOCATION, format!("{to}{rest}")))
-        }
-        Fault::Html => Some(Reply::text(
-            StatusCode::OK,
-            "text/html; charset=utf-8",
-            PAGE,
-        )),
-        _ => None,
-    }
-}
-
-fn clock_ahead(fault: &Fault) -> i64 {
-    match *fault {
-        Fault::ClockSkew { seconds } => seconds,
-        _ => 0,
-    }
-}
-
-/// Where and how a body breaks off.
-fn cut(fault: &Fault) -> Option<(u64, Ending)> {
-    match *fault {
-        Fault::Truncate { after } => Some((after, Ending::Close)),
-        Fault::Reset { after: Some(after) } => Some((after, Ending::Reset)),
-        Fault::Stall { after } => Some((after, Ending::Stall)),
-        _ => None,
-    }
-}
-
-fn gzipped(reply: Reply) -> Reply {
-    if reply.status != StatusCode::OK {
-        return reply;
-    }
-    match reply.content.read_all() {
-        Ok(bytes) => {
-            let bytes = Bytes::from(gzip::gzip(&bytes));
-            let range = 0..bytes.len() as u64;
-            let reply = Reply {
-                content: Content::Memory(bytes),
-                range,
-                ..reply
-            };
-            reply.with(header::CONTENT_ENCODING, "gzip")
-        }
-        Err(_) => Reply::empty(StatusCode::INTERNAL_SERVER_ERROR),
-    }
-}
-
-/// The head of the answer, and the body that will follow it.
-fn send(
-    reply: Reply,
-    is_head: bool,
-    fault: &Fault,
-    cut_out: Option<(u64, Ending)>,
-    connection: &Arc<Connection>,
-    entry: Arc<Entry>,
-) -> Response<Payload> {
-    let status = reply.status;
-    let len = reply.range.end.saturating_sub(reply.range.start);
-    let declared = match fault {
-        Fault::WrongLength { delta } => len.saturating_add_signed(*delta),
-        _ => len,
-    };
-    // These two have no body by definition (RFC 9110 §6.4.1), and hyper sends none.
-    let bodiless = is_head
-        || declared == 0
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    entry.update(|entry| {
-        entry.status = Some(status.as_u16());
-        entry.complete = bodiless;
-    });
-    let mut reply = reply;
-    if !matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        // A handler may have set it for the body that a HEAD does not get.
-        reply = reply.with(header::CONTENT_LENGTH, declared.to_string());
-    }
-    let body = if bodiless {
-        Payload::Idle(None)
-    } else {
-        Payload::new(Outbound {
-            reader: Reader::new(reply.content, reply.range),
-            connection: Arc::clone(connection),
-            entry,
-            corrupt: if let Fault::Corrupt { at } = fault {
-                Some(*at)
-            } else {
-                None
-            },
-            cut: cut_out,
-            promised: declared,
-            drip: match *fault {
-                Fault::Drip { rate } => Some(Drip::new(0, rate)),
-                Fault::SlowDown { after, rate } => Some(Drip::new(after, rate)),
-                _ => None,
-            },
-        })
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = reply.headers;
-    response
 }

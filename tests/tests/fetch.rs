@@ -147,6 +147,42 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
             .join(package.path().rsplit('/').next().unwrap());
         assert_eq!(std::fs::read(path).unwrap(), package.bytes[..], "{name}");
     }
+    // A registry is found by what the repodata says, also when the digest is known otherwise; and a
+    // plain list is for the channel that is asked for, whatever other lists name.
+    sandbox.write("m.toml", &fleet.some_mirrors_toml(CHANNEL, &[("oci", 0)]));
+    let name = package.path();
+    let digest = package.sha256();
+    let args = [
+        "-c",
+        CHANNEL,
+        "--mirrors",
+        "m.toml",
+        "-o",
+        "again",
+        "--sha256",
+        &digest,
+        &name,
+    ];
+    fetch(&sandbox, &args).expect(0);
+    assert_eq!(
+        std::fs::read(sandbox.path("again")).unwrap(),
+        package.bytes[..]
+    );
+    sandbox.write("plain", &fleet.mirror("fast").unwrap().location.url());
+    let named = [
+        "-c",
+        "https://other.invalid/x",
+        "--mirrors",
+        "plain",
+        "--mirrors",
+        "m.toml",
+    ];
+    let args = [&named[..], &["-o", "other", &name]].concat();
+    fetch(&sandbox, &args).expect(0);
+    assert_eq!(
+        std::fs::read(sandbox.path("other")).unwrap(),
+        package.bytes[..]
+    );
     // The one whose copy is damaged first: it comes from the next, and the table says so.
     let chosen = [("corrupt", 0), ("dead", 0), ("fast", 1)];
     sandbox.write("m.toml", &fleet.some_mirrors_toml(CHANNEL, &chosen));

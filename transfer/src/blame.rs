@@ -277,9 +277,13 @@ impl Segments<'_> {
     }
 }
 
-/// Some ranges of those that a mirror gave: of the first, of one in the middle and of the last.
+/// Some ranges of those that a mirror gave: of the first, of one in the middle and of the last; all
+/// of them when they are not long.
 fn sample(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    if total <= SAMPLE {
+        return ranges.to_vec();
+    }
     let mut samples: Vec<Range<u64>> = Vec::new();
     for number in 0..SAMPLES as u64 {
         // So many of their bytes lie before the sample.

@@ -229,7 +229,7 @@ impl Fetch<'_> {
 
     /// A file at a URL of its own.
     fn lone(&mut self, url: &url::Url, label: String) -> Result<WantedFile, AppError> {
-        if !self.settings.mirrors.value.is_empty() {
+        if !self.args.places.mirrors.is_empty() {
             self.printer.warn(&format!(
                 "the lists of mirrors say nothing of {label}; to use them, name with -c the part of the \
                  URL that stands for the mirrors"
@@ -376,8 +376,10 @@ impl Fetch<'_> {
     /// Completes what is known of packages by the repodata of their channels.
     async fn look_up(&self, files: &mut [WantedFile]) {
         let mut subdirs = BTreeSet::new();
-        for (subdir, _, channels) in files.iter().filter_map(unknown_package) {
-            subdirs.extend(channels.iter().map(|&channel| (channel, subdir.to_owned())));
+        for file in files.iter().filter(|file| self.is_to_be_looked_up(file)) {
+            if let Some((subdir, _, channels)) = package_of_channel(file) {
+                subdirs.extend(channels.iter().map(|&channel| (channel, subdir.to_owned())));
+            }
         }
         if subdirs.is_empty() {
             return;
@@ -410,24 +412,45 @@ impl Fetch<'_> {
             .await;
         downloads.finish();
         for file in files {
-            let Some((subdir, name, channels)) = unknown_package(file) else {
+            if !self.is_to_be_looked_up(file) {
+                continue;
+            }
+            let Some((subdir, name, channels)) = package_of_channel(file) else {
                 continue;
             };
             let found = channels.iter().find_map(|&channel| {
                 let index = indexes.get(&(channel, subdir.to_owned()))?;
                 Some((channel, record(index, name, &file.target.path)?))
             });
+            let is_known = file.expected.is_content_addressed();
             if let Some((channel, (target, expected))) = found {
                 file.from = From::Channels(vec![channel]);
                 file.target = target;
-                file.expected = expected;
-            } else {
+                if !is_known {
+                    file.expected = expected;
+                }
+            } else if !is_known {
                 self.printer.warn(&format!(
                     "{} is not in the repodata of its channel, so it is not verified",
                     file.label
                 ));
             }
         }
+    }
+
+    /// Whether the repodata has more to say of a file: its digest, or where registries have it.
+    fn is_to_be_looked_up(&self, file: &WantedFile) -> bool {
+        let Some((.., channels)) = package_of_channel(file) else {
+            return false;
+        };
+        let has_registry = |channel: &usize| {
+            let mirrors = &self.context.channels[*channel].mirrors;
+            mirrors.with_selector(|selector, _| {
+                let mut all = selector.mirrors().iter();
+                all.any(|mirror| matches!(mirror.location, Location::Oci(_)))
+            })
+        };
+        !file.expected.is_content_addressed() || channels.iter().any(has_registry)
     }
 
     async fn fetch_all(&self, files: &[WantedFile]) -> Vec<Outcome> {
@@ -516,15 +539,14 @@ fn is_package(name: &str) -> bool {
     name.ends_with(".conda") || name.ends_with(".tar.bz2")
 }
 
-/// Subdir and name of a package of which no digest is known, and its channels.
-fn unknown_package(file: &WantedFile) -> Option<(&str, &str, &[usize])> {
+/// Subdir and name of a package, and its channels.
+fn package_of_channel(file: &WantedFile) -> Option<(&str, &str, &[usize])> {
     let From::Channels(channels) = &file.from else {
         return None;
     };
     let (subdir, name) = file.target.path.rsplit_once('/')?;
-    let is_unknown = !file.expected.is_content_addressed() && is_package(name);
     let is_subdir = subdir.parse::<rattler_conda_types::Subdir>().is_ok();
-    (is_unknown && is_subdir).then_some((subdir, name, channels.as_slice()))
+    (is_subdir && is_package(name)).then_some((subdir, name, channels.as_slice()))
 }
 
 /// What the repodata says of an archive.

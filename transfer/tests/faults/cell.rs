@@ -69,8 +69,28 @@ impl Cell {
         self.size / 2
     }
 
-    pub(crate) fn quarter(&self) -> usize {
-        self.size / 4
+    /// Where bodies break off: at half of a file that comes in one, and within every segment of
+    /// one that comes in several.
+    pub(crate) fn cut(&self) -> usize {
+        if self.is_large() {
+            128 << 10
+        } else {
+            self.half()
+        }
+    }
+
+    /// Where every body breaks off, on a mirror on which every body does.
+    pub(crate) fn cut_again(&self) -> usize {
+        if self.is_large() {
+            512 << 10
+        } else {
+            self.cut() / 2
+        }
+    }
+
+    /// Whether the file comes in segments.
+    pub(crate) fn is_large(&self) -> bool {
+        self.size >= 2 << 20
     }
 
     pub(crate) fn alone(&self) -> bool {

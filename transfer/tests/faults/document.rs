@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     cell::{Cell, Company, Phase, Protocol},
-    expected::{self, Waste},
+    expected::{self, End, Waste},
     fault::Fault,
     run::Seen,
 };
@@ -19,16 +19,19 @@ Its digest is known, but in the row that says otherwise. In no cell does a wrong
 final name.
 
 - **first request**: the mirror has the fault from the beginning, and for good. Where a body is
-  struck, every body is, after a quarter of the file.
-- **mid-body**: the mirror turns bad at the half of the first body, for good. Where a body is struck,
-  it is this one and every other; otherwise it breaks off, and what is asked for next has the fault.
-- **resumed**: a body has broken off at its half, and the request that continues it has the fault.
-  Alone the mirror has it once and is sound again; in company the sound mirror is the one whose body
-  broke off, and the other has the fault for good.
+  struck, every body is.
+- **mid-body**: the mirror turns bad in the middle of the first body, for good. Where a body is
+  struck, it is this one and every other; otherwise it breaks off, and what is asked for next has the
+  fault.
+- **resumed**: a body has broken off, and the request that continues it has the fault. Alone the
+  mirror has it once and is sound again; in company the sound mirror is the one whose body broke off,
+  and the other has the fault for good.
 
 `ok` is a file that was verified. An error is given by the class that decides what follows from it
-(`ARCHITECTURE.md`, \"Mirrors\") and by what was wrong in the attempts. The number is that of the
-bytes which were fetched in vain.
+(`ARCHITECTURE.md`, \"Mirrors\") and by what was wrong in the attempts. After it stands how many bytes
+were fetched in vain; of a file that comes in segments, what has arrived is `kept` for the next
+attempt. `ok or` an error is where it depends on how many segments are under way when the fault sets
+in.
 ";
 
 type Result<'s> = (Cell, std::result::Result<Seen, &'s str>);
@@ -70,13 +73,32 @@ fn write_cell(cell: &Cell, seen: &std::result::Result<Seen, &str>) -> String {
         Ok(seen) => seen,
         Err(why) => return format!("not applicable: {why}"),
     };
-    let wasted = match expected::waste(cell) {
-        Waste::Exactly(_) => kib(seen.wasted),
+    let (end, waste) = expected::expected(cell);
+    let wasted = match waste {
+        Waste::Exactly(bytes) => kib(bytes),
         Waste::UpTo(most) => format!("at most {}", kib(most)),
+        Waste::Kept => "kept".to_owned(),
     };
-    match seen.end {
-        Ok(()) => format!("ok, {wasted}"),
-        Err(class) => format!("{class} ({}), {wasted}", seen.errors.join(", then ")),
+    let of = |class| {
+        let mut errors: Vec<&str> = Vec::new();
+        for (_, error) in seen
+            .end
+            .as_ref()
+            .err()
+            .into_iter()
+            .flatten()
+            .filter(|(seen, _)| *seen == class)
+        {
+            if !errors.contains(&error.as_str()) {
+                errors.push(error);
+            }
+        }
+        errors.join(", ")
+    };
+    match end {
+        End::Right => format!("ok, {wasted}"),
+        End::Wrong(class) => format!("{class} ({}), {wasted}", of(class)),
+        End::Either(class) => format!("ok or {class}, {wasted}"),
     }
 }
 

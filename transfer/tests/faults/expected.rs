@@ -8,12 +8,24 @@ use crate::{
     run::Seen,
 };
 
+/// How a fetch is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Right,
+    /// An error of this class is what nobody could get over.
+    Wrong(Class),
+    /// It depends on how many requests are under way when the fault sets in.
+    Either(Class),
+}
+
 /// How many bytes may be fetched in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waste {
     Exactly(u64),
-    /// It depends on what was in the buffers when the fault struck.
+    /// It depends on what is under way when the fault strikes, or when a segment is taken over.
     UpTo(u64),
+    /// There is no file, and what has arrived of it is kept for the next attempt.
+    Kept,
 }
 
 /// Whether there is such a thing, or why not.
@@ -40,11 +52,14 @@ pub(crate) fn applicable(cell: &Cell) -> Result<(), &'static str> {
     Err(why)
 }
 
-/// The class of the error, or that the file is there; and the waste.
-fn expected(cell: &Cell) -> (Result<(), Class>, Waste) {
+/// What is to come of a cell.
+pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
+    if cell.is_large() {
+        return in_segments(cell);
+    }
     let (size, half) = (cell.size as u64, cell.half() as u64);
-    let right = |bytes| (Ok(()), Waste::Exactly(bytes));
-    let wrong = |class, bytes| (Err(class), Waste::Exactly(bytes));
+    let right = |bytes| (End::Right, Waste::Exactly(bytes));
+    let wrong = |class, bytes| (End::Wrong(class), Waste::Exactly(bytes));
     if !cell.alone() {
         return company(cell);
     }
@@ -96,7 +111,7 @@ fn expected(cell: &Cell) -> (Result<(), Class>, Waste) {
 }
 
 /// With a sound mirror there is always a file.
-fn company(cell: &Cell) -> (Result<(), Class>, Waste) {
+fn company(cell: &Cell) -> (End, Waste) {
     let (size, half) = (cell.size as u64, cell.half() as u64);
     let resumed = cell.phase == Phase::Resumed;
     let waste = match cell.fault {
@@ -112,21 +127,69 @@ fn company(cell: &Cell) -> (Result<(), Class>, Waste) {
         Fault::HalfSynced if resumed && cell.protocol != Protocol::Oci => Waste::UpTo(half),
         _ => Waste::Exactly(0),
     };
-    (Ok(()), waste)
+    (End::Right, waste)
 }
 
-/// The waste as it is to be written down.
-pub(crate) fn waste(cell: &Cell) -> Waste {
-    expected(cell).1
+/// In segments a mirror is asked for several at once, so that a fault which sets in later may come
+/// too late for some or all of them.
+fn in_segments(cell: &Cell) -> (End, Waste) {
+    let size = cell.size as u64;
+    let one = Cell {
+        // What comes of a file in one piece tells what comes of this one.
+        size: size_in_one(cell.size),
+        ..*cell
+    };
+    let always = Cell {
+        phase: Phase::First,
+        ..one
+    };
+    let waste = match cell.fault {
+        Fault::FlippedByte => Waste::UpTo(3 * size),
+        _ => Waste::UpTo(size / 2),
+    };
+    let file = cell.protocol == Protocol::File;
+    match (expected(&always).0, expected(&one).0, cell.fault) {
+        // A range says how long the file is.
+        (_, _, Fault::WrongLength) if !file => (End::Right, waste),
+        // A segment of its first half shows that it is too short, and one of its second does not.
+        (End::Wrong(class), _, Fault::HalfSynced)
+            if cell.alone() && cell.phase == Phase::Resumed =>
+        {
+            (End::Either(class), waste)
+        }
+        (_, End::Right, _) if cell.phase != Phase::Middle => (End::Right, waste),
+        (_, End::Wrong(class), Fault::FlippedByte) if cell.phase != Phase::Resumed => {
+            (End::Wrong(class), Waste::Kept)
+        }
+        (End::Wrong(class), End::Wrong(_), _) if cell.phase == Phase::First => {
+            (End::Wrong(class), Waste::Kept)
+        }
+        (_, End::Wrong(class), _) => (End::Either(class), waste),
+        (_, end, _) => (end, waste),
+    }
+}
+
+const fn size_in_one(size: usize) -> usize {
+    if size < 1 << 20 { size } else { 768 << 10 }
 }
 
 pub(crate) fn check(cell: &Cell, seen: &Seen) -> Result<(), String> {
     let (end, waste) = expected(cell);
-    let bound = match waste {
-        Waste::Exactly(bytes) => seen.wasted == bytes,
-        Waste::UpTo(bytes) => seen.wasted <= bytes,
+    let has = |class: Class| match &seen.end {
+        Ok(()) => false,
+        Err(attempts) => attempts.iter().any(|(seen, _)| *seen == class),
     };
-    if seen.end == end && bound {
+    let ends = match end {
+        End::Right => seen.end.is_ok(),
+        End::Wrong(class) => has(class),
+        End::Either(class) => seen.end.is_ok() || has(class),
+    };
+    let wastes = match waste {
+        Waste::Exactly(bytes) => seen.wasted == bytes,
+        Waste::UpTo(bytes) => seen.wasted <= bytes || seen.end.is_err(),
+        Waste::Kept => seen.end.is_err(),
+    };
+    if ends && wastes {
         return Ok(());
     }
     Err(format!(

@@ -123,12 +123,12 @@ impl Fault {
 
     /// The steps of a server that has it; empty when it is not the server's script that has it.
     pub(crate) fn rules(self, cell: &Cell, at: &Addresses) -> Vec<Rule> {
-        let Some((matcher, step, count)) = self.step(cell, at, cell.quarter()) else {
+        let Some((matcher, step, count)) = self.step(cell, at, cell.cut_again()) else {
             return Vec::new();
         };
         match cell.phase {
             Phase::Middle => {
-                let first = match self.step(cell, at, cell.half()) {
+                let first = match self.step(cell, at, cell.cut()) {
                     Some((matcher, step, _)) if self.is_of_body() => Rule::once(matcher, step),
                     _ => broken(cell),
                 };
@@ -166,7 +166,7 @@ impl Fault {
             Self::Stalled => Step::Stall { after },
             Self::SlowDrip => {
                 let (after, rate) = match cell.phase {
-                    Phase::Middle => (cell.half() as u64, cell.size as u64 / 6),
+                    Phase::Middle => (cell.cut() as u64, cell.size as u64 / 6),
                     _ => (0, cell.size as u64 / 6),
                 };
                 Step::SlowDown { after, rate }
@@ -215,7 +215,7 @@ impl Fault {
 
 /// The first body breaks off at half.
 pub(crate) fn broken(cell: &Cell) -> Rule {
-    let after = cell.half() as u64;
+    let after = cell.cut() as u64;
     Rule::once(content(cell.protocol), Step::Truncate { after })
 }
 

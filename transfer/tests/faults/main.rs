@@ -25,7 +25,10 @@ use tokio::{sync::Semaphore, task::JoinSet};
 /// The sizes of the files, in bytes, each with what to call them. All of them are a multiple of
 /// eight: faults strike at half, a quarter and three quarters. A file on disk is read in pieces of
 /// 256 KiB, and a half is to be more than one of them.
-const SIZES: [(usize, &str); 1] = [(768 << 10, "768 KiB: fetched by one request")];
+const SIZES: [(usize, &str); 2] = [
+    (768 << 10, "768 KiB: fetched by one request"),
+    (4 << 20, "4 MiB: fetched in segments"),
+];
 
 /// Cells under way at a time that wait for a timeout most of their time, and others. So few of the
 /// latter that sound mirrors answer within the time that the selector gives them on a busy machine.

@@ -233,7 +233,7 @@ impl Place {
         match fault {
             Fault::Truncated => {
                 let to = match self.cell.phase {
-                    Phase::Middle => self.cell.half(),
+                    Phase::Middle => self.cell.cut(),
                     _ => 3 * self.cell.size / 4,
                 };
                 file().set_len(to as u64).unwrap();
@@ -279,7 +279,7 @@ impl Place {
         if let Kind::File(dir) = &self.kind {
             let path = dir.path().join(PATH);
             let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-            file.set_len(self.cell.half() as u64).unwrap();
+            file.set_len(self.cell.cut() as u64).unwrap();
         }
     }
 

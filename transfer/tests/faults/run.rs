@@ -41,11 +41,9 @@ impl Files {
 /// How a fetch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The bytes are there and right; else the class of the last attempt.
-    pub(crate) end: Result<(), Class>,
-    /// What was wrong in the attempts that decided an error: `Variant` of each, without
-    /// repetitions.
-    pub(crate) errors: Vec<String>,
+    /// The bytes are there and right; else what was wrong in each attempt: its class and the
+    /// variant of its error.
+    pub(crate) end: Result<(), Vec<(Class, String)>>,
     /// Bytes that came and are not part of the file.
     pub(crate) wasted: u64,
 }
@@ -69,8 +67,8 @@ struct Stage {
 
 #[derive(Default)]
 struct SoFar {
-    /// How many attempts there were.
-    attempts: usize,
+    /// How many attempts have failed.
+    failures: usize,
     /// Whether bytes of the first body have arrived.
     flowing: bool,
     struck: bool,
@@ -125,27 +123,26 @@ impl Observer for Stage {
         // A file on disk can only be cut in a body once that has begun.
         let in_body = self.cell.protocol == Protocol::File && self.cell.fault == Fault::Truncated;
         match event {
-            Event::Attempt { .. } => {
-                so_far.attempts += 1;
-                if so_far.attempts == 2 && breaks_off {
-                    self.places[0].mend();
-                    if !in_body {
-                        self.strike(&mut so_far);
-                    }
-                }
-            }
             Event::Progress { .. } => {
                 let first = !std::mem::replace(&mut so_far.flowing, true);
                 if first && breaks_off {
                     self.places[0].break_off();
-                } else if first || (in_body && so_far.attempts == 2) {
+                } else if first || (in_body && so_far.failures == 1) {
                     self.strike(&mut so_far);
                 }
             }
-            Event::AttemptFailed { .. }
-                if self.cell.phase == Phase::Resumed && self.alone() && so_far.attempts == 2 =>
-            {
-                self.places[0].heal();
+            Event::AttemptFailed { .. } => {
+                so_far.failures += 1;
+                match so_far.failures {
+                    1 if breaks_off => {
+                        self.places[0].mend();
+                        if !in_body {
+                            self.strike(&mut so_far);
+                        }
+                    }
+                    2 if self.cell.phase == Phase::Resumed && self.alone() => self.places[0].heal(),
+                    _ => {}
+                }
             }
             _ => {}
         }
@@ -207,7 +204,6 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
             }
             Seen {
                 end: Ok(()),
-                errors: Vec::new(),
                 wasted: fetched.wasted,
             }
         }
@@ -215,16 +211,8 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
             if path.exists() {
                 return Err("a file is there although the fetch failed".to_owned());
             }
-            let last = attempts.last().ok_or("nobody was asked")?;
-            let mut errors: Vec<String> = attempts.iter().map(variant).collect();
-            // Of the attempt that broke off so that the fault could come nothing is told.
-            if stage.breaks_off() {
-                errors.remove(0);
-            }
-            errors.dedup();
             Seen {
-                end: Err(last.class),
-                errors,
+                end: Err(attempts.iter().map(|a| (a.class, variant(a))).collect()),
                 wasted: attempts.iter().map(|attempt| attempt.bytes).sum(),
             }
         }
@@ -296,18 +284,19 @@ async fn stage(cell: &Cell, files: &Files, url: &str, path: PathBuf) -> Stage {
 /// Whether the fault was there at all: a cell in which nothing goes wrong proves nothing.
 fn scripts_ran(cell: &Cell, stage: &Stage) -> Result<(), String> {
     let so_far = stage.so_far.lock().unwrap();
-    if stage.by_hand() && !so_far.struck {
-        return Err("the fault was never made".to_owned());
-    }
     for place in &stage.places {
         if let Some(server) = place.server() {
             server.verify().map_err(|error| error.to_string())?;
         }
     }
-    // A mirror that turns bad while there is a sound one need not be asked again.
-    let idle = cell.phase == Phase::Middle && !stage.alone();
-    if stage.by_hand() || idle {
+    // A mirror that turns bad while there is a sound one need not be asked again; and of a segment
+    // that another mirror takes over nothing breaks off.
+    if cell.phase == Phase::Middle && !stage.alone() {
         return Ok(());
+    }
+    if stage.by_hand() {
+        let never = || "the fault was never made".to_owned();
+        return so_far.struck.then_some(()).ok_or_else(never);
     }
     let asked = stage.places[stage.faulty]
         .server()
