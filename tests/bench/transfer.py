@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Times `taipan fetch` against aria2c, librepo and curl, all of them reading the same metalink.
 
-    transfer.py [--runs 5] [--only PATTERN]... [--taipan BIN] [--work DIR]
+    transfer.py [--runs 5] [--only PATTERN]... [--program NAME]... [--taipan BIN] [--work DIR]
 
 Shaped: three mirrors of 200, 100 and 40 Mbit/s, each an nginx in a network namespace of its own behind a
 token bucket. `file-*` is one file of 200 MB, `set-*` are 300 files of 105 MB in sum.
@@ -33,6 +33,7 @@ PORTS = {"sound": 8080, "flipped": 8081}
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--only", action="append", metavar="PATTERN", help="a scenario, like `file-*`; may be repeated")
+parser.add_argument("--program", action="append", metavar="NAME", help="only this program; may be repeated")
 parser.add_argument("--taipan", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release/taipan")
 parser.add_argument("--work", type=Path, help="where files are made and fetched to; memory if there is enough")
 parser.add_argument("--clean", action="store_true", help="remove what a killed run has left, and end")
@@ -272,7 +273,7 @@ def programs():
         ]  # fmt: skip
     else:
         say("skipped curl: it is not installed")
-    return found
+    return {name: found[name] for name in found if not arguments.program or name in arguments.program}
 
 
 class Task:
@@ -523,7 +524,7 @@ def main():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     results = []
-    if not {"taipan", "aria2c", "librepo"} & programs().keys():
+    if not programs():
         sys.exit("there is nothing to time")
     with tempfile.TemporaryDirectory(prefix="taipan-bench-", dir=arguments.work or default_work()) as folder:
         # nginx reads it as root, or as us.
