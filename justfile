@@ -36,3 +36,9 @@ bench-zck-speed FILE RUNS="5":
 bench-create DIR ENV="large_env" RUNS="5":
     cargo build --release
     python3 tests/bench/create.py --channel {{DIR}} --env {{ENV}} --runs {{RUNS}}
+
+# Time `taipan fetch` against aria2c, librepo and curl: on shaped mirrors (needs root), and on loopback.
+# ONLY is a pattern of scenarios, like `file-*` or `loopback-set`.
+bench-transfer RUNS="5" ONLY="*":
+    cargo build --release
+    python3 tests/bench/transfer.py --runs {{RUNS}} --only '{{ONLY}}'

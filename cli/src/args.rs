@@ -76,6 +76,15 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show what taipan sees: platform, virtual packages, settings and where each comes from
     Info(InfoArgs),
+    /// Fetch files from whichever mirror gives them
+    ///
+    /// A file is named by its path in a channel, by a URL, or by a metalink. Packages are verified by
+    /// the repodata of their channel, what a metalink lists by its digests, anything by --sha256. A
+    /// file that is there and right is not fetched again, and nothing wrong gets the final name.
+    Fetch(FetchArgs),
+    /// Show and measure the mirrors of channels
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
     /// is dead and one serves wrong bytes
     Demo(DemoArgs),
@@ -89,6 +98,21 @@ pub(crate) enum Command {
     },
 }
 
+/// Where files come from: what all commands take that ask mirrors.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
+    #[arg(short, long = "channel", value_name = "CHANNEL")]
+    pub(crate) channels: Vec<String>,
+    /// A list of mirrors, of any kind: a mirrors file, a plain list, a metalink, a .condarc, or
+    /// the configuration of rattler or pixi [env: TAIPAN_MIRRORS, several divided by ;]
+    #[arg(short, long = "mirrors", value_name = "FILE|URL")]
+    pub(crate) mirrors: Vec<String>,
+    /// Where channels without a URL lie [default: https://conda.anaconda.org]
+    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
+    pub(crate) channel_alias: Option<String>,
+}
+
 /// What `create` and `install` take.
 #[expect(
     clippy::struct_excessive_bools,
@@ -99,18 +123,8 @@ pub(crate) struct InstallArgs {
     /// The environment's directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) prefix: PathBuf,
-    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
-    #[arg(short, long = "channel", value_name = "CHANNEL")]
-    pub(crate) channels: Vec<String>,
-    /// A file that lists the mirrors of channels
-    #[arg(
-        short,
-        long = "mirrors",
-        value_name = "FILE",
-        env = "TAIPAN_MIRRORS",
-        value_delimiter = ':'
-    )]
-    pub(crate) mirrors: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
     /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
     #[arg(value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
@@ -127,9 +141,6 @@ pub(crate) struct InstallArgs {
     /// The platform to install for [default: this machine's]
     #[arg(long, env = "TAIPAN_PLATFORM", value_name = "SUBDIR")]
     pub(crate) platform: Option<String>,
-    /// Where channels without a URL lie [default: https://conda.anaconda.org]
-    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
-    pub(crate) channel_alias: Option<String>,
     /// How many packages are fetched at a time [default: 16]
     #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -176,6 +187,75 @@ pub(crate) struct DemoArgs {
     /// Keep the environment and make it here [default: a temporary directory that is removed]
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+/// What `fetch` takes.
+#[derive(Debug, Args)]
+pub(crate) struct FetchArgs {
+    /// What to fetch: a path below a channel, as in conda-forge/noarch/repodata.json.zst; with -c
+    /// the path alone; a URL; or a file or URL that ends in .meta4 or .metalink
+    #[arg(value_name = "[CHANNEL/]PATH|URL", required = true)]
+    pub(crate) targets: Vec<String>,
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
+    /// Where the file goes; - is stdout, to which it goes while it arrives, so that wrong bytes are
+    /// known as such, by exit code 5, only after them
+    #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where files go [default: here]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    /// The SHA-256 of the file
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha256: Option<String>,
+    /// Take the arguments for metalinks, whatever they are called
+    #[arg(long, conflicts_with = "sha256")]
+    pub(crate) metalink: bool,
+    /// The most bytes per second of all files together, such as 500k or 2.5M
+    #[arg(long, value_name = "RATE", value_parser = crate::fetch_target::parse_rate)]
+    pub(crate) limit_rate: Option<u64>,
+    /// The most connections for one file [default: 6]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) connections: Option<u16>,
+    /// Ask no server: only what lies on this machine is used
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Do not look up packages in the repodata of their channel
+    #[arg(long)]
+    pub(crate) no_repodata: bool,
+    /// How many files are fetched at a time [default: 16]
+    #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MirrorCommand {
+    /// Show the mirrors of channels, who named each, and what earlier runs learnt of it
+    ///
+    /// Without -c it shows all channels that the lists of mirrors name. With -v it also says how
+    /// each mirror stands to the next request.
+    List {
+        #[command(flatten)]
+        places: PlaceArgs,
+    },
+    /// Measure the mirrors of channels now, and rank them
+    ///
+    /// Each mirror is asked for the same small part of a file that all have. What is learnt serves
+    /// the next install. The exit code is 4 when no mirror of a channel serves.
+    Probe(ProbeArgs),
+}
+
+/// What `mirror probe` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    #[command(flatten)]
+    pub(crate) places: PlaceArgs,
+    /// Also measure mirrors that served a little while ago
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How long one mirror may take; all of a channel take a second more
+    #[arg(long, value_name = "SECS", default_value_t = 1.5)]
+    pub(crate) timeout: f64,
 }
 
 #[derive(Debug, Subcommand)]

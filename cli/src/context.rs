@@ -7,34 +7,59 @@ use std::{
 
 use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
-use taipan_mirrors::{Location, Mirror, MirrorsFile, Origin, SavedState, SelectorConfig, merge};
+use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
 use taipan_transfer::{
-    Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
+    Backend, Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
 };
 
-use crate::{error::AppError, printer::Printer, settings::Settings};
+use crate::{
+    error::AppError,
+    mirror_lists::MirrorLists,
+    printer::Printer,
+    settings::{Settings, TransferChoices},
+};
 
 /// What fetches, and from where.
 pub(crate) struct Context {
     pub(crate) channels: Vec<ChannelMirrors>,
     pub(crate) client: HttpClient,
+    config: SelectorConfig,
     jobs: usize,
+    transfer: TransferChoices,
     seed: u64,
     state_file: PathBuf,
     state: SavedState,
 }
 
+/// Of which channels the mirrors are wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Those of the settings.
+    Settings,
+    /// Those that the lists of mirrors name; those of the settings when they name none.
+    Listed,
+    /// These, and then those that the lists of mirrors name.
+    AndListed(Vec<String>),
+}
+
 impl Context {
-    /// Reads the mirrors files, and finds the mirrors of each channel.
-    pub(crate) fn new(settings: &Settings, printer: &Printer) -> Result<Self, AppError> {
-        let files = settings
-            .mirrors
-            .value
-            .iter()
-            .map(|path| read_mirrors_file(path))
-            .collect::<Result<Vec<_>, _>>()?;
+    /// Reads the lists of mirrors, from files and from the network, and finds the mirrors of each
+    /// channel.
+    pub(crate) async fn new(
+        settings: &Settings,
+        wanted: Wanted,
+        printer: &Printer,
+    ) -> Result<Self, AppError> {
         let client = HttpClient::new(&HttpOptions::default()).map_err(AppError::Client)?;
-        let state_file = settings.cache_dir.value.join("mirrors.json");
+        let cache = &settings.cache_dir.value;
+        let lists = MirrorLists::load(
+            &settings.mirrors.value,
+            &cache.join("mirror-lists"),
+            (!settings.transfer.offline).then_some(&client),
+            printer,
+        )
+        .await?;
+        let state_file = cache.join("mirrors.json");
         let state = match std::fs::read_to_string(&state_file) {
             Ok(text) => {
                 let (state, warning) = SavedState::parse(&text);
@@ -46,49 +71,44 @@ impl Context {
             // None was ever kept, or it cannot be read: then nothing is known.
             Err(_) => SavedState::new(),
         };
-        let directory = std::env::current_dir().unwrap_or_default();
+        let (names, others) = match wanted {
+            Wanted::Listed if !lists.channels().is_empty() => (lists.channels(), Vec::new()),
+            Wanted::Settings | Wanted::Listed => (settings.channels.value.clone(), Vec::new()),
+            Wanted::AndListed(names) => (names, lists.channels()),
+        };
         // Two clients that start at the same time must not choose alike.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
         let mut seed = [0; 8];
         seed.copy_from_slice(&Sha256::of(entropy.as_bytes()).as_bytes()[..8]);
         let seed = u64::from_le_bytes(seed);
-        let mut channels: Vec<ChannelMirrors> = Vec::new();
-        for name in &settings.channels.value {
-            let channel = Channel::parse(name, &settings.channel_alias.value, &directory)?;
-            if channels
-                .iter()
-                .any(|other| other.channel.canonical() == channel.canonical())
-            {
-                continue;
-            }
-            let listed: Vec<Vec<Mirror>> = files
-                .iter()
-                .filter_map(|file| file.mirrors_for(&channel.canonical()))
-                .map(<[Mirror]>::to_vec)
-                .collect();
+        let config = SelectorConfig {
+            seed,
+            network: crate::network::current(),
+            ..SelectorConfig::default()
+        };
+        // A list that names no channels is for those that are asked for, and no others.
+        let count = parse_channels(&names, settings)?.len();
+        let all = parse_channels(&[names, others].concat(), settings)?;
+        let mut channels = Vec::with_capacity(all.len());
+        for (index, (name, channel)) in all.into_iter().enumerate() {
+            let listed = lists.mirrors_of(&channel, (index < count).then_some(count))?;
             let mirrors = if listed.is_empty() {
-                let location = Location::parse(channel.base().as_str()).map_err(|source| {
-                    AppError::ChannelLocation {
-                        name: name.clone(),
-                        source,
-                    }
-                })?;
+                let location = Location::parse(channel.base().as_str())
+                    .map_err(|source| AppError::ChannelLocation { name, source })?;
                 vec![Mirror::new(location, Origin::Channel)]
             } else {
                 merge(listed)
             };
-            let config = SelectorConfig {
-                seed,
-                ..SelectorConfig::default()
-            };
-            let mirrors = MirrorSet::new(mirrors, config, &client);
+            let mirrors = MirrorSet::new(mirrors, config.clone(), &client);
             mirrors.load(&state);
             channels.push(ChannelMirrors { channel, mirrors });
         }
         Ok(Self {
             channels,
+            config,
             client,
             jobs: settings.jobs.value,
+            transfer: settings.transfer,
             seed,
             state_file,
             state,
@@ -97,12 +117,31 @@ impl Context {
 
     /// An engine that tells `observer` what it does.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Engine {
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             slots: self.jobs,
             seed: self.seed,
+            rate_limit: self.transfer.rate_limit,
+            offline: self.transfer.offline,
             ..EngineOptions::default()
         };
+        if let Some(connections) = self.transfer.connections {
+            options.segments.most_connections = connections;
+        }
         Engine::new(options, observer)
+    }
+
+    /// Other mirrors than those of a channel, with what is known of them.
+    pub(crate) fn mirror_set(
+        &self,
+        mirrors: Vec<Mirror>,
+        backends: Option<Vec<Arc<dyn Backend>>>,
+    ) -> MirrorSet {
+        let set = match backends {
+            Some(backends) => MirrorSet::with_backends(mirrors, backends, self.config.clone()),
+            None => MirrorSet::new(mirrors, self.config.clone(), &self.client),
+        };
+        set.load(&self.state);
+        set
     }
 
     /// How many files are fetched at a time.
@@ -113,8 +152,14 @@ impl Context {
     /// Keeps what was learnt of the mirrors for the next run. It is only an aid, so a failure to
     /// keep it is no failure of the command.
     pub(crate) fn save(&self) {
+        self.save_with(&[]);
+    }
+
+    /// The same with what was learnt of others.
+    pub(crate) fn save_with(&self, others: &[MirrorSet]) {
         let mut state = self.state.clone();
-        for ChannelMirrors { mirrors, .. } in &self.channels {
+        let sets = self.channels.iter().map(|place| &place.mirrors);
+        for mirrors in sets.chain(others) {
             mirrors.save(&mut state);
         }
         let write = || -> std::io::Result<()> {
@@ -131,10 +176,20 @@ impl Context {
     }
 }
 
-fn read_mirrors_file(path: &Path) -> Result<MirrorsFile, AppError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadMirrors {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(MirrorsFile::parse(&text, &path.display().to_string())?)
+/// The channels of these names, each once, with the name by which it was asked for.
+fn parse_channels(
+    names: &[String],
+    settings: &Settings,
+) -> Result<Vec<(String, Channel)>, AppError> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let mut channels: Vec<(String, Channel)> = Vec::new();
+    for name in names {
+        let channel = Channel::parse(name, &settings.channel_alias.value, &directory)?;
+        let canonical = channel.canonical();
+        let mut known = channels.iter().map(|(_, known)| known.canonical());
+        if !known.any(|known| known == canonical) {
+            channels.push((name.clone(), channel));
+        }
+    }
+    Ok(channels)
 }

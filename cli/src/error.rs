@@ -7,10 +7,13 @@ use taipan_channel::{ChannelError, RepodataError};
 use taipan_installer::{
     LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
 };
-use taipan_mirrors::{LocationError, MirrorsFileError};
-use taipan_transfer::{FetchError, SinkError};
+use taipan_mirrors::{ListError, LocationError};
+use taipan_transfer::{FetchError, ParseDigestError, SinkError};
 
-use crate::{exit::Exit, printer::Printer, settings::SettingsError};
+use crate::{
+    exit::Exit, fetch_target::TargetError, mirror_lists::ListsError, printer::Printer,
+    settings::SettingsError,
+};
 
 /// Why a command ended.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +24,36 @@ pub(crate) enum AppError {
     Channel(#[from] ChannelError),
     #[error("the channel `{name}` is not a place that packages can come from")]
     ChannelLocation { name: String, source: LocationError },
-    #[error("cannot read the mirrors file {}", path.display())]
-    ReadMirrors {
-        path: PathBuf,
-        source: std::io::Error,
-    },
     #[error(transparent)]
-    Mirrors(#[from] MirrorsFileError),
+    Lists(#[from] ListsError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error("the metalink cannot be used")]
+    Metalink(#[source] ListError),
+    #[error("the metalink {name} lists no files")]
+    EmptyMetalink { name: String },
+    #[error("the metalink {metalink} names no mirror of {file} that can be asked")]
+    NoMirrorOfFile { file: String, metalink: String },
+    #[error("--sha256 is wrong")]
+    Sha256(#[source] ParseDigestError),
+    #[error("{option} is for one file, and there are {count}")]
+    OneFile { option: &'static str, count: usize },
+    #[error("two files would go to {}: give them a directory each, or fetch them one by one", path.display())]
+    SameOutput { path: PathBuf },
+    #[error("{} is a directory: name a file with --output, or a directory with --directory", path.display())]
+    OutputIsDirectory { path: PathBuf },
+    #[error("--json and --output - both want stdout: leave one of them out")]
+    JsonOnStdout,
+    #[error("{label}: what went to stdout before its mirror failed is not what the others have")]
+    StdoutBroken { label: String },
+    #[error("no channel is named for it: use -c")]
+    NoChannel,
+    #[error("--timeout must be between 0.05 and 600 seconds")]
+    ProbeTimeout,
+    #[error("no mirror of {} serves now", channels.join(" or "))]
+    NoMirrorServes { channels: Vec<String> },
     #[error("cannot read the spec file {}", path.display())]
     ReadSpecs {
         path: PathBuf,
@@ -48,7 +74,7 @@ pub(crate) enum AppError {
     #[error("there is no environment at {}", prefix.display())]
     NoEnvironment { prefix: PathBuf },
     #[error(transparent)]
-    Repodata(#[from] RepodataError),
+    Repodata(Box<RepodataError>),
     #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
     NoRepodata {
         channel: String,
@@ -87,15 +113,34 @@ pub(crate) enum AppError {
     Interrupted,
 }
 
+impl From<RepodataError> for AppError {
+    fn from(error: RepodataError) -> Self {
+        Self::Repodata(Box::new(error))
+    }
+}
+
 impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Settings(SettingsError::NoHome { .. }) => Exit::Failed,
+            Self::Lists(ListsError::Fetch { .. })
+            | Self::NoMirrorServes { .. }
+            | Self::NoRepodata { .. } => Exit::Exhausted,
             Self::Settings(_)
             | Self::Channel(_)
             | Self::ChannelLocation { .. }
-            | Self::ReadMirrors { .. }
-            | Self::Mirrors(_)
+            | Self::Lists(_)
+            | Self::ProbeTimeout
+            | Self::Target(_)
+            | Self::Metalink(_)
+            | Self::EmptyMetalink { .. }
+            | Self::NoMirrorOfFile { .. }
+            | Self::Sha256(_)
+            | Self::OneFile { .. }
+            | Self::SameOutput { .. }
+            | Self::OutputIsDirectory { .. }
+            | Self::JsonOnStdout
+            | Self::NoChannel
             | Self::ReadSpecs { .. }
             | Self::SpecFile { .. }
             | Self::Spec(_)
@@ -109,10 +154,16 @@ impl AppError {
             Self::Solve(SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. }) => {
                 Exit::Unsatisfiable
             }
-            Self::Repodata(RepodataError::Fetch { source, .. })
-            | Self::Prepare(PrepareError::Fetch { source, .. }) => exit_of_fetch(source),
-            Self::NoRepodata { .. } => Exit::Exhausted,
-            Self::Prepare(PrepareError::NoDigest { .. }) => Exit::Verification,
+            Self::Fetch(source) | Self::Prepare(PrepareError::Fetch { source, .. }) => {
+                exit_of_fetch(source)
+            }
+            Self::Repodata(error) => match &**error {
+                RepodataError::Fetch { source, .. } => exit_of_fetch(source),
+                RepodataError::Cache { .. } => Exit::Failed,
+            },
+            Self::StdoutBroken { .. } | Self::Prepare(PrepareError::NoDigest { .. }) => {
+                Exit::Verification
+            }
             Self::Zchunk { source, .. } => match **source {
                 taipan_zchunk::Error::Options(_) => Exit::Usage,
                 taipan_zchunk::Error::Read { .. }
@@ -144,13 +195,18 @@ impl AppError {
                  and a mirrors file may name other places"
                     .to_owned(),
             ),
-            Self::Repodata(RepodataError::Fetch { source, .. }) if source.is_corrupt() => Some(
-                "check the address of the channel and of its mirrors, and whether a login page or a \
-                 proxy answers in their place"
-                    .to_owned(),
-            ),
-            Self::Repodata(RepodataError::Fetch { source, .. })
-            | Self::Prepare(PrepareError::Fetch { source, .. }) => hint_of_fetch(source),
+            Self::Repodata(error) => match &**error {
+                RepodataError::Fetch { source, .. } if source.is_corrupt() => Some(
+                    "check the address of the channel and of its mirrors, and whether a login page or \
+                     a proxy answers in their place"
+                        .to_owned(),
+                ),
+                RepodataError::Fetch { source, .. } => hint_of_fetch(source),
+                RepodataError::Cache { .. } => None,
+            },
+            Self::Fetch(source) | Self::Prepare(PrepareError::Fetch { source, .. }) => {
+                hint_of_fetch(source)
+            }
             Self::Store(StoreError::Full { .. }) => Some(FULL.to_owned()),
             Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
                 Some("name a directory that you may write to with --cache-dir".to_owned())
@@ -181,16 +237,7 @@ impl AppError {
             exit_code: u8,
         }
         let message = self.to_string();
-        let mut causes: Vec<String> = Vec::new();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            // Some libraries put the cause into their own text.
-            if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
-                causes.push(text);
-            }
-            next = cause.source();
-        }
+        let causes = causes(self, &message);
         let mut text = message.clone();
         for cause in &causes {
             text.push_str("\n  caused by: ");
@@ -212,14 +259,36 @@ impl AppError {
     }
 }
 
+/// The causes of an error whose own text is `message`.
+fn causes(error: &dyn std::error::Error, message: &str) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some libraries put the cause into their own text.
+        if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let message = error.to_string();
+    let causes = causes(error, &message);
+    [vec![message], causes].concat().join(": ")
+}
+
 const FULL: &str = "free some space, or name another disk with --cache-dir or --prefix; what was \
                     complete is kept, and the next run goes on from there";
 
 fn exit_of_fetch(error: &FetchError) -> Exit {
     match error {
-        FetchError::Exhausted { .. } if error.is_corrupt() => Exit::Verification,
-        FetchError::Exhausted { .. } => Exit::Exhausted,
         FetchError::Sink { .. } => Exit::Failed,
+        _ if error.is_corrupt() => Exit::Verification,
+        _ => Exit::Exhausted,
     }
 }
 
@@ -246,10 +315,11 @@ fn hint_of_fetch(error: &FetchError) -> Option<String> {
             })
         }
         FetchError::Exhausted { .. } if error.is_corrupt() => Some(
-            "all mirrors that have the file serve other bytes than the repodata states: the \
-             repodata may be out of date, or the channel was tampered with"
+            "all mirrors that have the file serve other bytes than were expected: where the digest \
+             comes from may be out of date, or the file was tampered with"
                 .to_owned(),
         ),
+        FetchError::Zchunk { .. } | FetchError::Wrong { .. } => None,
         FetchError::Exhausted { .. } => {
             Some("name more mirrors with --mirrors, or try again later".to_owned())
         }

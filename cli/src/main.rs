@@ -4,23 +4,30 @@ mod args;
 mod commands;
 mod context;
 mod error;
+mod exact_backend;
 mod exit;
+mod fetch_target;
+mod freshness;
 mod interrupt;
+mod mirror_lists;
+mod network;
 mod printer;
+mod prober;
 mod progress;
 mod settings;
+mod stdout_sink;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command};
+use args::{Cli, Command, MirrorCommand, ProbeArgs};
 use error::AppError;
 use exit::Exit;
 use interrupt::Interrupt;
 use printer::{Mode, Printer};
-use settings::Settings;
+use settings::{Given, Settings, TransferChoices};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -55,9 +62,30 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
-    let install = match &cli.command {
-        Command::Create(args) | Command::Install(args) => Some(args),
-        _ => None,
+    let given = match &cli.command {
+        Command::Create(args) | Command::Install(args) => Given {
+            places: Some(&args.places),
+            jobs: args.jobs,
+            install: Some(args),
+            transfer: TransferChoices::default(),
+        },
+        Command::Mirror(
+            MirrorCommand::List { places } | MirrorCommand::Probe(ProbeArgs { places, .. }),
+        ) => Given {
+            places: Some(places),
+            ..Given::default()
+        },
+        Command::Fetch(args) => Given {
+            places: Some(&args.places),
+            jobs: args.jobs,
+            install: None,
+            transfer: TransferChoices {
+                rate_limit: args.limit_rate,
+                connections: args.connections.map(usize::from),
+                offline: args.offline,
+            },
+        },
+        _ => Given::default(),
     };
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
@@ -65,7 +93,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
         printer.data(String::from_utf8_lossy(&script).trim_end());
         return Ok(Exit::Done);
     }
-    let settings = Settings::resolve(&cli.global, install)?;
+    let settings = Settings::resolve(&cli.global, given)?;
     // Two worker threads carry thousands of connections; unpacking, hashing and linking have
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,6 +113,15 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             }
             Command::List(args) => commands::list::run(printer, args),
             Command::Info(args) => commands::info::run(&settings, printer, args),
+            Command::Fetch(args) => {
+                commands::fetch::run(&settings, printer, args, &interrupt).await
+            }
+            Command::Mirror(MirrorCommand::List { places }) => {
+                commands::mirror_list::run(&settings, printer, places, &interrupt).await
+            }
+            Command::Mirror(MirrorCommand::Probe(args)) => {
+                commands::mirror_probe::run(&settings, printer, args, &interrupt).await
+            }
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
             Command::Zck(command) => commands::zck::run(printer, command),
             Command::Completion { .. } => Ok(Exit::Done),

@@ -42,6 +42,10 @@ impl Printer {
         self.bars.as_ref()
     }
 
+    pub(crate) fn is_json(&self) -> bool {
+        self.mode == Mode::Json
+    }
+
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }
@@ -108,6 +112,18 @@ impl Printer {
     /// Whether whoever read our stdout has gone, so that more need not be printed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Writes bytes to stdout as they are, whoever reads them.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let result = std::io::stdout().lock().write_all(bytes);
+        let result = result.and_then(|()| std::io::stdout().lock().flush());
+        if let Err(error) = &result
+            && error.kind() == std::io::ErrorKind::BrokenPipe
+        {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     fn stdout(&self, text: &str) {

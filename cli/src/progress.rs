@@ -33,23 +33,23 @@ struct Row {
 const WORTH_A_BAR: u64 = 4_000_000;
 
 impl Downloads {
-    /// Shows the download of `count` files of `size` bytes in sum; `None` when that is not known,
+    /// Shows downloads under a title, with their size in bytes in sum; `None` when that is not known,
     /// as for repodata.
-    pub(crate) fn new(printer: &Arc<Printer>, sum: Option<(usize, u64)>) -> Arc<Self> {
+    pub(crate) fn new(printer: &Arc<Printer>, title: &'static str, sum: Option<u64>) -> Arc<Self> {
         let total = match (printer.bars(), sum) {
-            (Some(bars), Some((_, size))) => {
+            (Some(bars), Some(size)) => {
                 let bar = bars.add(ProgressBar::new(size));
                 bar.set_style(style(
                     "  {msg:28!} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} \
                      {decimal_bytes_per_sec} {eta}",
                 ));
-                bar.set_message("download and extract");
+                bar.set_message(title);
                 Some(bar)
             }
             (Some(bars), None) => {
                 let bar = bars.add(ProgressBar::new_spinner());
                 bar.set_style(style("  {msg:28!} {decimal_bytes} {decimal_bytes_per_sec}"));
-                bar.set_message("repodata");
+                bar.set_message(title);
                 Some(bar)
             }
             (None, _) => None,
@@ -114,6 +114,12 @@ struct AttemptFailed<'a> {
 }
 
 #[derive(Serialize)]
+struct Resumed<'a> {
+    file: &'a str,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
 struct Fetched<'a> {
     file: &'a str,
     bytes: u64,
@@ -159,14 +165,35 @@ impl Observer for Downloads {
                     }
                 });
             }
+            Event::Resumed { job, bytes: kept } => {
+                // They are here, and did not arrive now.
+                if let Some(total) = &self.total {
+                    total.inc(kept);
+                }
+                let label = self.row(job, |row| {
+                    row.got += kept;
+                    if let Some(bar) = &row.bar {
+                        bar.inc(kept);
+                    }
+                    row.label.clone()
+                });
+                let file = label.unwrap_or_default();
+                self.printer
+                    .detail(&format!("  {file}: goes on after {}", bytes(kept)));
+                let resumed = Resumed {
+                    file: &file,
+                    bytes: kept,
+                };
+                self.printer.object("resumed", &resumed);
+            }
             Event::Restarted { job, bytes } => {
                 if let Some(total) = &self.total {
                     total.set_position(total.position().saturating_sub(bytes));
                 }
                 self.row(job, |row| {
-                    row.got = 0;
+                    row.got = row.got.saturating_sub(bytes);
                     if let Some(bar) = &row.bar {
-                        bar.set_position(0);
+                        bar.set_position(row.got);
                     }
                 });
             }

@@ -10,7 +10,10 @@ use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::args::{GlobalArgs, InstallArgs, Priority};
+use crate::{
+    args::{GlobalArgs, InstallArgs, PlaceArgs, Priority},
+    mirror_lists::ListPlace,
+};
 
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,6 +72,10 @@ pub(crate) enum SettingsError {
     NoPlatform,
     #[error("--jobs must be at least 1")]
     Jobs,
+    #[error(
+        "`{text}` is no place of a list of mirrors: give a file, or a URL that starts with https:// or http://"
+    )]
+    Mirrors { text: String },
 }
 
 /// The configuration file, `taipan/config.toml`.
@@ -78,7 +85,7 @@ struct File {
     channels: Option<Vec<String>>,
     channel_alias: Option<String>,
     channel_priority: Option<FilePriority>,
-    mirrors: Option<Vec<PathBuf>>,
+    mirrors: Option<Vec<String>>,
     cache_dir: Option<PathBuf>,
     platform: Option<String>,
     jobs: Option<usize>,
@@ -111,32 +118,57 @@ pub(crate) struct Settings {
     pub(crate) channels: Setting<Vec<String>>,
     pub(crate) channel_alias: Setting<Url>,
     pub(crate) channel_priority: Setting<Priority>,
-    pub(crate) mirrors: Setting<Vec<PathBuf>>,
+    pub(crate) mirrors: Setting<Vec<ListPlace>>,
     pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
+    pub(crate) transfer: TransferChoices,
+}
+
+/// The options that only some commands have.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Given<'a> {
+    pub(crate) places: Option<&'a PlaceArgs>,
+    pub(crate) jobs: Option<usize>,
+    pub(crate) install: Option<&'a InstallArgs>,
+    pub(crate) transfer: TransferChoices,
+}
+
+/// How files are fetched, where it is not as usual.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TransferChoices {
+    /// The most bytes per second.
+    pub(crate) rate_limit: Option<u64>,
+    /// The most connections for one file.
+    pub(crate) connections: Option<usize>,
+    /// No server is asked.
+    pub(crate) offline: bool,
 }
 
 impl Settings {
-    /// Puts the settings of a run together. `install` are the options that only some commands
-    /// have.
-    pub(crate) fn resolve(
-        global: &GlobalArgs,
-        install: Option<&InstallArgs>,
-    ) -> Result<Self, SettingsError> {
+    /// Puts the settings of a run together.
+    pub(crate) fn resolve(global: &GlobalArgs, given: Given<'_>) -> Result<Self, SettingsError> {
+        let Given {
+            places,
+            jobs,
+            install,
+            transfer,
+        } = given;
         let (config_file, file) = read_file(global.config.as_deref())?;
         let base = config_file
             .as_deref()
             .and_then(Path::parent)
             .map(Path::to_owned);
         // Paths in the file are relative to the file.
-        let from_file = |path: PathBuf| match &base {
-            Some(base) => base.join(path),
-            None => path,
+        let from_file = |path: PathBuf| -> PathBuf {
+            match &base {
+                Some(base) => base.join(path),
+                None => path,
+            }
         };
         let cache_dir = pick(
             global.cache_dir.clone(),
-            file.cache_dir.map(from_file),
+            file.cache_dir.map(&from_file),
             || {
                 let strategy = etcetera::choose_base_strategy();
                 let strategy = strategy.map_err(|_| SettingsError::NoHome {
@@ -152,12 +184,12 @@ impl Settings {
         };
         let nonempty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
         let channels = pick(
-            install.and_then(|i| nonempty(&i.channels)),
+            places.and_then(|p| nonempty(&p.channels)),
             file.channels,
             || Ok(vec!["conda-forge".to_owned()]),
         )?;
         let alias = pick(
-            install.and_then(|i| i.channel_alias.clone()),
+            places.and_then(|p| p.channel_alias.clone()),
             file.channel_alias,
             || Ok("https://conda.anaconda.org".to_owned()),
         )?;
@@ -172,13 +204,7 @@ impl Settings {
         let channel_priority = pick(install.and_then(|i| i.channel_priority), priority, || {
             Ok(Priority::Strict)
         })?;
-        let mirrors = install
-            .map(|i| i.mirrors.clone())
-            .filter(|list| !list.is_empty());
-        let file_mirrors = file
-            .mirrors
-            .map(|list| list.into_iter().map(from_file).collect());
-        let mirrors = pick(mirrors, file_mirrors, || Ok(Vec::new()))?;
+        let mirrors = lists_of_mirrors(places, file.mirrors, &from_file)?;
         let platform = pick(
             install.and_then(|i| i.platform.clone()),
             file.platform,
@@ -198,7 +224,7 @@ impl Settings {
                 });
             }
         };
-        let jobs = pick(install.and_then(|i| i.jobs), file.jobs, || Ok(16))?;
+        let jobs = pick(jobs, file.jobs, || Ok(16))?;
         if jobs.value == 0 {
             return Err(SettingsError::Jobs);
         }
@@ -214,8 +240,51 @@ impl Settings {
             platform,
             jobs,
             always_copy,
+            transfer,
         })
     }
+}
+
+/// The places of lists of mirrors. The environment is read here and not by clap, which would divide it as
+/// it divides the option.
+fn lists_of_mirrors(
+    places: Option<&PlaceArgs>,
+    file: Option<Vec<String>>,
+    from_file: &dyn Fn(PathBuf) -> PathBuf,
+) -> Result<Setting<Vec<ListPlace>>, SettingsError> {
+    let read = |list: &[String]| -> Result<Vec<ListPlace>, SettingsError> {
+        list.iter().map(|text| ListPlace::parse(text)).collect()
+    };
+    let given = match places {
+        Some(places) if !places.mirrors.is_empty() => Some(read(&places.mirrors)?),
+        _ => match std::env::var("TAIPAN_MIRRORS") {
+            Ok(text) if !text.trim().is_empty() => Some(read(&split_list(&text))?),
+            _ => None,
+        },
+    };
+    let file = match file {
+        Some(list) => Some(
+            read(&list)?
+                .into_iter()
+                .map(|place| match place {
+                    ListPlace::File(path) => ListPlace::File(from_file(path)),
+                    url @ ListPlace::Url(_) => url,
+                })
+                .collect(),
+        ),
+        None => None,
+    };
+    pick(given, file, || Ok(Vec::new()))
+}
+
+/// The entries of an environment variable, divided by `;` or line breaks: a `:` is part of every URL,
+/// and blanks are part of some paths.
+fn split_list(text: &str) -> Vec<String> {
+    let entries = text.split([';', '\n', '\r']).map(str::trim);
+    entries
+        .filter(|entry| !entry.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 fn pick<T>(
@@ -261,5 +330,22 @@ fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, File), SettingsEr
             Ok((None, File::default()))
         }
         Err(source) => Err(SettingsError::Read { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_in_the_environment_are_divided_where_no_url_or_path_is() {
+        assert_eq!(
+            split_list(" https://a.example:8443/m?x=1 ;/srv/my lists/m.toml;\nC:\\m.toml; "),
+            [
+                "https://a.example:8443/m?x=1",
+                "/srv/my lists/m.toml",
+                "C:\\m.toml"
+            ]
+        );
     }
 }

@@ -34,6 +34,22 @@ fn the_help_of_create_names_every_option() {
 }
 
 #[test]
+fn the_help_of_the_mirror_commands_names_every_option() {
+    for command in ["list", "probe"] {
+        let (code, stdout, _) = run(&["mirror", command, "--help"]);
+        assert_eq!(code, Some(0));
+        insta::assert_snapshot!(format!("mirror_{command}"), stdout);
+    }
+}
+
+#[test]
+fn the_help_of_fetch_names_every_option() {
+    let (code, stdout, _) = run(&["fetch", "--help"]);
+    assert_eq!(code, Some(0));
+    insta::assert_snapshot!(stdout);
+}
+
+#[test]
 fn an_unknown_option_is_a_usage_error() {
     let (code, stdout, stderr) = run(&["create", "--frobnicate"]);
     assert_eq!((code, stdout.as_str()), (Some(2), ""));

@@ -75,6 +75,15 @@ impl Selector {
         choice
     }
 
+    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. Later choices
+    /// are as if it had not been asked. Which one [`choose`](Self::choose) would draw it does not say:
+    /// among those that are as good, that is by lot.
+    pub fn explain(&mut self, request: &Request<'_>, now: Time) -> Vec<(MirrorId, Why)> {
+        self.refresh(now);
+        let query = self.query(request, now);
+        self.reasons(&query)
+    }
+
     /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
     /// second mirror as well; nothing when it should not be: it is too large, there is no other
     /// mirror, or enough was fetched in vain. The second mirror is asked for with

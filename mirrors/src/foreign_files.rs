@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::mirror_source::section;
 use crate::mirrors_file::{MOST_BYTES, MOST_CHANNELS, MOST_MIRRORS, channel_key};
 use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem};
 use crate::safe_url::{mask_text, shorten};
@@ -52,8 +53,8 @@ impl MirrorsFile {
         })
     }
 
-    /// Reads the `mirrored_channels` of a YAML file whose other keys are none of our business: a
-    /// mapping from names to lists of URLs.
+    /// Reads the `mirrored_channels` (or `mirrors`, as some programs call it) of a YAML file whose
+    /// other keys are none of our business: a mapping from names to lists of URLs.
     ///
     /// Of YAML only what such a file needs is read: block mappings, block lists, lists in brackets
     /// on one line, plain and quoted scalars, comments. Anything else within the section is refused.
@@ -72,11 +73,16 @@ impl MirrorsFile {
                 continue;
             }
             if indent == 0 && !content.starts_with('-') {
-                let value = content.strip_prefix("mirrored_channels:").map(str::trim);
-                in_section = value.is_some();
-                match value {
-                    None | Some("" | "{}" | "null" | "~") => {}
-                    Some(_) => return Err(unreadable(&reader, &span)),
+                // The last channel of a section that ends must have its mirrors by now.
+                channels.close()?;
+                let name = section(content);
+                in_section = name.is_some();
+                if let Some(name) = name {
+                    channels.section = name;
+                    let value = content[name.len() + 1..].trim();
+                    if !matches!(value, "" | "{}" | "null" | "~") {
+                        return Err(unreadable(&channels, &span));
+                    }
                 }
                 continue;
             }
@@ -85,18 +91,18 @@ impl MirrorsFile {
             }
             if let Some(item) = content.strip_prefix('-') {
                 let at = channels.at();
-                let item = scalar(item).ok_or_else(|| unreadable(&reader, &span))?;
+                let item = scalar(item).ok_or_else(|| unreadable(&channels, &span))?;
                 channels.add(item, &span, &at)?;
             } else {
                 let (name, list) =
-                    mapping_entry(content).ok_or_else(|| unreadable(&reader, &span))?;
+                    mapping_entry(content).ok_or_else(|| unreadable(&channels, &span))?;
                 channels.close()?;
                 channels.open(
                     name,
                     &span,
-                    &format!("mirrored_channels.{}", mask_text(name)),
+                    &format!("{}.{}", channels.section, mask_text(name)),
                 )?;
-                let items = flow_list(list).ok_or_else(|| unreadable(&reader, &span))?;
+                let items = flow_list(list).ok_or_else(|| unreadable(&channels, &span))?;
                 let at = channels.at();
                 for item in items {
                     channels.add(item, &span, &at)?;
@@ -136,6 +142,8 @@ impl MirrorsFile {
 /// Channels as they are collected.
 struct Channels<'r, 'a> {
     reader: &'r Reader<'a>,
+    /// What the section is called in which the channels stand.
+    section: &'static str,
     list: Vec<ChannelMirrors>,
     first_lines: HashMap<String, u32>,
     mirror_lines: HashMap<String, u32>,
@@ -146,6 +154,7 @@ impl<'r, 'a> Channels<'r, 'a> {
     fn new(reader: &'r Reader<'a>) -> Self {
         Self {
             reader,
+            section: "mirrored_channels",
             list: Vec::new(),
             first_lines: HashMap::new(),
             mirror_lines: HashMap::new(),
@@ -199,7 +208,7 @@ impl<'r, 'a> Channels<'r, 'a> {
             .last()
             .map(|last| mask_text(&last.url))
             .unwrap_or_default();
-        format!("mirrored_channels.{name}")
+        format!("{}.{name}", self.section)
     }
 
     /// One more mirror of the last channel.
@@ -216,7 +225,7 @@ impl<'r, 'a> Channels<'r, 'a> {
         }
         self.mirror_lines.insert(location.key(), line);
         let Some(last) = self.list.last_mut() else {
-            return Err(unreadable(self.reader, span));
+            return Err(unreadable(self, span));
         };
         if last.mirrors.len() == MOST_MIRRORS {
             let (what, most) = ("the number of mirrors", MOST_MIRRORS);
@@ -253,9 +262,10 @@ impl<'r, 'a> Channels<'r, 'a> {
     }
 }
 
-fn unreadable(reader: &Reader<'_>, span: &Range<usize>) -> MirrorsFileError {
+fn unreadable(channels: &Channels<'_, '_>, span: &Range<usize>) -> MirrorsFileError {
     let message = "only names with lists of URLs are read here".to_owned();
-    reader.error(span, "mirrored_channels", Problem::Unreadable { message })
+    let problem = Problem::Unreadable { message };
+    channels.reader.error(span, channels.section, problem)
 }
 
 /// The line up to a comment, which begins with `#` after a blank and outside of quotes.

@@ -7,7 +7,7 @@
 //!
 //! Lists come as our own TOML ([`MirrorsFile`]), plain text ([`MirrorList`]), metalinks
 //! ([`Metalink`], RFC 5854), `Link` headers ([`Duplicates`], RFC 6249), and from the configuration of
-//! other programs; [`merge`] puts them together.
+//! other programs; [`MirrorSource`] tells them apart, and [`merge`] puts them together.
 //!
 //! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
 //! [`Location`], no package manager's vocabulary.
@@ -59,6 +59,7 @@ mod location;
 mod metalink;
 mod mirror;
 mod mirror_list;
+mod mirror_source;
 mod mirrors_file;
 mod mirrors_file_error;
 mod observation;
@@ -84,6 +85,7 @@ pub use location::{Location, LocationError, OciLocation, S3Location};
 pub use metalink::{FileVersion, Metalink, MetalinkFile};
 pub use mirror::{Mirror, MirrorId, Origin, merge};
 pub use mirror_list::MirrorList;
+pub use mirror_source::{MirrorSource, MirrorSourceError};
 pub use mirrors_file::{ChannelMirrors, MirrorsFile};
 pub use mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
 pub use observation::{Class, Observation, Progress};

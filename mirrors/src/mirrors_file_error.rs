@@ -123,6 +123,12 @@ pub enum MirrorsFileProblem {
         /// Where it stood first.
         first_line: u32,
     },
+    /// A path on this machine, named by somebody else: what lies there is not his to offer.
+    #[error("`{path}` is a path on this machine, which a server must not name")]
+    LocalPath {
+        /// The path as a URL.
+        path: String,
+    },
     /// A channel without any mirror.
     #[error("no mirrors; leave the entry out to use the channel itself")]
     NoMirrors,

@@ -357,6 +357,9 @@ impl ProbePlan {
             };
         };
         match seen.class {
+            // It was not asked by this plan; who asked it otherwise found it to be behind, or not.
+            None if self.known.contains(&mirror) && seen.is_behind => Verdict::Behind,
+            None if self.known.contains(&mirror) => Verdict::Known,
             Some(Class::Ok) if seen.is_behind => Verdict::Behind,
             Some(Class::Ok) => Verdict::Good,
             Some(Class::Behind) => Verdict::Behind,

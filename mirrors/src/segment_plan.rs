@@ -495,18 +495,17 @@ impl SegmentPlan {
         );
         let is_silent = now.since(segment.silent_since()) >= self.config.silence;
         let has_run = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
-        let pick = match fresh {
-            Some(pick) => pick,
-            None => {
-                let mut exclude = self.failed.clone();
-                if is_silent {
-                    let most = selector.config().attempts_per_mirror as usize;
-                    exclude.extend(std::iter::repeat_n(slow, most));
-                }
-                match selector.choose(&self.request(left, &exclude), now) {
-                    Choice::Use(pick) => pick,
-                    _ => return None,
-                }
+        let pick = if let Some(pick) = fresh {
+            pick
+        } else {
+            let mut exclude = self.failed.clone();
+            if is_silent {
+                let most = selector.config().attempts_per_mirror as usize;
+                exclude.extend(std::iter::repeat_n(slow, most));
+            }
+            match selector.choose(&self.request(left, &exclude), now) {
+                Choice::Use(pick) => pick,
+                _ => return None,
             }
         };
         let (first_byte, rate) = selector.outlook(pick.mirror, now);

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 use crate::estimate::{Latency, Outcomes, RateModel};
@@ -78,8 +79,11 @@ pub(crate) struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedLatency {
+    #[serde(deserialize_with = "finite")]
     weight: f32,
+    #[serde(deserialize_with = "finite")]
     mean: f32,
+    #[serde(deserialize_with = "finite")]
     variance: f32,
     at: u64,
 }
@@ -87,10 +91,15 @@ struct SavedLatency {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedRate {
+    #[serde(deserialize_with = "finite")]
     weight: f32,
+    #[serde(deserialize_with = "finite")]
     n: f32,
+    #[serde(deserialize_with = "finite")]
     nn: f32,
+    #[serde(deserialize_with = "finite")]
     y: f32,
+    #[serde(deserialize_with = "finite")]
     ny: f32,
     at: u64,
 }
@@ -98,8 +107,11 @@ struct SavedRate {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedOutcomes {
+    #[serde(deserialize_with = "finite")]
     good: f32,
+    #[serde(deserialize_with = "finite")]
     bad: f32,
+    #[serde(deserialize_with = "finite")]
     missing: f32,
     at: u64,
 }
@@ -107,8 +119,19 @@ struct SavedOutcomes {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SavedDistrust {
+    #[serde(deserialize_with = "finite")]
     amount: f32,
     at: u64,
+}
+
+/// A number that can be written again: JSON has larger ones than there is room for, and no infinity.
+fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    let number = f32::deserialize(deserializer)?;
+    if number.is_finite() {
+        Ok(number)
+    } else {
+        Err(D::Error::custom("a number is out of range"))
+    }
 }
 
 impl SavedState {

@@ -646,6 +646,11 @@ fn a_damaged_or_unknown_state_is_dropped_with_one_warning() {
         ("{\"version\":1,\"networks\":{", true),
         ("{\"version\":1,\"networks\":{\"\":{\"k\":3}}}", true),
         ("[]", true),
+        // What is out of range could not be written again.
+        (
+            "{\"version\":1,\"distrust\":{\"k\":{\"amount\":1e99,\"at\":1}}}",
+            true,
+        ),
         ("{\"version\":2,\"whatever\":[]}", false),
     ] {
         let (state, warning) = SavedState::parse(text);
@@ -667,6 +672,25 @@ fn saved_state_holds_no_secret() {
     selector.save(&mut state, at(100));
     assert!(!state.to_json().contains("hush"));
     assert!(!format!("{:?}", selector.report(id(0), at(100))).contains("hush"));
+}
+
+#[test]
+fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
+    let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 80]);
+    attempt(&mut selector, 1, "x", 2000, 50, Class::Corrupt);
+    let request = Request::content("y").with_bytes(100_000);
+    let mut other = selector.clone();
+    let reasons = selector.explain(&request, at(2100));
+    assert!(matches!(
+        reasons[..],
+        [
+            (_, Why::Soonest { measured: true, .. }),
+            (_, Why::StandsBack(Standing::Quarantined)),
+        ]
+    ));
+    // Who has asked chooses as if he had not.
+    let chosen = selector.choose(&request, at(2100));
+    assert_eq!(chosen, other.choose(&request, at(2100)));
 }
 
 #[test]

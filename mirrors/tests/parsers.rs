@@ -3,8 +3,8 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Duplicates, Location, Metalink, MirrorList, MirrorsFile, Origin, SafeUrl, SavedState,
-    digests_of_header,
+    Duplicates, Location, Metalink, MirrorList, MirrorSource, MirrorsFile, Origin, SafeUrl,
+    SavedState, digests_of_header,
 };
 use url::Url;
 
@@ -67,6 +67,20 @@ fn read_all(text: &str) {
     }
     match MirrorList::parse(text, "f", &[("arch", "x")], origin) {
         Ok(list) => assert!(!list.mirrors.is_empty()),
+        Err(error) => assert!(error.to_string().starts_with("f:")),
+    }
+    let found = |line: u32| Origin::Discovered {
+        from: format!("l:{line}").into(),
+    };
+    match MirrorSource::parse(text, "f", &[("arch", "x")], found) {
+        Ok(MirrorSource::Channels(file) | MirrorSource::Table(file)) => {
+            let mirrors = file.channels.iter().flat_map(|channel| &channel.mirrors);
+            for mirror in mirrors {
+                assert!(!matches!(mirror.location, Location::File(_)));
+                assert!(matches!(mirror.origin, Origin::Discovered { .. }));
+            }
+        }
+        Ok(MirrorSource::List(_) | MirrorSource::Metalink(_)) => {}
         Err(error) => assert!(error.to_string().starts_with("f:")),
     }
     if let Ok(metalink) = Metalink::parse(text, "f", origin) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbePlan, ProbeSample,
-    ProbeStep, Selector, SelectorConfig, Time, Verdict,
+    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbePlan, ProbeResult,
+    ProbeSample, ProbeStep, Selector, SelectorConfig, Time, Verdict,
 };
 
 #[derive(Clone, Copy)]
@@ -171,6 +171,28 @@ fn what_has_served_lately_is_not_probed_again() {
     assert_eq!(ranking, [(0, Verdict::Known), (1, Verdict::Known)]);
     let config = ProbeConfig::default();
     assert!(ProbePlan::due_in(&selector, &config, start()) > Duration::from_mins(9));
+}
+
+#[test]
+fn what_has_served_lately_can_be_found_to_be_behind() {
+    let mut selector = selector(2);
+    let characters = [Character::Serves(20, 20_000), Character::Serves(80, 2000)];
+    round(&mut selector, &characters, ProbeConfig::default());
+    let mut plan = ProbePlan::new(&selector, sample(), ProbeConfig::default(), start());
+    let seen = |path, class| Observation::new(start(), path, class);
+    plan.finished(MirrorId::new(0), &seen("index", Class::Behind));
+    plan.finished(MirrorId::new(1), &seen("index", Class::Ok));
+    let verdicts = |plan: &ProbePlan, selector: &mut Selector| {
+        let ranking = plan.ranking(selector, start());
+        let row = |row: &ProbeResult| (row.mirror.index(), row.verdict);
+        ranking.iter().map(row).collect::<Vec<_>>()
+    };
+    let expected = [(1, Verdict::Known), (0, Verdict::Behind)];
+    assert_eq!(verdicts(&plan, &mut selector), expected);
+    // And to serve no longer.
+    plan.finished(MirrorId::new(1), &seen("big", Class::Unwell));
+    let expected = [(0, Verdict::Behind), (1, Verdict::Dead)];
+    assert_eq!(verdicts(&plan, &mut selector), expected);
 }
 
 #[test]

@@ -3,14 +3,14 @@
 use std::{
     io,
     net::{TcpListener, TcpStream},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
-use crate::sandbox::skip;
+use crate::{daemon::program, sandbox::skip};
 
 /// An nginx that serves a directory on a port of loopback, and ends when it is dropped.
 #[derive(Debug)]
@@ -24,34 +24,49 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `root`; `None` (which is said) when there is no nginx on this machine.
     pub fn serve(root: &Path) -> Option<Self> {
-        let Some(program) = program() else {
+        Self::start(root, None)
+    }
+
+    /// Serves `root` to this user only, by Basic authentication.
+    pub fn serve_behind_password(root: &Path, user: &str, password: &str) -> Option<Self> {
+        Self::start(root, Some(&format!("{user}:{{PLAIN}}{password}\n")))
+    }
+
+    fn start(root: &Path, users: Option<&str>) -> Option<Self> {
+        let Some(program) = program("nginx") else {
             skip("nginx is not installed");
             return None;
         };
         // The port may be taken between asking for it and nginx's start, so several are tried.
         for _ in 0..5 {
-            if let Some(server) = Self::try_serve(&program, root) {
+            if let Some(server) = Self::try_start(&program, root, users) {
                 return Some(server);
             }
         }
         panic!("nginx does not start");
     }
 
-    fn try_serve(program: &Path, root: &Path) -> Option<Self> {
+    fn try_start(program: &Path, root: &Path, users: Option<&str>) -> Option<Self> {
         let work = tempfile::tempdir().expect("a temporary directory can be made");
         let port = free_port().expect("loopback has free ports");
         let dir = work.path().display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|kind| format!("{kind}_temp_path {dir}/{kind};"))
             .concat();
+        let gate = users.map_or_else(String::new, |users| {
+            let file = work.path().join("users");
+            std::fs::write(&file, users).expect("the passwords can be written");
+            format!("auth_basic tests; auth_basic_user_file {};", file.display())
+        });
+        // One process, so that killing it ends all: workers outlive a master that was killed.
         // As root, nginx would serve as a user who cannot look into root's directories. As
         // anybody else the directive would only cause a warning.
         let config = format!(
-            "user root; daemon off; pid {dir}/pid; error_log {dir}/error.log; worker_processes 1;
+            "user root; daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log;
              events {{ worker_connections 512; }}
              http {{ access_log {dir}/access.log; sendfile on;
                default_type application/octet-stream; {temporary}
-               server {{ listen 127.0.0.1:{port}; root {}; }} }}",
+               server {{ listen 127.0.0.1:{port}; root {}; {gate} }} }}",
             root.display()
         );
         let file = work.path().join("nginx.conf");
@@ -93,18 +108,9 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its workers end when their master's socket to them closes.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
-        .map(|dir| dir.join("nginx"))
-        .find(|program| program.is_file())
 }
 
 fn free_port() -> io::Result<u16> {

@@ -7,7 +7,7 @@ use std::{error::Error, io::Write as _, path::Path, sync::Arc};
 
 use taipan_mirrors::{Location, Mirror, Origin, SelectorConfig};
 use taipan_transfer::{
-    Engine, EngineOptions, Expected, HttpOptions, Job, MirrorSet, Silent, Target, http_client,
+    Engine, EngineOptions, Expected, HttpClient, HttpOptions, Job, MirrorSet, Silent, Target,
 };
 
 #[tokio::main]
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|url| Ok(Mirror::new(Location::parse(url)?, Origin::CommandLine)))
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-    let client = http_client(&HttpOptions::default())?;
+    let client = HttpClient::new(&HttpOptions::default())?;
     let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);
     let expected = Expected {
         size: Some(size.parse()?).filter(|size| *size > 0),

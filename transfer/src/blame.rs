@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::{
     BackendError, ByteRange, Event, FetchError, GetRequest, GetResponse, Sha256, VerifyError,
-    segments::Segments,
+    partial::Partial, segments::Segments,
 };
 
 /// How many bytes of a mirror are compared with those of another at a time.
@@ -33,11 +33,11 @@ pub(crate) struct Inquiry {
 impl Segments<'_> {
     /// Fetches the whole file, whatever it takes to find out who serves wrong bytes.
     pub(crate) async fn fetch(&mut self) -> Result<Sha256, FetchError> {
-        let all = std::slice::from_ref(&(0..self.size)).to_vec();
+        let all = self.all();
         self.fill(&all).await?;
         let mut inquiry = Inquiry::default();
         loop {
-            match self.blocking(|partial| partial.judge()).await? {
+            match self.blocking(Partial::judge).await? {
                 Ok(sha256) => return Ok(sha256),
                 Err(error) => self.next_try(&mut inquiry, &error).await?,
             }
@@ -67,7 +67,7 @@ impl Segments<'_> {
             if let Some(mirror) = only {
                 self.accuse(mirror, error);
             }
-            return self.replace(&[0..self.size]).await;
+            return self.replace(&self.all()).await;
         }
         if !std::mem::replace(&mut inquiry.has_compared, true)
             && let Some(liar) = self.compare().await?
@@ -91,7 +91,7 @@ impl Segments<'_> {
             let theirs = self.given_by(suspect);
             match self.replace(&theirs).await {
                 Ok(()) => {
-                    let is_right = self.blocking(|partial| partial.judge()).await?.is_ok();
+                    let is_right = self.blocking(Partial::judge).await?.is_ok();
                     if is_right && let Some(mirror) = suspect {
                         self.accuse(mirror, error);
                     }
@@ -125,7 +125,7 @@ impl Segments<'_> {
             inquiry.alone.push(mirror);
             let banned = std::mem::take(&mut self.banned);
             self.banned = self.mirrors.ids().filter(|id| *id != mirror).collect();
-            let result = self.replace(&[0..self.size]).await;
+            let result = self.replace(&self.all()).await;
             self.banned = banned;
             match result {
                 Err(FetchError::Exhausted { attempts, .. }) => self.attempts = attempts,
@@ -139,6 +139,11 @@ impl Segments<'_> {
             .iter()
             .filter(|attempt| attempt.class == Class::Corrupt)
             .map(|attempt| attempt.mirror)
+    }
+
+    /// The whole file.
+    fn all(&self) -> Vec<Range<u64>> {
+        std::iter::once(0..self.size).collect()
     }
 
     /// What a mirror gave.
@@ -272,9 +277,13 @@ impl Segments<'_> {
     }
 }
 
-/// Some ranges of those that a mirror gave: of the first, of one in the middle and of the last.
+/// Some ranges of those that a mirror gave: of the first, of one in the middle and of the last; all
+/// of them when they are not long.
 fn sample(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+    if total <= SAMPLE {
+        return ranges.to_vec();
+    }
     let mut samples: Vec<Range<u64>> = Vec::new();
     for number in 0..SAMPLES as u64 {
         // So many of their bytes lie before the sample.
@@ -302,7 +311,7 @@ mod tests {
     #[test]
     fn samples_lie_within_what_was_given() {
         assert_eq!(sample(&[]), []);
-        assert_eq!(sample(&[10..20]), [10..20]);
+        assert_eq!(sample(&[10..20, 30..40]), [10..20, 30..40]);
         let megabyte = 1 << 20;
         let ranges = [0..megabyte, 10 * megabyte..20 * megabyte];
         let samples = sample(&ranges);

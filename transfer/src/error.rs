@@ -346,7 +346,7 @@ pub enum FetchError {
         /// What to call the file.
         label: String,
         /// In what way.
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
 }
 

@@ -68,6 +68,7 @@ mod rate_limit;
 mod run;
 mod s3;
 mod s3_connector;
+mod segment;
 mod segments;
 mod sink;
 mod target;

@@ -94,8 +94,8 @@ impl MirrorSet {
         backends: Vec<Arc<dyn Backend>>,
         config: SelectorConfig,
     ) -> Self {
-        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         static COUNT: AtomicU64 = AtomicU64::new(0);
+        assert_eq!(mirrors.len(), backends.len(), "each mirror has one backend");
         Self(Arc::new(Inner {
             number: COUNT.fetch_add(1, Ordering::Relaxed),
             selector: Mutex::new(Selector::new(mirrors, config)),
@@ -108,6 +108,13 @@ impl MirrorSet {
     /// The time by the clock that this set goes by.
     pub fn now(&self) -> Time {
         self.0.clock.now()
+    }
+
+    /// Looks at the judgement over these mirrors, or takes part in it, for who asks mirrors without
+    /// an engine: a round of probes, a table of reasons. The time is that of [`now`](Self::now).
+    pub fn with_selector<T>(&self, work: impl FnOnce(&mut Selector, Time) -> T) -> T {
+        let now = self.now();
+        work(&mut self.selector(), now)
     }
 
     /// What is known of every mirror, in the order of the list.
@@ -199,7 +206,9 @@ impl MirrorSet {
         self.0.changed.notified()
     }
 
-    pub(crate) fn backend(&self, mirror: MirrorId) -> &dyn Backend {
+    /// The way to one of the mirrors, whose id is of this set. Requests through it are not seen by
+    /// the selector unless it is told.
+    pub fn backend(&self, mirror: MirrorId) -> &dyn Backend {
         &*self.0.backends[mirror.index()]
     }
 

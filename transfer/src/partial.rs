@@ -135,13 +135,11 @@ impl Partial {
                 }
             }
         };
-        let have = match read_journal(&file, size, key).map_err(failed(&path))? {
-            Some(have) => have,
-            None => {
-                file.set_len(0).map_err(failed(&path))?;
-                RangeMap::default()
-            }
-        };
+        let journal = read_journal(&file, size, key).map_err(failed(&path))?;
+        if journal.is_none() {
+            file.set_len(0).map_err(failed(&path))?;
+        }
+        let have = journal.unwrap_or_default();
         let (front, _) = watch::channel(have.front());
         let inner = Inner {
             file,
@@ -424,9 +422,9 @@ impl Inner {
         if let Ok(mut hasher) = self.hasher.try_lock()
             && hasher.verifier.length() == offset
         {
-            pieces
-                .iter()
-                .for_each(|piece| hasher.verifier.update(piece));
+            for piece in pieces {
+                hasher.verifier.update(piece);
+            }
         }
         {
             let mut state = self.state();
@@ -543,7 +541,9 @@ mod tests {
     }
 
     fn content(length: usize) -> Vec<u8> {
-        (0..length).map(|i| (i * 7 % 251) as u8).collect()
+        (0..length)
+            .map(|i| u8::try_from(i * 7 % 251).unwrap())
+            .collect()
     }
 
     #[test]
@@ -574,7 +574,9 @@ mod tests {
         let second = partial(&path, &content);
         let gaps = second.have().gaps(5_000);
         assert_eq!(gaps, [0..1_000, 2_000..3_000, 4_000..5_000]);
-        second.forget(&[1_500..2_500]).unwrap();
+        second
+            .forget(std::slice::from_ref(&(1_500..2_500)))
+            .unwrap();
         drop(second);
         let third = partial(&path, &content);
         assert_eq!(
@@ -632,7 +634,9 @@ mod tests {
             .write(200_000, &bytes(&content, 200_000..300_000))
             .unwrap();
         assert!(partial.judge().unwrap().is_err());
-        partial.forget(&[100_000..200_000]).unwrap();
+        partial
+            .forget(std::slice::from_ref(&(100_000..200_000)))
+            .unwrap();
         partial
             .write(100_000, &bytes(&content, 100_000..200_000))
             .unwrap();

@@ -41,10 +41,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         if range.is_empty() {
             return;
         }
-        let touched: Vec<(u64, u64, V)> = self
-            .overlapping(range.clone())
-            .map(|(start, end, value)| (start, end, value))
-            .collect();
+        let touched: Vec<(u64, u64, V)> = self.overlapping(range.clone()).collect();
         for (start, end, value) in touched {
             self.0.remove(&start);
             if start < range.start {

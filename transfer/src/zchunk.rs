@@ -163,7 +163,7 @@ impl Engine {
                 partial.discard();
                 return Err(FetchError::Wrong {
                     label: label(),
-                    source,
+                    source: Box::new(source),
                 });
             }
         }
@@ -375,10 +375,10 @@ fn plan(target: &Header, old: &[PathBuf]) -> (taipan_zchunk::Plan, Vec<(usize, F
             let number = planner.add_file(archive.header());
             Some((number, File::open(path).ok()?))
         });
-        match opened {
-            Some(source) => sources.push(source),
-            None => tracing::debug!(path = %path.display(), "not a zchunk file that can be used"),
+        if opened.is_none() {
+            tracing::debug!(path = %path.display(), "not a zchunk file that can be used");
         }
+        sources.extend(opened);
     }
     (planner.plan(&CostModel::default()), sources)
 }

@@ -133,8 +133,7 @@ async fn a_fault_at_the_first_request_costs_time_and_not_the_file() {
         assert_eq!(classes(&fetched.attempts), Vec::from_iter(class), "{name}");
         let expected = match (class, kept) {
             (None, _) if !is_raced => vec![],
-            (None, _) => vec![None],
-            (Some(_), 0) => vec![None],
+            (None, _) | (Some(_), 0) => vec![None],
             (Some(_), kept) => vec![Some(format!("bytes={kept}-"))],
         };
         assert_eq!(ranges(&sound), expected, "{name}");

@@ -44,7 +44,7 @@ pub(crate) fn run(
         .mirrors
         .value
         .iter()
-        .map(|path| path.display().to_string())
+        .map(ToString::to_string)
         .collect();
     let priority = match settings.channel_priority.value {
         Priority::Strict => "strict",
@@ -84,7 +84,7 @@ pub(crate) fn run(
             Some(&settings.channel_priority.origin),
         ),
         (
-            "mirrors files",
+            "lists of mirrors",
             join(&mirrors),
             Some(&settings.mirrors.origin),
         ),

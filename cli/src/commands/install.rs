@@ -22,7 +22,7 @@ use taipan_transfer::Engine;
 use super::package::PackageLine;
 use crate::{
     args::{InstallArgs, Priority},
-    context::Context,
+    context::{Context, Wanted as WantedChannels},
     error::AppError,
     exit::Exit,
     interrupt::Interrupt,
@@ -45,7 +45,8 @@ pub(crate) async fn run(
     let specs = read_specs(args)?;
     let prefix = Prefix::open(&args.prefix)?;
     check_prefix(&prefix, creating)?;
-    let context = Context::new(settings, printer)?;
+    let context = interrupt.or(Context::new(settings, WantedChannels::Settings, printer));
+    let context = context.await.ok_or(AppError::Interrupted)??;
     let work = Install {
         settings,
         printer,
@@ -161,6 +162,7 @@ impl Install<'_> {
             store: Arc::clone(&store),
             channels: self.context.channels.clone(),
             client: self.context.client.clone(),
+            spool_dir: self.settings.cache_dir.value.join("partial"),
             limits: ExtractLimits::default(),
             jobs: self.context.jobs(),
         };
@@ -172,7 +174,7 @@ impl Install<'_> {
             return Ok(Exit::Done);
         };
 
-        let downloads = Downloads::new(self.printer, Some((missing, size)));
+        let downloads = Downloads::new(self.printer, "download and extract", Some(size));
         let engine = self.context.engine(downloads.clone());
         let fetching = Instant::now();
         let prepared = self.interruptible(bringing(engine).prepare(records)).await;
@@ -212,7 +214,7 @@ impl Install<'_> {
 
     /// The indexes of all channels, fetched at once.
     async fn repodata(&self) -> Result<Vec<ChannelIndexes>, AppError> {
-        let downloads = Downloads::new(self.printer, None);
+        let downloads = Downloads::new(self.printer, "repodata", None);
         let engine = self.context.engine(downloads.clone());
         let cache = RepodataCache::new(self.settings.cache_dir.value.join("repodata"));
         let platform = self.settings.platform.value.to_string();

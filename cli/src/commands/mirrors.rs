@@ -3,6 +3,7 @@
 use serde::Serialize;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Class, MirrorReport};
+use taipan_transfer::MirrorSet;
 
 use crate::printer::{Printer, bytes, rate, table};
 
@@ -37,6 +38,33 @@ pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
         }
         printer.say(&format!("Mirrors of {channel}:"));
         printer.say(&render(&reports));
+    }
+}
+
+/// Shows what each mirror of these sets did that was asked at all, in one table. A set may be that of a
+/// channel.
+pub(super) fn show_asked<'a>(
+    printer: &Printer,
+    sets: impl Iterator<Item = (Option<&'a str>, &'a MirrorSet)>,
+) {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        channel: Option<&'a str>,
+        #[serde(flatten)]
+        report: &'a MirrorReport,
+    }
+    let mut asked = Vec::new();
+    for (channel, mirrors) in sets {
+        for report in mirrors.reports() {
+            if report.counts.total() + report.cancelled > 0 {
+                let report = &report;
+                printer.object("mirror", &Report { channel, report });
+                asked.push(report.clone());
+            }
+        }
+    }
+    if !asked.is_empty() {
+        printer.say(&render(&asked));
     }
 }
 

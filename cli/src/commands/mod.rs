@@ -1,9 +1,13 @@
 //! The commands: plain functions that never see clap beyond the structs of `args.rs`.
 
 pub(crate) mod demo;
+pub(crate) mod fetch;
+mod fetch_report;
 pub(crate) mod info;
 pub(crate) mod install;
 pub(crate) mod list;
+pub(crate) mod mirror_list;
+pub(crate) mod mirror_probe;
 mod mirrors;
 mod package;
 pub(crate) mod zck;

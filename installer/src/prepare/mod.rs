@@ -2,6 +2,7 @@
 //! fetched and unpacked while it arrives.
 
 mod sink;
+mod spool;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -99,6 +100,10 @@ pub struct Preparer {
     /// What places that belong to no channel are fetched with: a record may name a URL of its own
     /// (CEP 15).
     pub client: HttpClient,
+    /// Where what has arrived early of a large archive lies until the archive is unpacked. It
+    /// survives a failure and the death of the process, so that the next run goes on from there.
+    /// Made when it is needed.
+    pub spool_dir: PathBuf,
     /// Bounds on what an archive may unpack to.
     pub limits: ExtractLimits,
     /// How many packages are under way at a time.
@@ -125,6 +130,14 @@ impl Preparer {
         &self,
         records: Vec<RepoDataRecord>,
     ) -> Result<Vec<Prepared>, PrepareError> {
+        if !records.is_empty() {
+            let dir = self.spool_dir.clone();
+            let opened = tokio::task::spawn_blocking(move || spool::open(&dir)).await;
+            // Where it cannot be made a large archive fails, with the reason, and a small one works.
+            if let Ok(Err(error)) = opened {
+                tracing::debug!(%error, dir = %self.spool_dir.display(), "no place for partial archives");
+            }
+        }
         let mut order: Vec<(usize, RepoDataRecord)> = records.into_iter().enumerate().collect();
         // The longest first, so that no long one is left for the end, alone.
         order.sort_by_key(|(_, record)| std::cmp::Reverse(record.package_record.size));
@@ -168,7 +181,11 @@ impl Preparer {
             self.limits.clone(),
             record.clone(),
         );
-        let fetched = self.engine.fetch(&mirrors, &job, &mut sink).await;
+        let spool = self.spool_dir.join(format!("{key}.part"));
+        let fetched = self
+            .engine
+            .fetch_spooled(&mirrors, &job, &spool, &mut sink)
+            .await;
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(source) => {

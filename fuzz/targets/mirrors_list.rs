@@ -1,0 +1,27 @@
+//! Plain lists.
+
+#![no_main]
+
+mod checks;
+
+use checks::{mirror, refused};
+use libfuzzer_sys::fuzz_target;
+use taipan_mirrors::{Location, MirrorList, Origin};
+
+fuzz_target!(|text: &str| {
+    let origin = |line| Origin::Discovered {
+        from: format!("l:{line}").into(),
+    };
+    match MirrorList::parse(text, "f", &[("arch", "x/../$arch")], origin) {
+        Ok(list) => {
+            assert!(!list.mirrors.is_empty() && list.mirrors.len() <= 4096);
+            list.mirrors.iter().for_each(mirror);
+            assert!(
+                list.mirrors
+                    .iter()
+                    .all(|mirror| !matches!(mirror.location, Location::File(_)))
+            );
+        }
+        Err(error) => refused(&error.to_string()),
+    }
+});

@@ -1,0 +1,38 @@
+//! Metalinks of both versions.
+
+#![no_main]
+
+mod checks;
+
+use checks::{mirror, refused};
+use libfuzzer_sys::fuzz_target;
+use taipan_mirrors::{Metalink, Origin};
+
+fuzz_target!(|text: &str| {
+    match Metalink::parse(text, "f", |_| Origin::CommandLine) {
+        Ok(metalink) => {
+            for file in &metalink.files {
+                let parts = || file.name.split('/');
+                assert!(
+                    parts().all(|part| !matches!(part, "" | "." | "..")),
+                    "{}",
+                    file.name
+                );
+                file.mirrors.iter().for_each(mirror);
+                for base in file.base_mirrors(&file.name) {
+                    mirror(&base);
+                    // What was taken off can be put back.
+                    let Some(again) = base.location.below(&file.name) else {
+                        continue;
+                    };
+                    assert!(
+                        file.mirrors
+                            .iter()
+                            .any(|whole| whole.location.same_place(&again))
+                    );
+                }
+            }
+        }
+        Err(error) => refused(&error.to_string()),
+    }
+});

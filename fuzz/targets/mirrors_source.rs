@@ -1,0 +1,44 @@
+//! Lists of a kind that is to be recognised, from the user and from a server.
+
+#![no_main]
+
+mod checks;
+
+use checks::{channels, mirror, refused};
+use libfuzzer_sys::fuzz_target;
+use taipan_mirrors::{Location, MirrorSource, Origin};
+
+fuzz_target!(|text: &str| {
+    for is_local in [true, false] {
+        let origin = |line: u32| {
+            let from = format!("l:{line}").into();
+            if is_local {
+                Origin::CommandLine
+            } else {
+                Origin::Discovered { from }
+            }
+        };
+        let found = match MirrorSource::parse(text, "f", &[("channel", "c")], origin) {
+            Ok(MirrorSource::Channels(file) | MirrorSource::Table(file)) => {
+                channels(&file);
+                file.channels
+                    .into_iter()
+                    .flat_map(|channel| channel.mirrors)
+                    .collect()
+            }
+            Ok(MirrorSource::List(list)) => list.mirrors,
+            Ok(MirrorSource::Metalink(metalink)) => metalink
+                .files
+                .into_iter()
+                .flat_map(|file| file.mirrors)
+                .collect(),
+            Err(error) => {
+                refused(&error.to_string());
+                Vec::new()
+            }
+        };
+        found.iter().for_each(mirror);
+        let local = |mirror: &taipan_mirrors::Mirror| matches!(mirror.location, Location::File(_));
+        assert!(is_local || !found.iter().any(local));
+    }
+});

@@ -1,0 +1,289 @@
+use thiserror::Error;
+
+use crate::list_error::{ListError, ListProblem};
+use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
+use crate::safe_url::{mask_text, shorten};
+use crate::{Metalink, Mirror, MirrorList, MirrorsFile, Origin};
+
+/// A list of mirrors of whatever kind, recognised by its content.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MirrorSource {
+    /// Channels with their mirrors: our TOML, or the `mirrored_channels` of a YAML file.
+    Channels(MirrorsFile),
+    /// A `[mirrors]` table, in which a key stands for all that lies below it.
+    Table(MirrorsFile),
+    /// A plain list, which does not say what it is a list of.
+    List(MirrorList),
+    /// A metalink: files and where they are.
+    Metalink(Metalink),
+}
+
+/// Why a list of mirrors is refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum MirrorSourceError {
+    /// A file with channels.
+    #[error(transparent)]
+    Channels(#[from] MirrorsFileError),
+    /// A plain list or a metalink.
+    #[error(transparent)]
+    List(#[from] ListError),
+}
+
+/// What a text looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Metalink,
+    OurToml,
+    Table,
+    Yaml,
+    /// YAML without a section that is read.
+    OtherYaml,
+    List,
+}
+
+impl MirrorSource {
+    /// Reads a list of any kind. What kind it is shows in its content: `<?xml` or `<metalink` begins
+    /// a metalink; `[…]` or `key = …` begins TOML, with a `[mirrors]` table or with `[[channel]]`
+    /// entries; `mirrored_channels:` or `mirrors:` at the beginning of a line makes it YAML; anything
+    /// else is a plain list. A name that ends in `.toml` decides what has no content at all.
+    ///
+    /// `file` is what errors call it, `variables` are those of [`MirrorList::parse`], and `origin`
+    /// says who named the mirrors of a line.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        variables: &[(&str, &str)],
+        origin: impl Fn(u32) -> Origin,
+    ) -> Result<Self, MirrorSourceError> {
+        let channels = |parsed: MirrorsFile| named_by(parsed, file, &origin);
+        Ok(match shape(text, file) {
+            Shape::Metalink => Self::Metalink(Metalink::parse(text, file, &origin)?),
+            Shape::OurToml => Self::Channels(channels(MirrorsFile::parse(text, file)?)?),
+            Shape::Table => Self::Table(channels(MirrorsFile::parse_table(text, file)?)?),
+            Shape::Yaml => {
+                Self::Channels(channels(MirrorsFile::parse_mirrored_channels(text, file)?)?)
+            }
+            Shape::OtherYaml => {
+                let found = "YAML without `mirrored_channels:`".to_owned();
+                return Err(ListError {
+                    file: file.to_owned(),
+                    line: 1,
+                    problem: ListProblem::Foreign {
+                        expected: "a list of mirrors",
+                        found,
+                    },
+                }
+                .into());
+            }
+            Shape::List => Self::List(MirrorList::parse(text, file, variables, &origin)?),
+        })
+    }
+
+    /// What to call its kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Channels(_) => "mirrors file",
+            Self::Table(_) => "table of mirrors",
+            Self::List(_) => "plain list",
+            Self::Metalink(_) => "metalink",
+        }
+    }
+}
+
+/// Looks at the first line that says something, and for the sections of YAML at all of them.
+fn shape(text: &str, file: &str) -> Shape {
+    let text = text.trim_start_matches('\u{feff}');
+    let start = text.trim_start();
+    if start.starts_with("<?xml") || start.starts_with("<metalink") {
+        return Shape::Metalink;
+    }
+    let says = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let Some(first) = text.lines().find(says) else {
+        let is_toml = file.to_ascii_lowercase().ends_with(".toml");
+        return if is_toml { Shape::OurToml } else { Shape::List };
+    };
+    if is_toml_line(first) {
+        let has = |what: fn(&str) -> bool| text.lines().any(what);
+        let table = has(|line| {
+            let line = line.trim_start();
+            line.starts_with("[mirrors]") || line.starts_with("mirrors.")
+        });
+        let ours = has(|line| line.trim_start().starts_with("[[channel"));
+        return if table && !ours {
+            Shape::Table
+        } else {
+            Shape::OurToml
+        };
+    }
+    if text.lines().any(|line| section(line).is_some()) {
+        return Shape::Yaml;
+    }
+    // `https://…` has no blank after its colon.
+    let is_key = |line: &str| line.ends_with(':') || line.contains(": ");
+    let first = first.trim_end();
+    let is_yaml = first == "---" || first.starts_with("- ") || first.starts_with("{%");
+    if is_yaml || (is_key(first) && !first.contains("://")) {
+        Shape::OtherYaml
+    } else {
+        Shape::List
+    }
+}
+
+fn is_toml_line(line: &str) -> bool {
+    let line = line.trim();
+    if line.starts_with('[') {
+        return true;
+    }
+    let Some((key, _)) = line.split_once('=') else {
+        return false;
+    };
+    let key = key.trim();
+    // A plain list may consist of lines such as `Server = https://…`.
+    let quoted = key.starts_with(['"', '\'']) || key.starts_with("mirrors.");
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    key != "Server" && (quoted || (!key.is_empty() && key.chars().all(bare)))
+}
+
+/// The name of a section of YAML that lists mirrors, when a line begins one.
+pub(crate) fn section(line: &str) -> Option<&'static str> {
+    ["mirrored_channels", "mirrors"].into_iter().find(|name| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.trim_end() == ":" || rest.starts_with(": "))
+    })
+}
+
+/// Replaces the origin that the parser gave each mirror, and refuses what that origin may not name.
+fn named_by(
+    mut parsed: MirrorsFile,
+    file: &str,
+    origin: &dyn Fn(u32) -> Origin,
+) -> Result<MirrorsFile, MirrorsFileError> {
+    for channel in &mut parsed.channels {
+        for mirror in &mut channel.mirrors {
+            let line = line_of(mirror).unwrap_or(channel.line);
+            mirror.origin = origin(line);
+            if !mirror.origin.may_name(&mirror.location) {
+                return Err(MirrorsFileError {
+                    file: file.to_owned(),
+                    line,
+                    column: 1,
+                    key: shorten(&mask_text(&channel.url), 200),
+                    problem: MirrorsFileProblem::LocalPath {
+                        path: mirror.location.to_string(),
+                    },
+                });
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn line_of(mirror: &Mirror) -> Option<u32> {
+    match mirror.origin {
+        Origin::File { line, .. } => Some(line),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<MirrorSource, MirrorSourceError> {
+        MirrorSource::parse(text, "f", &[], |line| Origin::File {
+            file: "f".into(),
+            line,
+        })
+    }
+
+    #[test]
+    fn a_list_is_recognised_by_its_content() {
+        for (text, kind) in [
+            (
+                "# c\n[[channel]]\nurl = \"c\"\nmirrors = [\"/a\"]\n",
+                "mirrors file",
+            ),
+            ("channel = []\n", "mirrors file"),
+            (
+                "tls-no-verify = true\n[mirrors]\n\"https://o.example\" = [\"/a\"]\n",
+                "table of mirrors",
+            ),
+            (
+                "mirrors.\"https://o.example\" = [\"/a\"]\n",
+                "table of mirrors",
+            ),
+            (
+                "channels:\n  - c\nmirrored_channels:\n  c:\n    - /a\n",
+                "mirrors file",
+            ),
+            (
+                "mirrors:\n  c:\n    - https://a.example/c\n",
+                "mirrors file",
+            ),
+            ("https://a.example/x\n", "plain list"),
+            ("\u{feff}/srv/x\n", "plain list"),
+            ("# c\nServer = https://a.example/x?y=1: z\n", "plain list"),
+            (
+                "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"></metalink>",
+                "metalink",
+            ),
+            (
+                "\n<?xml version=\"1.0\"?><metalink version=\"3.0\"/>",
+                "metalink",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap().kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_is_named() {
+        for (text, expected) in [
+            ("<!DOCTYPE html><p>", "f:1: this is markup"),
+            (
+                "- provider: x\n  url: https://a.example\n",
+                "f:1: this is YAML without `mirrored_channels:`, not a list of mirrors",
+            ),
+            ("channels: [c]\n", "f:1: this is YAML without"),
+            ("\n# nothing\n", "f:1: no usable mirror in it"),
+            (
+                "[[channel]]\nurl = \"c\"\n",
+                "f:1:1: channel[0]: `mirrors` is missing",
+            ),
+            ("[repos]\na = 1\n", "f:1:2: repos: unknown key"),
+        ] {
+            let message = read(text).unwrap_err().to_string();
+            assert!(
+                message.starts_with(expected),
+                "\n got {message}\nwant {expected}"
+            );
+        }
+        let empty = MirrorSource::parse("# nothing\n", "m.toml", &[], |_| Origin::CommandLine);
+        assert_eq!(empty.unwrap().kind(), "mirrors file");
+    }
+
+    #[test]
+    fn a_file_from_a_server_names_no_local_path() {
+        let found = |line: u32| Origin::Discovered {
+            from: format!("https://l.example/m:{line}").into(),
+        };
+        let text = "[[channel]]\nurl = \"c\"\nmirrors = [\"https://a.example/c\",\n\"/etc\"]\n";
+        let message = MirrorSource::parse(text, "https://l.example/m", &[], found)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            message,
+            "https://l.example/m:4:1: c: `file:///etc` is a path on this machine, which a server must not name"
+        );
+        let text = "[[channel]]\nurl = \"c\"\nmirrors = [\"https://a.example/c\"]\n";
+        let MirrorSource::Channels(file) =
+            MirrorSource::parse(text, "https://l.example/m", &[], found).unwrap()
+        else {
+            panic!("it is a mirrors file")
+        };
+        assert_eq!(
+            file.channels[0].mirrors[0].origin.to_string(),
+            "discovered at https://l.example/m:3"
+        );
+    }
+}

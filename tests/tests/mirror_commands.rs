@@ -1,0 +1,546 @@
+//! `taipan mirror list` and `taipan mirror probe`, and lists of mirrors of every kind.
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use serde_json::Value;
+use taipan_mock_servers::{
+    Behaviour, DemoChannel, DemoOptions, Fault, Fleet, HttpServer, Matcher, RefusingServer, Rule,
+    Site,
+};
+use taipan_tests::{Finished, Sandbox, finish};
+
+/// Nothing listens there: all files come from mirrors.
+const CHANNEL: &str = "https://channel.invalid/demo";
+
+fn channel() -> DemoChannel {
+    DemoChannel::build(&DemoOptions::default().with_corpus_bytes(200_000))
+}
+
+/// A file that begins like one of zstd and is long enough to show a rate.
+fn large_repodata() -> Vec<u8> {
+    let mut bytes = vec![0x28, 0xB5, 0x2F, 0xFD];
+    bytes.extend((0..400_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8));
+    bytes
+}
+
+async fn server(site: &Site, behaviour: Behaviour) -> HttpServer {
+    HttpServer::builder(site.clone())
+        .behaviour(behaviour)
+        .start()
+        .await
+        .unwrap()
+}
+
+fn milliseconds(n: u64) -> Behaviour {
+    Behaviour::new().with_latency(Duration::from_millis(n))
+}
+
+fn of_type<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|o| o["type"] == kind).collect()
+}
+
+/// A mirrors file for the channel with these mirrors on a par.
+fn mirrors_toml(urls: &[String]) -> String {
+    format!("[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = {urls:?}\n")
+}
+
+fn probe(sandbox: &Sandbox, more: &[&str]) -> Finished {
+    let arguments = ["mirror", "probe", "-c", CHANNEL, "--mirrors", "m.toml"];
+    sandbox.run(&[&arguments, more].concat())
+}
+
+fn list(sandbox: &Sandbox, more: &[&str]) -> Finished {
+    let arguments = ["mirror", "list", "-c", CHANNEL, "--mirrors", "m.toml"];
+    sandbox.run(&[&arguments, more].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_mirrors_of_known_character_are_ranked_rightly() {
+    let site = channel().site();
+    site.insert("noarch/repodata.json.zst", large_repodata());
+    let near = server(&site, milliseconds(2)).await;
+    let far = server(&site, milliseconds(120)).await;
+    // Old: the same files, of which the repodata is shorter and older.
+    let old_site = site.half(|_| true);
+    let day = Duration::from_hours(24);
+    for path in old_site.paths() {
+        if path.ends_with("repodata.json.zst") {
+            let bytes = old_site.get(&path).unwrap();
+            let shorter = bytes.slice(..bytes.len() - 1);
+            old_site.insert_at(&path, shorter, std::time::SystemTime::now() - day);
+        }
+    }
+    let old = server(&old_site, milliseconds(1)).await;
+    let stalled = server(
+        &site,
+        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Stall { after: 1 })),
+    )
+    .await;
+    let dead = RefusingServer::start().unwrap();
+    let mut sandbox = Sandbox::new();
+    let urls = [dead.url(), stalled.url(), far.url(), old.url(), near.url()];
+    let bare = urls.clone().map(|url| url.trim_end_matches('/').to_owned());
+    sandbox.write("m.toml", &mirrors_toml(&urls));
+
+    let finished = probe(&sandbox, &["--json"]).expect(0);
+    let objects = finished.objects();
+    let ranked = of_type(&objects, "ranked");
+    let verdicts: Vec<(&str, &str)> = ranked
+        .iter()
+        .map(|row| {
+            let mirror = row["mirror"].as_str().unwrap().trim_end_matches('/');
+            (mirror, row["verdict"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            (bare[4].as_str(), "good"),
+            (bare[2].as_str(), "good"),
+            (bare[3].as_str(), "behind"),
+            (bare[1].as_str(), "stalled"),
+            (bare[0].as_str(), "dead"),
+        ]
+    );
+    assert_eq!(ranked[0]["place"], 1);
+    assert_eq!(ranked[0]["freshness"], "current");
+    assert_eq!(ranked[2]["freshness"], "behind");
+    assert_eq!(ranked[4]["place"], Value::Null);
+    assert!(
+        ranked[4]["cause"]
+            .as_str()
+            .unwrap()
+            .contains("Connection refused")
+    );
+    let far_byte = ranked[1]["first_byte_seconds"].as_f64().unwrap();
+    assert!(far_byte >= 0.12, "{far_byte}");
+    assert!(ranked[0]["rate"].as_f64().unwrap() > 0.0);
+    let rounds = of_type(&objects, "probe");
+    assert_eq!(rounds[0]["serving"], 3);
+    assert_eq!(rounds[0]["sample"], "noarch/repodata.json.zst");
+    assert!(rounds[0]["seconds"].is_f64());
+    // Nobody was asked for more than twice the sample, its end and its length.
+    let sent: u64 = near.requests().iter().map(|r| r.bytes_sent).sum();
+    assert!(sent <= 2 * 131_072 + 64 + 1, "{sent}");
+
+    // What was learnt is kept: those that serve are not asked again, unless it is wanted.
+    let listed = list(&sandbox, &["--json"]).expect(0).objects();
+    let by_url: BTreeMap<&str, &Value> = listed
+        .iter()
+        .map(|o| (o["location"].as_str().unwrap().trim_end_matches('/'), o))
+        .collect();
+    let near_line = by_url[bare[4].as_str()];
+    assert_eq!(near_line["last"]["class"], "ok");
+    assert!(near_line["rate"].as_f64().unwrap() > 0.0);
+    assert_eq!(by_url[bare[0].as_str()]["last"]["class"], "unwell");
+    // In another network, which another proxy makes it, nothing is known of their speed.
+    sandbox.set("ALL_PROXY", "http://proxy.invalid:3128");
+    for line in list(&sandbox, &["--json"]).expect(0).objects() {
+        assert_eq!((&line["last"], &line["rate"]), (&Value::Null, &Value::Null));
+    }
+    sandbox.set("ALL_PROXY", "");
+    let asked = near.requests().len();
+    let again = probe(&sandbox, &["--json"]).expect(0).objects();
+    let words: Vec<&Value> = of_type(&again, "ranked")
+        .iter()
+        .map(|row| &row["verdict"])
+        .collect();
+    let expected = [
+        "served lately",
+        "served lately",
+        "behind",
+        "stalled",
+        "dead",
+    ];
+    assert_eq!(words, expected);
+    // Only to find out which file there is, and for its end.
+    assert!(near.requests().len() <= asked + 2);
+    let all = probe(&sandbox, &["--json", "--all"]).expect(0).objects();
+    assert_eq!(of_type(&all, "ranked")[0]["verdict"], "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_of_every_protocol_are_probed() {
+    let fleet = Fleet::start(channel()).await.unwrap();
+    let mut sandbox = Sandbox::new();
+    for (name, value) in fleet.environment() {
+        sandbox.set(name, &value);
+    }
+    sandbox.write("m.toml", &fleet.mirrors_toml(CHANNEL));
+    let objects = probe(&sandbox, &["--json"]).expect(0).objects();
+    let verdicts: Vec<&str> = of_type(&objects, "ranked")
+        .iter()
+        .map(|row| row["verdict"].as_str().unwrap())
+        .collect();
+    assert_eq!(verdicts, ["good", "good", "good", "good", "good", "dead"]);
+    let text = probe(&sandbox, &["--all"]).expect(0);
+    let head = text.stdout.lines().nth(1).unwrap();
+    for part in [
+        "latency",
+        "first byte",
+        "rate",
+        "freshness",
+        "verdict",
+        "mirror",
+    ] {
+        assert!(head.contains(part), "{head}");
+    }
+    assert!(text.stdout.contains("oci+http://"), "{}", text.stdout);
+    assert!(text.stderr.contains("5 of 6 serve"), "{}", text.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_no_mirror_serves_the_probe_says_why_of_each() {
+    let empty = server(&Site::new(), Behaviour::new()).await;
+    let page = server(
+        &channel().site(),
+        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Html)),
+    )
+    .await;
+    let dead = RefusingServer::start().unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "m.toml",
+        &mirrors_toml(&[empty.url(), page.url(), dead.url()]),
+    );
+    let finished = probe(&sandbox, &[]).expect(4);
+    for part in [
+        "not here",
+        "404 Not Found",
+        "corrupt",
+        "login page",
+        "dead",
+        "refused",
+    ] {
+        assert!(
+            finished.stdout.contains(part),
+            "`{part}`: {}",
+            finished.stdout
+        );
+    }
+    assert!(
+        finished
+            .stderr
+            .contains(&format!("no mirror of {CHANNEL} serves now")),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_probe_ends_at_once() {
+    let hang = server(
+        &channel().site(),
+        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Hang)),
+    )
+    .await;
+    let sandbox = Sandbox::new();
+    sandbox.write("m.toml", &mirrors_toml(&[hang.url()]));
+    let arguments = ["mirror", "probe", "--mirrors", "m.toml", "--timeout", "300"];
+    let child = sandbox.start(&arguments);
+    hang.wait_until(|requests| !requests.is_empty()).await;
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(status.success());
+    let finished = finish(child).expect(130);
+    assert!(
+        finished.stderr.contains("interrupted"),
+        "{}",
+        finished.stderr
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_merged_list_shows_who_named_each_mirror() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "m.toml",
+        &format!(
+            "[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = [\n  \"https://a.example/demo\",\n  {{ url = \
+             \"s3://bucket/demo\", priority = 1, weight = 0.5, country = \"DE\", max-connections = 4 }},\n]\n\
+             [[channel]]\nurl = \"other\"\nmirrors = [\"oci://r.example/other\"]\n"
+        ),
+    );
+    sandbox.write(
+        "plain.txt",
+        "https://b.example/demo\nhttps://A.example/demo/\n",
+    );
+    let arguments = [
+        "mirror",
+        "list",
+        "-c",
+        CHANNEL,
+        "--mirrors",
+        "m.toml",
+        "--mirrors",
+        "plain.txt",
+    ];
+    let finished = sandbox.run(&arguments).expect(0);
+    insta::assert_snapshot!("merged", finished.stdout);
+    let verbose = sandbox.run(&[&arguments[..], &["-v"]].concat()).expect(0);
+    insta::assert_snapshot!("merged_verbose", verbose.stdout);
+    // Without -c: all channels that a list names.
+    let all = sandbox
+        .run(&["mirror", "list", "--mirrors", "m.toml", "--json"])
+        .expect(0);
+    let channels: Vec<String> = all
+        .objects()
+        .iter()
+        .map(|o| o["channel"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(channels, [CHANNEL, CHANNEL, "other"]);
+    insta::assert_snapshot!("merged_json", all.stdout);
+    // A channel that no list names is its own mirror.
+    let own = sandbox
+        .run(&["mirror", "list", "-c", "conda-forge", "--json"])
+        .expect(0);
+    assert_eq!(own.objects()[0]["origin"], "the channel itself");
+}
+
+/// A list of each kind that names the server for the channel.
+fn lists_of_each_kind(url: &str) -> Vec<(&'static str, String)> {
+    let url = url.trim_end_matches('/');
+    vec![
+        ("m.toml", mirrors_toml(&[url.to_owned()])),
+        ("plain", format!("# a comment\n{url}\nftp://a.example/x\n")),
+        (
+            "servers",
+            format!("Server = {}\n", url.replace("demo", "$channel")),
+        ),
+        (
+            "metalink3",
+            format!(
+                "<?xml version=\"1.0\"?><metalink version=\"3.0\" xmlns=\"http://www.metalinker.org/\"><files>\
+                 <file name=\"repodata.json.zst\"><resources><url type=\"http\" preference=\"90\">\
+                 {url}/noarch/repodata.json.zst</url></resources></file></files></metalink>"
+            ),
+        ),
+        (
+            "metalink4",
+            format!(
+                "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"repodata.json\">\
+                 <url priority=\"1\">{url}/linux-64/repodata.json</url></file></metalink>"
+            ),
+        ),
+        (
+            "condarc",
+            format!("channels:\n  - {CHANNEL}\nmirrored_channels:\n  {CHANNEL}:\n    - {url}\n"),
+        ),
+        (
+            "pixi.toml",
+            format!(
+                "tls-no-verify = false\n[mirrors]\n\"https://channel.invalid\" = [\"{}\"]\n",
+                url.replace("/demo", "")
+            ),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
+    let site = channel().site();
+    let mirror = HttpServer::builder(site)
+        .prefix("demo")
+        .start()
+        .await
+        .unwrap();
+    let lists = Site::new();
+    let web = server(&lists, Behaviour::new()).await;
+    for (name, text) in lists_of_each_kind(&mirror.url()) {
+        let sandbox = Sandbox::new();
+        let text = if name == "servers" {
+            // The channel's short name is its URL here, so the variable is tried below.
+            text.replace("$channel", "demo")
+        } else {
+            text
+        };
+        lists.insert(name, text.clone().into_bytes());
+        sandbox.write(name, &text);
+        let url = format!("{}{name}", web.url());
+        for (place, said) in [
+            (name.to_owned(), name.to_owned()),
+            (url.clone(), format!("discovered at {url}")),
+        ] {
+            let finished = sandbox
+                .run(&[
+                    "mirror",
+                    "list",
+                    "-c",
+                    CHANNEL,
+                    "--mirrors",
+                    &place,
+                    "--json",
+                ])
+                .expect(0);
+            let objects = finished.objects();
+            let of_mirror = of_type(&objects, "mirror");
+            assert_eq!(of_mirror.len(), 1, "{place}: {}", finished.stdout);
+            assert_eq!(
+                of_mirror[0]["location"]
+                    .as_str()
+                    .unwrap()
+                    .trim_end_matches('/'),
+                mirror.url().trim_end_matches('/'),
+                "{place}"
+            );
+            let origin = of_mirror[0]["origin"].as_str().unwrap();
+            assert!(origin.starts_with(&format!("{said}:")), "{origin}");
+        }
+        // And it is of use.
+        mirror.clear_requests();
+        sandbox
+            .run(&[
+                "create",
+                "-p",
+                "env",
+                "-c",
+                CHANNEL,
+                "--mirrors",
+                &url,
+                "demo-corpus",
+            ])
+            .expect(0);
+        assert!(!mirror.requests().is_empty(), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_stands_for_the_channel_and_the_environment_names_several_lists() {
+    let mut sandbox = Sandbox::new();
+    sandbox.write("my lists.txt", "https://a.example:8443/pub/$channel\n");
+    sandbox.write(
+        "more.toml",
+        "[[channel]]\nurl = \"two\"\nmirrors = [\"https://b.example/2\"]\n",
+    );
+    sandbox.set("TAIPAN_MIRRORS", "my lists.txt; more.toml");
+    let objects = sandbox
+        .run(&["mirror", "list", "-c", "one", "-c", "two", "--json"])
+        .expect(0)
+        .objects();
+    let locations: Vec<&str> = objects
+        .iter()
+        .map(|o| o["location"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        locations,
+        [
+            "https://a.example:8443/pub/one",
+            "https://a.example:8443/pub/two",
+            "https://b.example/2"
+        ]
+    );
+    // The configuration file, whose paths are relative to it.
+    let dir = sandbox.path("conf");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::write(dir.join("config.toml"), "mirrors = [\"l.txt\"]\n").unwrap();
+    std::fs::write(dir.join("l.txt"), "https://c.example/c\n").unwrap();
+    sandbox.set("TAIPAN_MIRRORS", "");
+    let objects = sandbox
+        .run(&[
+            "mirror",
+            "list",
+            "-c",
+            "one",
+            "--json",
+            "--config",
+            "conf/config.toml",
+        ])
+        .expect(0)
+        .objects();
+    assert_eq!(objects[0]["location"], "https://c.example/c");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_cannot_be_had_is_replaced_by_its_last_copy() {
+    let lists = Site::new();
+    lists.insert("l.txt", b"https://a.example/demo\n".to_vec());
+    let web = server(&lists, Behaviour::new()).await;
+    let sandbox = Sandbox::new();
+    let url = format!("{}l.txt", web.url());
+    let arguments = ["mirror", "list", "-c", CHANNEL, "--mirrors", &url];
+    sandbox.run(&arguments).expect(0);
+    let behaviours = [
+        ("503", Fault::status(503)),
+        ("markup", Fault::Html),
+        ("Connection reset", Fault::Reset { after: None }),
+    ];
+    for (part, fault) in behaviours {
+        web.set_behaviour(Behaviour::new().with_rule(Rule::always(Matcher::Any, fault)));
+        let finished = sandbox.run(&arguments).expect(0);
+        assert!(finished.stdout.contains("https://a.example/demo"));
+        assert!(
+            finished
+                .stderr
+                .contains("the copy of an earlier run is used")
+        );
+        assert!(
+            finished.stderr.contains(part) || part == "Connection reset",
+            "{}",
+            finished.stderr
+        );
+        // Who has no copy is told.
+        let other = Sandbox::new();
+        let code = if part == "markup" { 2 } else { 4 };
+        let finished = other.run(&arguments).expect(code);
+        assert!(finished.stderr.contains(&url), "{}", finished.stderr);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_list_is_refused_with_its_place() {
+    let site = Site::new();
+    let long = b"https://a.example/demo\n".repeat(400_000);
+    site.insert("long", long);
+    site.insert("m.toml", mirrors_toml(&["/etc".to_owned()]).into_bytes());
+    let web = server(&site, Behaviour::new()).await;
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        (
+            "bad.toml",
+            "[[channel]]\nurl = \"c\"\nmirrors = [\"ftp://a.example\"]\n",
+        ),
+        ("page.html", "<!DOCTYPE html>\n<title>Log in</title>\n"),
+        ("other.yml", "- provider: x\n  url: https://a.example\n"),
+        ("empty.txt", "# nothing\n"),
+        (
+            "cut.xml",
+            "<?xml version=\"1.0\"?>\n<metalink version=\"3.0\"><files>\n<file name=\"a\">",
+        ),
+        (
+            "repomd.xml",
+            "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"repomd.xml\"><url>https://a.example/repodata/repomd.xml</url></file></metalink>",
+        ),
+        (
+            "condarc",
+            "mirrored_channels:\n  one:\n    - gopher://a.example\n",
+        ),
+        ("table.toml", "[mirrors]\n\"https://a.example\" = 3\n"),
+        ("plain.txt", "https://a.example/demo\n"),
+    ] {
+        sandbox.write(name, text);
+    }
+    let long = format!("{}long", web.url());
+    let toml = format!("{}m.toml", web.url());
+    let mut errors = String::new();
+    for (place, more, code) in [
+        ("bad.toml", None, 2),
+        ("page.html", None, 2),
+        ("other.yml", None, 2),
+        ("empty.txt", None, 2),
+        ("cut.xml", None, 2),
+        ("repomd.xml", None, 2),
+        ("condarc", None, 2),
+        ("table.toml", None, 2),
+        ("no-such-file", None, 2),
+        ("s3://bucket/list", None, 2),
+        ("plain.txt", Some("two"), 2),
+        (long.as_str(), None, 4),
+        (toml.as_str(), None, 2),
+    ] {
+        let mut arguments = vec!["mirror", "list", "-c", CHANNEL, "--mirrors", place];
+        arguments.extend(more.iter().flat_map(|name| ["-c", *name]));
+        let finished = sandbox.run(&arguments).expect(code);
+        errors.push_str(&finished.stderr.replace(&web.url(), "WEB/"));
+    }
+    insta::assert_snapshot!(errors);
+}
