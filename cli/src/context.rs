@@ -8,9 +8,7 @@ use std::{
 use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
-use taipan_transfer::{
-    Backend, Engine, EngineOptions, HttpClient, HttpOptions, MirrorSet, Observer, Sha256,
-};
+use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
 use crate::{
     error::AppError,
@@ -50,7 +48,7 @@ impl Context {
         wanted: Wanted,
         printer: &Printer,
     ) -> Result<Self, AppError> {
-        let client = HttpClient::new(&HttpOptions::default()).map_err(AppError::Client)?;
+        let client = settings.http.client()?;
         let cache = &settings.cache_dir.value;
         let lists = MirrorLists::load(
             &settings.mirrors.value,

@@ -63,6 +63,8 @@ pub(crate) enum AppError {
     SpecFile { place: String, source: SpecError },
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error(transparent)]
+    Http(#[from] crate::http::HttpSettingsError),
     #[error("cannot start the HTTP client")]
     Client(#[source] taipan_transfer::HttpClientError),
     #[error("cannot start the threads that do the work")]

@@ -8,6 +8,7 @@ mod exact_backend;
 mod exit;
 mod fetch_target;
 mod freshness;
+mod http;
 mod interrupt;
 mod mirror_lists;
 mod network;

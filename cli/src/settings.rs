@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::{
     args::{GlobalArgs, InstallArgs, PlaceArgs, Priority},
+    http::HttpTable,
     mirror_lists::ListPlace,
 };
 
@@ -90,6 +91,8 @@ struct File {
     platform: Option<String>,
     jobs: Option<usize>,
     always_copy: Option<bool>,
+    #[serde(default)]
+    http: HttpTable,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -123,6 +126,7 @@ pub(crate) struct Settings {
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
     pub(crate) transfer: TransferChoices,
+    pub(crate) http: HttpTable,
 }
 
 /// The options that only some commands have.
@@ -241,6 +245,7 @@ impl Settings {
             jobs,
             always_copy,
             transfer,
+            http: file.http.based(from_file),
         })
     }
 }

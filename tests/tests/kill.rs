@@ -27,7 +27,7 @@ const RATE: u64 = 10_000_000;
 
 const MIRRORS: usize = 3;
 
-/// SplitMix64.
+/// Numbers that look random, by the generator that is called `SplitMix64`.
 struct Numbers(u64);
 
 impl Numbers {
@@ -57,27 +57,24 @@ impl Mirrors {
         let words = std::iter::repeat_with(|| numbers.next().to_le_bytes());
         let file: Vec<u8> = words.take(size / 8).flatten().collect();
         let file = Bytes::from(file);
-        let site = Site::new();
-        site.insert(NAME, file.clone());
+        let files = Site::new();
+        files.insert(NAME, file.clone());
         let mut servers = Vec::new();
         for _ in 0..MIRRORS {
             let shaped = Behaviour::new().with_total_rate(RATE);
-            let builder = HttpServer::builder(site.clone()).behaviour(shaped);
+            let builder = HttpServer::builder(files.clone()).behaviour(shaped);
             servers.push(builder.start().await.unwrap());
         }
         Self { file, servers }
     }
 
     fn metalink(&self) -> String {
-        let urls: String = self
-            .servers
-            .iter()
-            .map(|server| format!("<url>{}{NAME}</url>", server.url()))
-            .collect();
+        let urls: Vec<String> = self.servers.iter().map(HttpServer::url).collect();
+        let urls = urls.join(&format!("{NAME}</url><url>"));
         format!(
             r#"<?xml version="1.0" encoding="UTF-8"?>
             <metalink xmlns="urn:ietf:params:xml:ns:metalink"><file name="{NAME}">
-            <size>{}</size><hash type="sha-256">{}</hash>{urls}
+            <size>{}</size><hash type="sha-256">{}</hash><url>{urls}{NAME}</url>
             </file></metalink>"#,
             self.file.len(),
             Sha256::of(&self.file)

@@ -12,8 +12,8 @@ use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
 use taipan_transfer::{
     Backend, BackendError, ByteRange, Engine, EngineOptions, FetchError, GetRequest, GetResponse,
-    HttpBackend, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, S3Backend, Silent, Target,
-    http_client,
+    HttpBackend, HttpClient, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, S3Backend,
+    Silent, Target,
 };
 
 use crate::fixtures::{self, File};
@@ -56,8 +56,13 @@ impl Place {
     }
 }
 
-pub(crate) fn client() -> reqwest::Client {
-    http_client(&HttpOptions::default()).unwrap()
+fn client() -> HttpClient {
+    let options = HttpOptions {
+        // Whatever the environment says.
+        no_proxy: vec!["127.0.0.1".to_owned()],
+        ..HttpOptions::default()
+    };
+    HttpClient::new(&options).unwrap()
 }
 
 pub(crate) fn engine() -> Engine {
