@@ -145,6 +145,8 @@ fn in_segments(cell: &Cell) -> (End, Waste) {
     };
     let waste = match cell.fault {
         Fault::FlippedByte => Waste::UpTo(3 * size),
+        // Over HTTP/2, where what is under way of a segment that is given up is more.
+        Fault::BadCertificate => Waste::UpTo(size),
         _ => Waste::UpTo(size / 2),
     };
     let file = cell.protocol == Protocol::File;
