@@ -130,6 +130,29 @@ pub(crate) fn split_url(url: &Url) -> Result<(Location, String), TargetError> {
     Ok((location, name.into_owned()))
 }
 
+/// The directory below which a file at a URL has this name, of one part or several; `None` when the
+/// URL does not end in it.
+pub(crate) fn split_name(url: &Url, name: &str) -> Option<(Location, String)> {
+    let decoded = percent_decode_str(url.path()).decode_utf8().ok()?;
+    let above = decoded.strip_suffix(name)?;
+    if name.is_empty() || !above.ends_with('/') || url.cannot_be_a_base() {
+        return None;
+    }
+    let mut parent = url.clone();
+    parent.set_fragment(None);
+    let mut segments = parent.path_segments_mut().ok()?;
+    for _ in name.split('/') {
+        segments.pop();
+    }
+    drop(segments);
+    // A part may hold an encoded slash, which is none between parts.
+    let is_whole = percent_decode_str(parent.path())
+        .decode_utf8()
+        .is_ok_and(|path| path.trim_end_matches('/') == above.trim_end_matches('/'));
+    let location = Location::parse(parent.as_str()).ok()?;
+    is_whole.then(|| (location, name.to_owned()))
+}
+
 /// The name under which a file is kept.
 pub(crate) fn file_name(path: &str) -> Option<&str> {
     Path::new(path).file_name()?.to_str()
@@ -159,6 +182,29 @@ pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_of_several_parts_lies_below_a_directory() {
+        let split = |url: &str, name: &str| {
+            let (place, name) = split_name(&url.parse().unwrap(), name)?;
+            Some((place.to_string(), name))
+        };
+        let (place, name) = split(
+            "https://a.example/x%20y/noarch/b%2Bc.conda",
+            "noarch/b+c.conda",
+        )
+        .unwrap();
+        assert_eq!(name, "noarch/b+c.conda");
+        assert_eq!(place.trim_end_matches('/'), "https://a.example/x%20y");
+        for (url, name) in [
+            ("https://a.example/x/other.conda", "noarch/b.conda"),
+            ("https://a.example/xnoarch/b.conda", "noarch/b.conda"),
+            ("https://a.example/x%2Fb.conda", "b.conda"),
+            ("https://a.example/", ""),
+        ] {
+            assert_eq!(split(url, name), None, "{url}");
+        }
+    }
 
     fn path(text: &str, in_channel: bool) -> (Option<String>, String) {
         match Asked::read(text, false, in_channel).unwrap() {

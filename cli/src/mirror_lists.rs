@@ -12,7 +12,7 @@ use taipan_mirrors::{
     Metalink, Mirror, MirrorSource, MirrorSourceError, MirrorsFile, Origin, SafeUrl, Skipped,
 };
 use taipan_transfer::{
-    BackendError, Expected, GetRequest, GetResponse, HttpClient, Sha256, Target,
+    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Sha256, Target,
 };
 use url::Url;
 
@@ -341,7 +341,7 @@ pub(crate) async fn fetch_text(
 
 async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError> {
     let (directory, name) = split_url(url).map_err(|_| FetchListError::NoFile)?;
-    let backend = ExactBackend::in_directory(&directory, name.clone(), client);
+    let backend = ExactBackend::in_directory(&directory, client);
     let backend = backend.ok_or(FetchListError::NoFile)?;
     let request = GetRequest {
         target: &Target::path(name),

@@ -13,7 +13,9 @@ use taipan_channel::{
 };
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Kind, Location, Metalink, MetalinkFile, Mirror, Origin};
-use taipan_transfer::{Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Verifier};
+use taipan_transfer::{
+    Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Verifier,
+};
 
 use super::fetch_report::Report;
 use crate::{
@@ -22,7 +24,7 @@ use crate::{
     error::AppError,
     exact_backend::ExactBackend,
     exit::Exit,
-    fetch_target::{Asked, file_name, split_url},
+    fetch_target::{Asked, file_name, split_name, split_url},
     interrupt::Interrupt,
     mirror_lists::{ListPlace, fetch_text},
     printer::Printer,
@@ -64,11 +66,28 @@ pub(crate) async fn run(
         context: &context,
         sets: HashMap::new(),
         others: Vec::new(),
+        of_metalinks: Vec::new(),
     };
     let result = interrupt.or(work.run(asked, sha256, is_stdout)).await;
     // Also when it was interrupted: what is known is known.
     context.save_with(&work.others);
     result.ok_or(AppError::Interrupted)?
+}
+
+/// The mirrors of some files of metalinks.
+struct MetalinkMirrors {
+    mirrors: Vec<Mirror>,
+    backends: Vec<Arc<ExactBackend>>,
+    set: MirrorSet,
+}
+
+/// Whether these are the same places with the same preferences, wherever they are listed.
+fn are_the_same(one: &[Mirror], other: &[Mirror]) -> bool {
+    let listed = |mirror: &Mirror| Mirror {
+        origin: Origin::CommandLine,
+        ..mirror.clone()
+    };
+    one.len() == other.len() && one.iter().zip(other).all(|(a, b)| listed(a) == listed(b))
 }
 
 /// The channels that arguments are about.
@@ -127,6 +146,7 @@ struct Fetch<'a> {
     /// The mirror sets of single URLs, by the directory they lie in: they share what they learn.
     sets: HashMap<Location, MirrorSet>,
     others: Vec<MirrorSet>,
+    of_metalinks: Vec<MetalinkMirrors>,
 }
 
 impl Fetch<'_> {
@@ -287,25 +307,21 @@ impl Fetch<'_> {
 
     fn of_metalink(&mut self, file: &MetalinkFile, metalink: &str) -> Result<WantedFile, AppError> {
         let mut mirrors = Vec::new();
-        let mut backends = Vec::new();
+        let mut names = Vec::new();
         for mirror in &file.mirrors {
             let url = match &mirror.location {
                 Location::Http(url) => Some(url.clone()),
                 Location::File(path) => url::Url::from_file_path(path).ok(),
                 Location::S3(_) | Location::Oci(_) => None,
             };
-            let Some((parent, name)) = url.and_then(|url| split_url(&url).ok()) else {
-                continue;
-            };
-            let client = &self.context.client;
-            let Some(backend) = ExactBackend::in_directory(&parent, name, client) else {
-                continue;
-            };
-            backends.push(backend);
-            mirrors.push(Mirror {
-                location: parent,
-                ..mirror.clone()
-            });
+            let split = |url| split_name(&url, &file.name).or_else(|| split_url(&url).ok());
+            if let Some((location, name)) = url.and_then(split) {
+                mirrors.push(Mirror {
+                    location,
+                    ..mirror.clone()
+                });
+                names.push(name);
+            }
         }
         if mirrors.is_empty() {
             return Err(AppError::NoMirrorOfFile {
@@ -313,12 +329,11 @@ impl Fetch<'_> {
                 metalink: metalink.to_owned(),
             });
         }
+        let set = self.set_of_metalink(mirrors, &file.name, &names);
         let digest = |algorithm: &str| {
             let mut digests = file.version.digests.iter();
             digests.find(|digest| digest.algorithm() == algorithm)
         };
-        let set = self.context.mirror_set(mirrors, Some(backends));
-        self.others.push(set.clone());
         Ok(WantedFile {
             label: file.name.clone(),
             from: From::Mirrors(set),
@@ -331,6 +346,39 @@ impl Fetch<'_> {
             kind: Kind::Content,
             output: None,
         })
+    }
+
+    /// The mirrors of a file of a metalink. Files with the same ones share what is learnt of them.
+    fn set_of_metalink(&mut self, mirrors: Vec<Mirror>, path: &str, names: &[String]) -> MirrorSet {
+        let same = self.of_metalinks.iter().find(|known| {
+            are_the_same(&known.mirrors, &mirrors)
+                // All of them, so that no name is left behind where one is taken.
+                && known.backends.iter().zip(names).all(|(backend, name)| backend.name(path, name))
+        });
+        if let Some(known) = same {
+            return known.set.clone();
+        }
+        let client = &self.context.client;
+        let (mirrors, backends): (Vec<Mirror>, Vec<Arc<ExactBackend>>) = mirrors
+            .into_iter()
+            .zip(names)
+            .filter_map(|(mirror, name)| {
+                let backend = ExactBackend::in_directory(&mirror.location, client)?;
+                backend.name(path, name);
+                Some((mirror, backend))
+            })
+            .unzip();
+        let dynamic = backends.iter().map(|b| Arc::clone(b) as Arc<dyn Backend>);
+        let set = self
+            .context
+            .mirror_set(mirrors.clone(), Some(dynamic.collect()));
+        self.others.push(set.clone());
+        self.of_metalinks.push(MetalinkMirrors {
+            mirrors,
+            backends,
+            set: set.clone(),
+        });
+        set
     }
 
     /// Gives each file its place, and makes the directories for it.
