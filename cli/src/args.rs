@@ -208,6 +208,10 @@ pub(crate) struct FetchArgs {
     /// The SHA-256 of the file
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
+    /// Fetch of a zchunk file only what this older one, or this other one, does not have; a file
+    /// that is at the output's place serves, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) delta_from: Vec<PathBuf>,
     /// Take the arguments for metalinks, whatever they are called
     #[arg(long, conflicts_with = "sha256")]
     pub(crate) metalink: bool,

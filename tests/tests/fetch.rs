@@ -518,3 +518,44 @@ async fn what_an_interrupted_fetch_has_is_not_fetched_again() {
     // Nothing is left beside it.
     assert_eq!(names(&sandbox), ["first", "large"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
+    let sandbox = Sandbox::new();
+    let mut text: Vec<u8> = Vec::new();
+    for number in 0..60_000_u32 {
+        text.extend_from_slice(format!("{}\n", number.wrapping_mul(2_654_435_761)).as_bytes());
+    }
+    let pack = |text: &[u8]| {
+        std::fs::write(sandbox.path("text"), text).unwrap();
+        sandbox
+            .run(&["zck", "create", "text", "-o", "packed.zck"])
+            .expect(0);
+        std::fs::read(sandbox.path("packed.zck")).unwrap()
+    };
+    let site = Site::new();
+    let server = server(&site, Behaviour::new()).await;
+    let url = format!("{}x.zck", server.url());
+    let old = pack(&text);
+    site.insert("x.zck", old.clone());
+    fetch(&sandbox, &[&url]).expect(0);
+    assert!(std::fs::read(sandbox.path("x.zck")).unwrap() == old);
+
+    text[300_000] ^= 1;
+    let new = pack(&text);
+    site.insert("x.zck", new.clone());
+    server.clear_requests();
+    let finished = fetch(&sandbox, &[&url]).expect(0);
+    assert!(finished.stderr.contains("were here"), "{}", finished.stderr);
+    assert!(std::fs::read(sandbox.path("x.zck")).unwrap() == new);
+    let ranges = server.requests();
+    assert!(ranges.iter().all(|request| request.range().is_some()));
+    assert_eq!(ranges.len(), 2, "the header, and one range");
+
+    // And from a file elsewhere.
+    std::fs::write(sandbox.path("old.zck"), &old).unwrap();
+    server.clear_requests();
+    fetch(&sandbox, &[&url, "--delta-from", "old.zck", "-o", "y.zck"]).expect(0);
+    assert!(std::fs::read(sandbox.path("y.zck")).unwrap() == new);
+    assert_eq!(server.requests().len(), 2);
+}

@@ -42,6 +42,61 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Large files
+//!
+//! [`Engine::fetch_file`] takes a large file in segments from several mirrors at once. What has
+//! arrived survives the process, and the next call goes on from there.
+//!
+//! ```no_run
+//! # use std::{path::Path, sync::Arc};
+//! # use taipan_mirrors::{Location, Mirror, Origin, SelectorConfig};
+//! # use taipan_transfer::{
+//! #     Engine, EngineOptions, Expected, HttpClient, HttpOptions, Job, MirrorSet, Silent, Target,
+//! # };
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let places = ["https://one.example/pub", "s3://bucket/pub", "file:///mnt/pub"];
+//! let mirrors = places
+//!     .into_iter()
+//!     .map(|place| Ok(Mirror::new(Location::parse(place)?, Origin::CommandLine)))
+//!     .collect::<Result<Vec<_>, taipan_mirrors::LocationError>>()?;
+//! let client = HttpClient::new(&HttpOptions::default())?;
+//! let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);
+//!
+//! let expected = Expected {
+//!     size: None, // then it is asked for
+//!     sha256: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?),
+//!     md5: None,
+//! };
+//! let job = Job::content("the image", Target::path("images/large.iso"), expected);
+//! let options = EngineOptions {
+//!     rate_limit: Some(20_000_000), // bytes per second
+//!     ..EngineOptions::default()
+//! };
+//! let engine = Engine::new(options, Arc::new(Silent));
+//! let fetched = engine.fetch_file(&set, &job, Path::new("large.iso")).await?;
+//! for report in set.reports() {
+//!     println!("{} gave {} bytes", report.location, report.bytes);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # zchunk files
+//!
+//! [`Engine::fetch_zchunk`] fetches of such a file what those that are here do not have.
+//!
+//! ```no_run
+//! # use std::path::Path;
+//! # use taipan_transfer::{Engine, Job, MirrorSet, Target};
+//! # async fn example(engine: Engine, set: MirrorSet) -> Result<(), Box<dyn std::error::Error>> {
+//! let job = Job::metadata("the index", Target::path("index.zck"));
+//! let old = ["yesterday.zck".into(), "last-week.zck".into()];
+//! let fetched = engine.fetch_zchunk(&set, &job, &old, Path::new("index.zck")).await?;
+//! println!("{} of {} bytes were here", fetched.reused_bytes, fetched.size);
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod blame;

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::{
     Attempt, BackendError, ByteRange, Engine, Event, Expected, FetchError, GetRequest, GetResponse,
-    Job, JobId, MirrorSet, SinkError, VerifyError,
+    Job, JobId, MirrorSet, Sha256, SinkError, VerifyError,
     error::chain,
     mirror_set::InFlight,
     partial::{Key, Partial, PartialBody},
@@ -33,6 +33,8 @@ const ROUNDS: usize = 8;
 /// A zchunk file that is here.
 #[derive(Debug)]
 pub struct FetchedZchunk {
+    /// Its SHA-256.
+    pub sha256: Sha256,
     /// Its length in bytes.
     pub size: u64,
     /// The length of its header, in bytes.
@@ -155,23 +157,25 @@ impl Engine {
             partial.discard();
             return Err(wrong(source));
         }
-        if expected.is_content_addressed() {
-            // Of use to those who trust the digest of the whole, and not its header.
-            let whole = partial.clone();
-            let judged = blocking(move || whole.judge_as(expected)).await;
-            if let Err(source) = judged.map_err(unwritable)? {
+        // Whoever has a digest of the whole trusts that, and not the header.
+        let whole = partial.clone();
+        let judged = blocking(move || whole.judge_as(expected)).await;
+        let sha256 = match judged.map_err(unwritable)? {
+            Ok(sha256) => sha256,
+            Err(source) => {
                 partial.discard();
                 return Err(FetchError::Wrong {
                     label: label(),
                     source: Box::new(source),
                 });
             }
-        }
+        };
         let target = path.to_owned();
         blocking(move || partial.finish(&target))
             .await
             .map_err(unwritable)?;
         Ok(FetchedZchunk {
+            sha256,
             size,
             header_bytes: header.len(),
             reused_bytes,

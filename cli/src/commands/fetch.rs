@@ -27,7 +27,7 @@ use crate::{
     fetch_target::{Asked, file_name, split_name, split_url},
     interrupt::Interrupt,
     mirror_lists::{ListPlace, fetch_text},
-    printer::Printer,
+    printer::{Printer, bytes},
     progress::Downloads,
     settings::Settings,
     stdout_sink::StdoutSink,
@@ -562,6 +562,20 @@ impl Fetch<'_> {
         }
     }
 
+    /// The zchunk files of which a zchunk file may reuse chunks.
+    async fn older(&self, job: &Job, path: &Path) -> Vec<PathBuf> {
+        if !job.target.path.ends_with(".zck") {
+            return Vec::new();
+        }
+        let mut old = self.args.delta_from.clone();
+        old.push(path.to_owned());
+        let look = move || -> Vec<PathBuf> {
+            old.retain(|path| is_zchunk(path));
+            old
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
     async fn fetch_from(
         &self,
         engine: &Engine,
@@ -570,7 +584,25 @@ impl Fetch<'_> {
         output: Option<&Path>,
     ) -> Result<Fetched, AppError> {
         if let Some(path) = output {
-            return Ok(engine.fetch_file(mirrors, job, path).await?);
+            let old = self.older(job, path).await;
+            if old.is_empty() {
+                return Ok(engine.fetch_file(mirrors, job, path).await?);
+            }
+            let delta = engine.fetch_zchunk(mirrors, job, &old, path).await?;
+            self.printer.say(&format!(
+                "{}: {} were here, {} came in {} ranges",
+                job.label,
+                bytes(delta.reused_bytes),
+                bytes(delta.header_bytes + delta.fetched_bytes),
+                delta.ranges
+            ));
+            return Ok(Fetched {
+                file: Some((delta.sha256, delta.size)),
+                url: job.target.path.clone(),
+                validators: Validators::default(),
+                attempts: delta.attempts,
+                wasted: delta.wasted,
+            });
         }
         let mut sink = StdoutSink::new(self.printer);
         let result = engine.fetch(mirrors, job, &mut sink).await;
@@ -581,6 +613,14 @@ impl Fetch<'_> {
             other => Ok(other?),
         }
     }
+}
+
+/// Whether a file is, by its first bytes, a zchunk file.
+fn is_zchunk(path: &Path) -> bool {
+    let mut start = [0; 5];
+    std::fs::File::open(path)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start))
+        .is_ok_and(|()| start == *b"\0ZCK1")
 }
 
 fn is_package(name: &str) -> bool {
