@@ -79,7 +79,10 @@ impl HttpTable {
             None => ProxyChoice::Environment,
             Some("none" | "") => ProxyChoice::Direct,
             // The text may hold a password, so it is not shown.
-            Some(url) => ProxyChoice::Url(Url::parse(url).map_err(|_| HttpSettingsError::Proxy)?),
+            Some(url) => match Url::parse(url) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => ProxyChoice::Url(url),
+                _ => return Err(HttpSettingsError::Proxy),
+            },
         };
         Ok(HttpOptions {
             roots: self.roots.clone(),

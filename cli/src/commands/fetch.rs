@@ -14,7 +14,7 @@ use taipan_channel::{
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Kind, Location, Metalink, MetalinkFile, Mirror, Origin};
 use taipan_transfer::{
-    Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Verifier,
+    Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Validators, Verifier,
 };
 
 use super::fetch_report::Report;
