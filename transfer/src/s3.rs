@@ -1,6 +1,9 @@
 //! Buckets.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
@@ -8,7 +11,7 @@ use aws_sdk_s3::{
     Client,
     config::{Credentials, SharedHttpClient, StalledStreamProtectionConfig},
     error::{ProvideErrorMetadata as _, SdkError},
-    operation::get_object::GetObjectError,
+    operation::get_object::{GetObjectError, GetObjectOutput, builders::GetObjectFluentBuilder},
 };
 use futures_util::{StreamExt as _, stream};
 use taipan_mirrors::{Class, S3Location, SafeUrl};
@@ -30,6 +33,8 @@ pub struct S3Backend {
     // The credential chain reads files and may ask the network, so it is walked at the first
     // request and not when a list of mirrors is read.
     client: OnceCell<Client>,
+    /// Where the bucket said it is when it was asked in another region.
+    region: Mutex<Option<Region>>,
 }
 
 impl S3Backend {
@@ -41,6 +46,7 @@ impl S3Backend {
             credentials: None,
             http: None,
             client: OnceCell::new(),
+            region: Mutex::default(),
         }
     }
 
@@ -117,6 +123,12 @@ impl S3Backend {
         Client::from_conf(config.build())
     }
 
+    fn learnt_region(&self) -> Option<Region> {
+        // It is whole between any two of its changes.
+        let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        region.clone()
+    }
+
     fn key(&self, path: &str) -> String {
         match self.location.prefix.trim_matches('/') {
             "" => path.to_owned(),
@@ -142,14 +154,23 @@ impl Backend for S3Backend {
             .key(self.key(&request.target.path))
             .set_range(request.range.map(|range| range.header()))
             .set_if_none_match(request.validators.and_then(|v| v.etag.clone()));
-        let mut answer = ask.clone().send().await;
+        let mut region = self.learnt_region();
+        let mut answer = send(ask.clone(), region.clone()).await;
+        if let Err(error) = &answer
+            && let Some(right) = region_of(error).filter(|right| Some(right) != region.as_ref())
+        {
+            tracing::debug!(%place, region = %right, "the bucket is in another region");
+            *self.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(right.clone());
+            region = Some(right);
+            answer = send(ask.clone(), region.clone()).await;
+        }
         // A signature whose time is a quarter of an hour off is refused. The SDK has learnt the
         // server's time from that, and signs by it from now on.
         if let Err(error) = &answer
             && error.code() == Some("RequestTimeTooSkewed")
         {
             tracing::warn!(%place, "the clock of this machine is wrong, or the bucket's is");
-            answer = ask.send().await;
+            answer = send(ask, region).await;
         }
         let object = match answer {
             Ok(object) => object,
@@ -216,6 +237,30 @@ impl Backend for S3Backend {
     fn describe(&self, target: &Target) -> String {
         format!("s3://{}/{}", self.location.bucket, self.key(&target.path))
     }
+}
+
+/// Sends a request, to this region if one is given.
+async fn send(
+    ask: GetObjectFluentBuilder,
+    region: Option<Region>,
+) -> Result<GetObjectOutput, SdkError<GetObjectError>> {
+    match region {
+        None => ask.send().await,
+        Some(region) => {
+            let other = aws_sdk_s3::Config::builder().region(region);
+            ask.customize().config_override(other).send().await
+        }
+    }
+}
+
+/// The region that an answer says the bucket is in (`x-amz-bucket-region`, with 301, 307 or 400).
+fn region_of(error: &SdkError<GetObjectError>) -> Option<Region> {
+    let name = error.raw_response()?.headers().get("x-amz-bucket-region")?;
+    // It becomes part of a host's name.
+    let is_sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_name = (1..=32).contains(&name.len()) && name.chars().all(is_sound);
+    let is_about_it = matches!(status(error)?, 301 | 307 | 400);
+    (is_name && is_about_it).then(|| Region::new(name.to_owned()))
 }
 
 fn wrong_range(url: String, wanted: ByteRange, got: String) -> BackendError {

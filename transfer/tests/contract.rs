@@ -429,6 +429,37 @@ async fn s3_with_keys() {
     }
 }
 
+#[tokio::test]
+async fn a_bucket_in_another_region_is_asked_there() {
+    let files = Files::new();
+    let server = S3Server::builder()
+        .bucket("bucket", files.site(""))
+        .keys(S3Keys::new("ACCESS", "very secret"))
+        .region("eu-central-1");
+    let server = server.start().await.unwrap();
+    let backend = signed(&server).with_keys("ACCESS", "very secret", None);
+    contract(&backend, &files, None).await;
+    // It is learnt once: every request after the first is signed rightly at once.
+    server.clear_requests();
+    let whole = target("dir/whole.bin", "whole");
+    ask(&backend, &whole, Expected::default(), None)
+        .await
+        .unwrap();
+    assert_eq!(server.requests().len(), 1);
+    // What is no name of a region does not get into the name of a host.
+    let server = S3Server::builder()
+        .bucket("bucket", files.site(""))
+        .keys(S3Keys::new("ACCESS", "very secret"))
+        .region("evil.example/");
+    let server = server.start().await.unwrap();
+    let backend = signed(&server).with_keys("ACCESS", "very secret", None);
+    ask(&backend, &whole, Expected::default(), None)
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(server.requests().len(), 1);
+}
+
 async fn registry(auth: OciAuth, files: &Files) -> OciServer {
     let server = OciServer::builder().auth(auth).start().await.unwrap();
     files.registry(&server);

@@ -37,6 +37,7 @@ impl S3Server {
         S3ServerBuilder {
             buckets: BTreeMap::new(),
             keys: None,
+            region: None,
             anonymous_read: false,
             ignore_conditions: false,
             min_part_size: 5 << 20,
@@ -69,6 +70,7 @@ impl Deref for S3Server {
 pub struct S3ServerBuilder {
     buckets: BTreeMap<String, Site>,
     keys: Option<S3Keys>,
+    region: Option<String>,
     anonymous_read: bool,
     ignore_conditions: bool,
     min_part_size: usize,
@@ -89,6 +91,16 @@ impl S3ServerBuilder {
     pub fn keys(self, keys: S3Keys) -> Self {
         Self {
             keys: Some(keys),
+            ..self
+        }
+    }
+
+    /// Refuses requests that are signed for another region, and says which one it is in, as S3
+    /// does.
+    #[must_use]
+    pub fn region(self, name: impl Into<String>) -> Self {
+        Self {
+            region: Some(name.into()),
             ..self
         }
     }
@@ -140,6 +152,7 @@ impl S3ServerBuilder {
         let handler = S3Handler {
             buckets: self.buckets,
             keys: self.keys,
+            region: self.region,
             anonymous_read: self.anonymous_read,
             ignore_conditions: self.ignore_conditions,
             min_part_size: self.min_part_size,
@@ -154,6 +167,7 @@ impl S3ServerBuilder {
 struct S3Handler {
     buckets: BTreeMap<String, Site>,
     keys: Option<S3Keys>,
+    region: Option<String>,
     anonymous_read: bool,
     ignore_conditions: bool,
     min_part_size: usize,
@@ -168,6 +182,11 @@ impl Handler for S3Handler {
                 Ok(signed) => signed,
                 Err(error) => return Ok(error.reply(&request.path)),
             };
+            if let (Some(region), Some(signed)) = (&self.region, &signed)
+                && signed.region() != region
+            {
+                return Ok(elsewhere(region, &request.path));
+            }
             let body = if request.is_read() {
                 Bytes::new()
             } else {
@@ -177,6 +196,21 @@ impl Handler for S3Handler {
                 .and_then(|payload| self.operate(&request, payload));
             Ok(result.unwrap_or_else(|error| error.reply(&request.path)))
         })
+    }
+}
+
+/// What S3 answers to a request that is signed for another region.
+fn elsewhere(region: &str, path: &str) -> Reply {
+    let (code, message) = ("AuthorizationHeaderMalformed", "the region is wrong");
+    let name = HeaderName::from_static("x-amz-bucket-region");
+    let reply = xml::error(StatusCode::BAD_REQUEST, code, message, path);
+    match HeaderValue::from_str(region) {
+        Ok(value) => {
+            let mut headers = reply.headers;
+            headers.insert(name, value);
+            Reply { headers, ..reply }
+        }
+        Err(_) => reply,
     }
 }
 

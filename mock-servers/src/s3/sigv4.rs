@@ -25,6 +25,11 @@ pub(crate) struct Signed {
 }
 
 impl Signed {
+    /// The region that the request was signed for.
+    pub(crate) fn region(&self) -> &str {
+        self.scope.split('/').nth(1).unwrap_or_default()
+    }
+
     /// The signature that a chunk of a signed stream must have after `previous`.
     pub(crate) fn chunk_signature(&self, previous: &str, data: &[u8]) -> String {
         let empty = hex::encode(Sha256::digest(b""));
