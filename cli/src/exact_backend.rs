@@ -58,6 +58,16 @@ impl Backend for ExactBackend {
         self.directory.get(GetRequest { target, ..request }).await
     }
 
+    async fn get_ranges(
+        &self,
+        target: &Target,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Option<Vec<(u64, bytes::Bytes)>>, BackendError> {
+        self.directory
+            .get_ranges(&self.target(target), ranges)
+            .await
+    }
+
     fn describe(&self, target: &Target) -> String {
         self.directory.describe(&self.target(target))
     }

@@ -559,3 +559,55 @@ async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
     assert!(std::fs::read(sandbox.path("y.zck")).unwrap() == new);
     assert_eq!(server.requests().len(), 2);
 }
+
+/// A zchunk file of which two dozen small chunks are new, fetched from this server.
+fn many_chunks(sandbox: &Sandbox, dir: &std::path::Path, url: &str) -> Finished {
+    let mut text: Vec<u8> = Vec::new();
+    for number in 0..600_000_u32 {
+        text.extend_from_slice(format!("{}\n", number.wrapping_mul(2_654_435_761)).as_bytes());
+    }
+    for (name, changes) in [("old.zck", 0), ("new.zck", 24)] {
+        for change in 0..changes {
+            text[100_000 + change * 250_000] ^= 1;
+        }
+        std::fs::write(sandbox.path("text"), &text).unwrap();
+        sandbox
+            .run(&["zck", "create", "text", "-o", name])
+            .expect(0);
+    }
+    std::fs::copy(sandbox.path("new.zck"), dir.join("x.zck")).unwrap();
+    let from = format!("{}/x.zck", url.trim_end_matches('/'));
+    let finished = fetch(
+        sandbox,
+        &[&from, "--delta-from", "old.zck", "-o", "got.zck"],
+    )
+    .expect(0);
+    let read = |name: &str| std::fs::read(sandbox.path(name)).unwrap();
+    assert!(read("got.zck") == read("new.zck"));
+    finished
+}
+
+#[test]
+fn many_small_ranges_come_in_one_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(server) = taipan_tests::Nginx::serve(dir.path()) else {
+        return;
+    };
+    many_chunks(&Sandbox::new(), dir.path(), &server.url());
+    let log = server.access_log();
+    assert!(log.lines().count() <= 3, "{log}");
+    assert!(log.contains(" 206 "), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_knows_no_multiple_ranges_is_asked_one_by_one() {
+    let (dir, sandbox) = (tempfile::tempdir().unwrap(), Sandbox::new());
+    let site = Site::from_dir(dir.path());
+    let server = server(&site, Behaviour::new()).await;
+    many_chunks(&sandbox, dir.path(), &server.url());
+    let requests = server.requests();
+    let several = |range: &str| range.contains(',');
+    let asked = requests.iter().filter(|r| r.range().is_some_and(several));
+    assert_eq!(asked.count(), 1, "and then no more");
+    assert!(requests.len() > 20, "{}", requests.len());
+}

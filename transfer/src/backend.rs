@@ -84,6 +84,18 @@ pub trait Backend: std::fmt::Debug + Send + Sync {
     /// Asks for a file or a range of it. Dropping the future or the body ends the request.
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError>;
 
+    /// Asks for several ranges in one request and one answer: where each part lies in the file, and
+    /// its bytes. `None` where the protocol does not have that, or the server answers in any other
+    /// way; then each range is to be asked for by itself. Fewer bytes may come than were wanted.
+    async fn get_ranges(
+        &self,
+        target: &Target,
+        ranges: &[std::ops::Range<u64>],
+    ) -> Result<Option<Vec<(u64, Bytes)>>, BackendError> {
+        let _ = (target, ranges);
+        Ok(None)
+    }
+
     /// The printable URL under which this mirror has the file.
     fn describe(&self, target: &Target) -> String;
 }

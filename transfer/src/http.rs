@@ -1,14 +1,18 @@
 //! Web servers.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use reqwest::{
     Response, StatusCode,
     header::{
-        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName,
-        IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
+        ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap,
+        HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
     },
 };
 use taipan_mirrors::SafeUrl;
@@ -16,7 +20,7 @@ use url::Url;
 
 use crate::{
     Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
-    Target, Validators, http_client::Who,
+    Target, Validators, byteranges, http_client::Who,
 };
 
 /// A directory on a web server.
@@ -77,6 +81,52 @@ impl Backend for HttpBackend {
         }
         let url = SafeUrl::from(url);
         send(&self.client, get, Who::Known, url, request.range).await
+    }
+
+    async fn get_ranges(
+        &self,
+        target: &Target,
+        ranges: &[Range<u64>],
+    ) -> Result<Option<Vec<(u64, Bytes)>>, BackendError> {
+        /// Of boundary and header of a part, in bytes.
+        const AROUND: u64 = 1024;
+        let url = self.url(target)?;
+        let list: Vec<String> = ranges
+            .iter()
+            .map(|range| format!("{}-{}", range.start, range.end - 1))
+            .collect();
+        let get = self
+            .client
+            .get(url.clone())
+            .header(ACCEPT_ENCODING, "identity")
+            .header(RANGE, format!("bytes={}", list.join(",")));
+        let url = SafeUrl::from(url);
+        let mut response = self.client.send(get, &url, Who::Known).await?;
+        let kind = text(response.headers(), &CONTENT_TYPE).unwrap_or_default();
+        let is_encoded = response.headers().contains_key(CONTENT_ENCODING);
+        let Some(boundary) = byteranges::boundary(&kind) else {
+            return Ok(None);
+        };
+        if response.status() != StatusCode::PARTIAL_CONTENT || is_encoded {
+            return Ok(None);
+        }
+        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let most = wanted + AROUND * (ranges.len() as u64 + 1);
+        let mut body = Vec::new();
+        let failed = |source: reqwest::Error| BackendError::Body {
+            url: url.to_string(),
+            source: Box::new(source.without_url()),
+        };
+        while let Some(piece) = response.chunk().await.map_err(failed)? {
+            if (body.len() + piece.len()) as u64 > most {
+                return Ok(None);
+            }
+            body.extend_from_slice(&piece);
+        }
+        let body = Bytes::from(body);
+        let parts = byteranges::parts(&body, boundary, ranges);
+        let cut = |(offset, part)| (offset, body.slice(part));
+        Ok(parts.map(|parts| parts.into_iter().map(cut).collect()))
     }
 
     fn describe(&self, target: &Target) -> String {

@@ -100,6 +100,7 @@
 
 mod backend;
 mod blame;
+mod byteranges;
 mod credentials;
 mod digest;
 mod engine;

@@ -292,7 +292,7 @@ impl<'a> Segments<'a> {
     }
 
     /// Sends bytes to the disk: those that are not there yet.
-    async fn store(
+    pub(crate) async fn store(
         &mut self,
         mirror: MirrorId,
         offset: u64,
@@ -335,7 +335,7 @@ impl<'a> Segments<'a> {
     }
 
     /// All that was sent to the disk is there.
-    async fn written(&mut self) -> Result<(), FetchError> {
+    pub(crate) async fn written(&mut self) -> Result<(), FetchError> {
         while !self.writes.is_empty() {
             self.oldest_write().await?;
         }

@@ -27,6 +27,16 @@ use crate::{
 /// How much is asked for first: the whole header of most files.
 const FIRST: u64 = 32 << 10;
 
+/// Ranges of at most so many bytes are asked for together, because of what a request costs.
+const SMALL: u64 = 64 << 10;
+
+/// Fewer of them are asked for one by one: servers and proxies that get several ranges wrong are
+/// many, and requests that are under way together cost little more than one.
+const MANY: usize = 12;
+
+/// How many of them one request asks for. Many servers have a limit of a hundred or two.
+const MOST_AT_ONCE: usize = 48;
+
 /// How often bad chunks are fetched again.
 const ROUNDS: usize = 8;
 
@@ -134,6 +144,7 @@ impl Engine {
         };
         let body = partial.body();
         let mut assembler = Assembler::new(header.clone(), &planned, body).map_err(wrong)?;
+        segments.fill_at_once(&ranges).await?;
         let mut sources = Some(sources);
         for _ in 0..ROUNDS {
             if let Err(error) = segments.fill(&ranges).await {
@@ -424,6 +435,59 @@ fn assemble(
 }
 
 impl Segments<'_> {
+    /// Fetches many small ranges in few requests, from mirrors that can. Only an optimisation:
+    /// whatever does not come this way is still missing, and asked for range by range.
+    async fn fill_at_once(&mut self, ranges: &[Range<u64>]) -> Result<(), FetchError> {
+        let length = |range: &Range<u64>| range.end - range.start;
+        let is_missing = |range: &&Range<u64>| self.from.covered((*range).clone()) == 0;
+        let small: Vec<Range<u64>> = ranges
+            .iter()
+            .filter(|range| length(range) <= SMALL)
+            .filter(is_missing)
+            .cloned()
+            .collect();
+        if small.len() < MANY {
+            return Ok(());
+        }
+        for batch in small.chunks(MOST_AT_ONCE) {
+            let bytes = batch.iter().map(length).sum();
+            let offline = self.engine.out_of_reach(self.mirrors);
+            let most = self.mirrors.attempts_per_mirror() as usize;
+            let exclude: Vec<MirrorId> = offline
+                .into_iter()
+                .flat_map(|mirror| std::iter::repeat_n(mirror, most))
+                .collect();
+            let request = Request {
+                path: &self.job.target.path,
+                bytes: Some(bytes),
+                kind: self.job.kind,
+                exclude: &exclude,
+                attempt: 0,
+                seed: self.engine.options.seed ^ self.id.0 ^ batch[0].start,
+            };
+            let (Choice::Use(pick), _) = self.mirrors.choose(&request) else {
+                return Ok(());
+            };
+            let mirror = pick.mirror;
+            let mut flight = self.mirrors.start(mirror, &self.job.target.path);
+            let backend = self.mirrors.backend(mirror);
+            let asked = backend.get_ranges(&self.job.target, batch);
+            let patience = pick.first_byte_timeout + pick.stall_timeout;
+            let Ok(Ok(Some(parts))) = timeout(patience, asked).await else {
+                // It cannot, or not now; the others are asked in the usual way, too.
+                flight.cancel();
+                return Ok(());
+            };
+            flight.received(bytes);
+            flight.finish(Class::Ok, None);
+            for (offset, part) in parts {
+                let length = part.len() as u64;
+                self.store(mirror, offset, vec![part], length).await?;
+            }
+        }
+        self.written().await
+    }
+
     /// These ranges, each a chunk, are not what they should be. They are forgotten, and whoever gave
     /// them is not asked again.
     async fn accuse_of(&mut self, bad: &[Range<u64>]) -> Result<(), FetchError> {
