@@ -118,6 +118,18 @@ pub struct Fetched {
     pub wasted: u64,
 }
 
+/// What a job that has ended brought.
+pub(crate) trait FileLength {
+    /// The length of the file in bytes; 0 when nothing was fetched.
+    fn file_length(&self) -> u64;
+}
+
+impl FileLength for Fetched {
+    fn file_length(&self) -> u64 {
+        self.file.map_or(0, |(_, length)| length)
+    }
+}
+
 /// Fetches files. Cheap to clone; clones share their slots and limits.
 #[derive(Clone)]
 pub struct Engine {
@@ -253,23 +265,19 @@ impl Engine {
         .await
     }
 
-    pub(crate) fn next_id(&self) -> JobId {
-        JobId(self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// Waits until a job may begin, gives it a number, and tells the observer of its beginning and
     /// its end.
-    async fn admit(
+    pub(crate) async fn admit<T: FileLength>(
         &self,
         job: &Job,
-        work: impl AsyncFnOnce(JobId) -> Result<Fetched, FetchError>,
-    ) -> Result<Fetched, FetchError> {
+        work: impl AsyncFnOnce(JobId) -> Result<T, FetchError>,
+    ) -> Result<T, FetchError> {
         const OPEN: &str = "the semaphore is never closed";
         let _slot = self.slots.acquire().await.expect(OPEN);
         let all = units(self.options.bytes_under_way);
         let bytes = units(job.expected.size.unwrap_or(0)).min(all);
         let _bytes = self.bytes.acquire_many(bytes).await.expect(OPEN);
-        let id = self.next_id();
+        let id = JobId(self.next.fetch_add(1, Ordering::Relaxed));
         let started = Instant::now();
         self.observer.event(&Event::Started {
             job: id,
@@ -279,7 +287,7 @@ impl Engine {
         let result = work(id).await;
         match &result {
             Ok(fetched) => {
-                let bytes = fetched.file.map_or(0, |(_, length)| length);
+                let bytes = fetched.file_length();
                 let duration = started.elapsed();
                 self.observer.event(&Event::Done {
                     job: id,

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use crate::{
     Attempt, BackendError, ByteRange, Engine, Event, Expected, FetchError, GetRequest, GetResponse,
     Job, JobId, MirrorSet, Sha256, SinkError, VerifyError,
+    engine::FileLength,
     error::chain,
     mirror_set::InFlight,
     partial::{Key, Partial, PartialBody},
@@ -61,6 +62,12 @@ pub struct FetchedZchunk {
     pub attempts: Vec<Attempt>,
 }
 
+impl FileLength for FetchedZchunk {
+    fn file_length(&self) -> u64 {
+        self.size
+    }
+}
+
 /// A header, and where it came from.
 struct Found {
     header: Header,
@@ -82,23 +89,10 @@ impl Engine {
         old: &[PathBuf],
         path: &Path,
     ) -> Result<FetchedZchunk, FetchError> {
-        let id = self.next_id();
-        self.observer.event(&Event::Started {
-            job: id,
-            label: &job.label,
-            size: job.expected.size,
-        });
-        let started = tokio::time::Instant::now();
-        let result = self.zchunk(id, mirrors, job, old, path).await;
-        match &result {
-            Ok(fetched) => self.observer.event(&Event::Done {
-                job: id,
-                bytes: fetched.size,
-                duration: started.elapsed(),
-            }),
-            Err(_) => self.observer.event(&Event::Failed { job: id }),
-        }
-        result
+        self.admit(job, async |id| {
+            self.zchunk(id, mirrors, job, old, path).await
+        })
+        .await
     }
 
     async fn zchunk(

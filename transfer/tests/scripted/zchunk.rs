@@ -9,6 +9,8 @@ use taipan_transfer::{
 };
 use taipan_zchunk::{WriterOptions, write_to_vec};
 
+use tokio::time::timeout;
+
 use crate::world::*;
 
 /// Many chunks, of which each version differs from the one before in a few places.
@@ -191,6 +193,33 @@ async fn what_is_no_zchunk_file_or_another_one_is_refused() {
     let error = fetch(&world, &job, dir.path(), None).await.unwrap_err();
     assert!(matches!(error, FetchError::Wrong { .. }), "{error}");
     assert!(error.is_corrupt());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_waits_for_a_slot_as_any_job() {
+    let new = zck(&version(1));
+    let dir = tempfile::tempdir().unwrap();
+    let (busy, free) = (
+        World::one(1_000, vec![acts([Act::Hang])]),
+        world(&new, good(1)),
+    );
+    let options = EngineOptions {
+        slots: 1,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(options, Arc::new(Silent));
+    let path = dir.path().join("x.zck");
+    let waiting = busy.job("f");
+    let holding = busy.fetch(&engine, &waiting);
+    tokio::pin!(holding);
+    assert!(
+        timeout(SECOND, &mut holding).await.is_err(),
+        "it has the slot"
+    );
+    let job = job();
+    let second = engine.fetch_zchunk(&free.set, &job, &[], &path);
+    assert!(timeout(SECOND, second).await.is_err());
+    assert_eq!(free.log(0), []);
 }
 
 #[tokio::test(start_paused = true)]
