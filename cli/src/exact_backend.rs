@@ -58,14 +58,8 @@ impl Backend for ExactBackend {
         self.directory.get(GetRequest { target, ..request }).await
     }
 
-    async fn get_ranges(
-        &self,
-        target: &Target,
-        ranges: &[std::ops::Range<u64>],
-    ) -> Result<Option<Vec<(u64, bytes::Bytes)>>, BackendError> {
-        self.directory
-            .get_ranges(&self.target(target), ranges)
-            .await
+    fn has_multi_range(&self) -> bool {
+        self.directory.has_multi_range()
     }
 
     fn describe(&self, target: &Target) -> String {

@@ -12,7 +12,7 @@ use taipan_mirrors::{
     Metalink, Mirror, MirrorSource, MirrorSourceError, MirrorsFile, Origin, SafeUrl, Skipped,
 };
 use taipan_transfer::{
-    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Sha256, Target,
+    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Ranges, Sha256, Target,
 };
 use url::Url;
 
@@ -346,7 +346,7 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
     let request = GetRequest {
         target: &Target::path(name),
         expected: Expected::default(),
-        range: None,
+        ranges: Ranges::All,
         validators: None,
     };
     let mut text = Vec::new();

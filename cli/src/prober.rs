@@ -16,7 +16,7 @@ use taipan_mirrors::{
     ProbeSample, ProbeStep, Time, Verdict,
 };
 use taipan_transfer::{
-    BackendError, ByteRange, Expected, GetRequest, GetResponse, MirrorSet, Sha256, Target,
+    BackendError, ByteRange, Expected, GetRequest, GetResponse, MirrorSet, Ranges, Sha256, Target,
 };
 use tokio::time::{Instant, timeout};
 
@@ -553,7 +553,7 @@ async fn receive(
     let request = GetRequest {
         target,
         expected: Expected::default(),
-        range: Some(range),
+        ranges: Ranges::One(range),
         validators: None,
     };
     let response = backend.get(request).await?;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,19 +10,22 @@ use std::{
     time::Duration,
 };
 
-use taipan_mirrors::{Choice, Kind, MirrorId, Request, SegmentConfig, Why};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use taipan_mirrors::{Kind, SegmentConfig};
+use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    Attempt, ByteRange, Event, Expected, FetchError, FileSink, GetRequest, GetResponse, JobId,
-    MirrorSet, Observer, Sha256, Sink, SinkError, Target, Validators,
+    Attempt, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer, Sha256, Sink,
+    SinkError, Target, Validators,
+    exchange::WholeFile,
+    fetch::{
+        delta::{self, Delta},
+        journal::Key,
+        partial::Partial,
+        segments::SegmentedFetch,
+        stream::StreamFetch,
+    },
+    ledger::Ledger,
     limits::Limits,
-    partial::{Key, Partial},
-    run::Run,
-    segments::Segments,
 };
 
 /// How an engine is set up.
@@ -94,11 +97,19 @@ impl Job {
         }
     }
 
-    /// A file that changes, and of which nothing is known.
+    /// A file that changes under its name, of which nothing is known.
     pub fn metadata(label: impl Into<String>, target: Target) -> Self {
         Self {
             kind: Kind::Metadata,
             ..Self::content(label, target, Expected::default())
+        }
+    }
+
+    /// The error of this job when its sink fails.
+    pub(crate) fn sink_error(&self, source: SinkError) -> FetchError {
+        FetchError::Sink {
+            label: self.label.clone(),
+            source,
         }
     }
 }
@@ -116,18 +127,8 @@ pub struct Fetched {
     pub attempts: Vec<Attempt>,
     /// How many bytes arrived that are not part of the file as it is now.
     pub wasted: u64,
-}
-
-/// What a job that has ended brought.
-pub(crate) trait FileLength {
-    /// The length of the file in bytes; 0 when nothing was fetched.
-    fn file_length(&self) -> u64;
-}
-
-impl FileLength for Fetched {
-    fn file_length(&self) -> u64 {
-        self.file.map_or(0, |(_, length)| length)
-    }
+    /// How much of a zchunk file was fetched; `None` for any other.
+    pub delta: Option<Delta>,
 }
 
 /// Fetches files. Cheap to clone; clones share their slots and limits.
@@ -145,8 +146,8 @@ pub struct Engine {
 /// Bytes under way are counted in these.
 const UNIT: u64 = 1 << 20;
 
-/// A file that is at most so long, in bytes, is kept in memory until it is complete.
-const SMALL: u64 = 256 << 10;
+/// A file of at most this many bytes is kept in memory until it is complete.
+const IN_MEMORY: u64 = 256 << 10;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -173,16 +174,16 @@ impl Engine {
     }
 
     /// Fetches one file into `sink`, over one connection at a time. It waits for a slot first. When
-    /// it returns `Ok`, the sink has finished. Dropping the future ends all that it began; the sink
-    /// is the caller's.
+    /// it returns `Ok`, the sink has finished. Dropping the future ends everything it began; the
+    /// sink is the caller's.
     pub async fn fetch(
         &self,
         mirrors: &MirrorSet,
         job: &Job,
         sink: &mut dyn Sink,
     ) -> Result<Fetched, FetchError> {
-        self.admit(job, async |id| {
-            Run::new(self, id, mirrors, job).run(sink).await
+        self.admit(mirrors, job, async |mut ledger| {
+            StreamFetch::new(&mut ledger).run(sink).await
         })
         .await
     }
@@ -192,7 +193,7 @@ impl Engine {
     /// What has arrived lies beside it until the file is complete and verified. A large file whose
     /// digest is known comes in segments from several mirrors at once, into a partial
     /// (`NAME.taipan-part`) that survives a failure, a dropped future and the death of the process,
-    /// and that the next call for the same file continues, on any mirror. Any other file leaves
+    /// and that the next call for the same file resumes, on any mirror. Any other file leaves
     /// nothing when it is not complete.
     pub async fn fetch_file(
         &self,
@@ -200,31 +201,25 @@ impl Engine {
         job: &Job,
         path: &Path,
     ) -> Result<Fetched, FetchError> {
-        self.admit(job, async |id| {
-            let Some(size) = self.size_for_segments(mirrors, job).await else {
-                return self.fetch_small(id, mirrors, job, path).await;
-            };
-            let mut name = path.file_name().unwrap_or_default().to_os_string();
-            name.push(".taipan-part");
-            let mut segments = self
-                .segments(id, mirrors, job, size, &path.with_file_name(name))
-                .await?;
-            let sha256 = match segments.fetch().await {
-                Ok(sha256) => sha256,
-                Err(error)
-                    if segments.has_whole_only && !matches!(error, FetchError::Sink { .. }) =>
-                {
-                    // Somebody has it who cannot serve parts of it.
-                    segments.partial.discard();
-                    return self.fetch_small(id, mirrors, job, path).await;
+        self.admit(mirrors, job, async |mut ledger| {
+            let part = part_path(path);
+            if let Some(mut segments) = self.segments(&mut ledger, &part).await? {
+                match segments.fetch().await {
+                    Ok(sha256) => {
+                        let target = path.to_owned();
+                        let finish = move |partial: &Partial| partial.finish(&target);
+                        segments.blocking(finish).await?;
+                        return Ok(segments.fetched(sha256));
+                    }
+                    Err(error) => segments.give_up(error)?,
                 }
-                Err(error) => return Err(segments.gives_up(error)),
-            };
-            let target = path.to_owned();
-            segments
-                .blocking(move |partial| partial.finish(&target))
-                .await?;
-            Ok(segments.fetched(sha256))
+                ledger.begin_round();
+            }
+            let mut sink = FileSink::new(path);
+            if job.expected.size.is_some_and(|size| size <= IN_MEMORY) {
+                sink = sink.in_memory();
+            }
+            StreamFetch::new(&mut ledger).run(&mut sink).await
         })
         .await
     }
@@ -240,38 +235,53 @@ impl Engine {
         spool: &Path,
         sink: &mut dyn Sink,
     ) -> Result<Fetched, FetchError> {
-        self.admit(job, async |id| {
-            let Some(size) = self.size_for_segments(mirrors, job).await else {
-                return Run::new(self, id, mirrors, job).run(sink).await;
-            };
-            let mut segments = self.segments(id, mirrors, job, size, spool).await?;
-            match segments.fetch_into(sink).await {
-                Ok(sha256) => {
-                    segments.partial.discard();
-                    Ok(segments.fetched(sha256))
+        self.admit(mirrors, job, async |mut ledger| {
+            if let Some(mut segments) = self.segments(&mut ledger, spool).await? {
+                match segments.fetch_into(sink).await {
+                    Ok(sha256) => {
+                        segments.partial.discard();
+                        return Ok(segments.fetched(sha256));
+                    }
+                    Err(error) => segments.give_up(error)?,
                 }
-                Err(error)
-                    if segments.has_whole_only && !matches!(error, FetchError::Sink { .. }) =>
-                {
-                    segments.partial.discard();
-                    sink.restart()
-                        .await
-                        .map_err(|source| segments.unwritable(source))?;
-                    Run::new(self, id, mirrors, job).run(sink).await
-                }
-                Err(error) => Err(segments.gives_up(error)),
+                ledger.begin_round();
+                let restarted = sink.restart().await;
+                restarted.map_err(|source| job.sink_error(source))?;
             }
+            StreamFetch::new(&mut ledger).run(sink).await
         })
         .await
     }
 
-    /// Waits until a job may begin, gives it a number, and tells the observer of its beginning and
-    /// its end.
-    pub(crate) async fn admit<T: FileLength>(
+    /// Fetches a zchunk file to `path`, whose directory must exist: its header, and those of its
+    /// chunks that none of the zchunk files `old` has. Their ranges are spread over the mirrors;
+    /// each chunk is verified by the header, and a bad one is fetched again from another mirror.
+    /// Old files that cannot be read, or are not zchunk files, are ignored. Where nothing can be
+    /// reused, the whole file is fetched in the same way.
+    ///
+    /// The header is believed to the mirror that sends it, unless the job has a digest of the file.
+    pub async fn fetch_zchunk(
         &self,
+        mirrors: &MirrorSet,
         job: &Job,
-        work: impl AsyncFnOnce(JobId) -> Result<T, FetchError>,
-    ) -> Result<T, FetchError> {
+        old: &[PathBuf],
+        path: &Path,
+    ) -> Result<Fetched, FetchError> {
+        let config = self.options.segments.clone();
+        self.admit(mirrors, job, async |mut ledger| {
+            delta::fetch(&mut ledger, config, old, path).await
+        })
+        .await
+    }
+
+    /// Waits until a job may begin, gives it a number and a ledger, and tells the observer of its
+    /// beginning and its end.
+    async fn admit(
+        &self,
+        mirrors: &MirrorSet,
+        job: &Job,
+        work: impl AsyncFnOnce(Ledger<'_>) -> Result<Fetched, FetchError>,
+    ) -> Result<Fetched, FetchError> {
         const OPEN: &str = "the semaphore is never closed";
         let _slot = self.slots.acquire().await.expect(OPEN);
         let all = units(self.options.bytes_under_way);
@@ -284,143 +294,66 @@ impl Engine {
             label: &job.label,
             size: job.expected.size,
         });
-        let result = work(id).await;
+        let result = work(Ledger::new(self, id, mirrors, job)).await;
         match &result {
-            Ok(fetched) => {
-                let bytes = fetched.file_length();
-                let duration = started.elapsed();
-                self.observer.event(&Event::Done {
-                    job: id,
-                    bytes,
-                    duration,
-                });
-            }
+            Ok(fetched) => self.observer.event(&Event::Done {
+                job: id,
+                bytes: fetched.file.map_or(0, |(_, length)| length),
+                duration: started.elapsed(),
+            }),
             Err(_) => self.observer.event(&Event::Failed { job: id }),
         }
         result
     }
 
-    /// The length of a file that is worth to be fetched in segments.
-    async fn size_for_segments(&self, mirrors: &MirrorSet, job: &Job) -> Option<u64> {
-        if !job.expected.is_content_addressed() {
-            // Without a digest nobody would notice that two parts do not belong together.
-            return None;
-        }
-        let size = match job.expected.size {
-            Some(size) => size,
-            None => self.ask_size(mirrors, job).await?,
-        };
-        (size >= self.options.segments.least_bytes.saturating_mul(2)).then_some(size)
-    }
-
-    /// What the mirror that would be asked first says of the length of the file.
-    async fn ask_size(&self, mirrors: &MirrorSet, job: &Job) -> Option<u64> {
-        let out = self.out_of_reach(mirrors);
-        let most = mirrors.attempts_per_mirror() as usize;
-        let exclude: Vec<MirrorId> = out
-            .into_iter()
-            .flat_map(|id| std::iter::repeat_n(id, most))
-            .collect();
-        let request = Request {
-            path: &job.target.path,
-            bytes: Some(1),
-            kind: job.kind,
-            exclude: &exclude,
-            attempt: 0,
-            seed: self.options.seed,
-        };
-        let (Choice::Use(pick), _) = mirrors.choose(&request) else {
-            return None;
-        };
-        let first = GetRequest {
-            target: &job.target,
-            expected: job.expected,
-            range: ByteRange::new(0, 1),
-            validators: None,
-        };
-        let answer = mirrors.backend(pick.mirror).get(first);
-        match timeout(pick.first_byte_timeout, answer).await {
-            Ok(Ok(GetResponse::Body { total, .. })) => total,
-            _ => None,
-        }
-    }
-
-    /// Opens the partial of a large file.
-    async fn segments<'a>(
-        &'a self,
-        id: JobId,
-        mirrors: &'a MirrorSet,
-        job: &'a Job,
-        size: u64,
-        path: &Path,
-    ) -> Result<Segments<'a>, FetchError> {
-        let (path, expected) = (path.to_owned(), job.expected);
-        let open = move || Partial::open(&path, Key::of(&expected), size, expected);
-        let partial = tokio::task::spawn_blocking(open).await;
-        let partial = partial.unwrap_or_else(|error| Err(SinkError::Failed(error.into())));
-        let partial = partial.map_err(|source| FetchError::Sink {
-            label: job.label.clone(),
-            source,
-        })?;
-        let segments = Segments::new(self, id, mirrors, job, size, partial);
-        let bytes = segments.from.total();
-        if bytes > 0 {
-            self.observer.event(&Event::Resumed { job: id, bytes });
-        }
-        Ok(segments)
-    }
-
-    /// Fetches a file over one connection at a time.
-    async fn fetch_small(
+    /// Opens the partial of a file that is worth fetching in segments.
+    async fn segments<'l, 'a>(
         &self,
-        id: JobId,
-        mirrors: &MirrorSet,
-        job: &Job,
+        ledger: &'l mut Ledger<'a>,
         path: &Path,
-    ) -> Result<Fetched, FetchError> {
-        let mut sink = FileSink::new(path);
-        if job.expected.size.is_some_and(|size| size <= SMALL) {
-            sink = sink.in_memory();
+    ) -> Result<Option<SegmentedFetch<'l, 'a>>, FetchError> {
+        let expected = ledger.job.expected;
+        if !expected.is_content_addressed() {
+            // Without a digest, parts of two versions of the file would not be noticed.
+            return Ok(None);
         }
-        Run::new(self, id, mirrors, job).run(&mut sink).await
+        let size = match expected.size {
+            Some(size) => Some(size),
+            None => fetch_size(ledger).await,
+        };
+        let config = self.options.segments.clone();
+        let Some(size) = size.filter(|size| *size >= config.least_bytes.saturating_mul(2)) else {
+            return Ok(None);
+        };
+        let key = Key::of(&expected);
+        SegmentedFetch::open(ledger, config, size, path, key, expected)
+            .await
+            .map(Some)
     }
+}
 
-    /// The mirrors that may not be asked.
-    pub(crate) fn out_of_reach(&self, mirrors: &MirrorSet) -> Vec<MirrorId> {
-        if self.options.offline {
-            mirrors.remote_ids()
-        } else {
-            Vec::new()
+/// The length of the file, by the mirror that would be used first.
+async fn fetch_size(ledger: &mut Ledger<'_>) -> Option<u64> {
+    let pick = ledger.choose_now(Some(1), [])?;
+    let exchange = ledger.begin(&pick, 0);
+    match exchange.send_range(0..1, WholeFile::Skip).await {
+        Ok(response) => {
+            // One byte tells nothing but the latency.
+            exchange.cancel();
+            response.total
+        }
+        Err(error) => {
+            ledger.fail(exchange, error, 0);
+            None
         }
     }
+}
 
-    /// The error that tells every attempt, and of the mirrors that were not asked, why.
-    pub(crate) fn exhausted(
-        &self,
-        mirrors: &MirrorSet,
-        job: &Job,
-        attempts: Vec<Attempt>,
-        reasons: Vec<(MirrorId, Why)>,
-    ) -> FetchError {
-        let out = self.out_of_reach(mirrors);
-        let skipped = reasons
-            .into_iter()
-            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
-            .map(|(id, why)| {
-                let why = if out.contains(&id) {
-                    "it is not on this machine, and this run is offline".to_owned()
-                } else {
-                    why.to_string()
-                };
-                (mirrors.describe(id, &job.target), why)
-            })
-            .collect();
-        FetchError::Exhausted {
-            label: job.label.clone(),
-            attempts,
-            skipped,
-        }
-    }
+/// Where the bytes of a file lie until it is complete.
+pub(crate) fn part_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".taipan-part");
+    path.with_file_name(name)
 }
 
 fn units(bytes: u64) -> u32 {

@@ -115,7 +115,19 @@ pub enum BackendError {
         /// The range of the request.
         wanted: ByteRange,
     },
-    /// The server encoded the content although it was asked not to.
+    /// The server does not answer a request for several ranges with these ranges.
+    #[error("{url} does not send several ranges in one response")]
+    NoMultiRange {
+        /// The requested URL.
+        url: String,
+    },
+    /// The mirror is remote, and the engine is offline.
+    #[error("{url} is not on this machine, and this run is offline")]
+    Offline {
+        /// The URL.
+        url: String,
+    },
+    /// The server encoded the content although the request forbade it.
     #[error("{url} sent its content encoded as `{encoding}`, which was not asked for")]
     Encoded {
         /// What was asked for.
@@ -238,12 +250,21 @@ impl BackendError {
         }
     }
 
-    /// Whether another connection to the same mirror may do better.
+    /// Whether the mirror may have the file, and cannot serve parts of it.
+    pub(crate) fn is_about_ranges(&self) -> bool {
+        matches!(self, Self::WrongRange { .. } | Self::BeyondEnd { .. })
+    }
+
+    /// Whether another request to the same mirror may succeed.
     pub fn is_transient(&self) -> bool {
         self.class().is_transient()
             && !matches!(
                 self,
-                Self::Encoded { .. } | Self::Unasked { .. } | Self::Redirect { .. }
+                Self::Encoded { .. }
+                    | Self::Unasked { .. }
+                    | Self::Redirect { .. }
+                    | Self::NoMultiRange { .. }
+                    | Self::Offline { .. }
             )
     }
 }

@@ -93,57 +93,47 @@
 //! let job = Job::metadata("the index", Target::path("index.zck"));
 //! let old = ["yesterday.zck".into(), "last-week.zck".into()];
 //! let fetched = engine.fetch_zchunk(&set, &job, &old, Path::new("index.zck")).await?;
-//! println!("{} of {} bytes were here", fetched.reused_bytes, fetched.size);
+//! if let Some(delta) = fetched.delta {
+//!     println!("{} bytes reused, {} fetched", delta.reused_bytes, delta.fetched_bytes);
+//! }
 //! # Ok(())
 //! # }
 //! ```
 
 mod backend;
-mod blame;
-mod byteranges;
-mod credentials;
+mod blocking;
 mod digest;
 mod engine;
 mod error;
 mod event;
-mod file;
-mod follow;
-mod http;
-mod http_client;
+mod exchange;
+mod fetch;
+mod ledger;
 mod limits;
 mod mirror_set;
-mod netrc;
-mod oci;
-mod oci_token;
 mod pace;
-mod partial;
-mod patience;
 mod range;
-mod range_map;
 mod rate_limit;
-mod run;
-mod s3;
-mod s3_connector;
-mod segment;
-mod segments;
 mod sink;
 mod target;
-mod zchunk;
+mod wait_budget;
 
-pub use backend::{Backend, Body, GetRequest, GetResponse, Validators};
-pub use credentials::{Credentials, CredentialsError};
+pub use backend::{
+    Backend, Body, GetRequest, GetResponse, Ranges, Validators,
+    credentials::{Credentials, CredentialsError},
+    file::FileBackend,
+    http::HttpBackend,
+    http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice},
+    netrc::{Netrc, NetrcError},
+    oci::OciBackend,
+    s3::S3Backend,
+};
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
 pub use engine::{Engine, EngineOptions, Fetched, Job};
 pub use error::{Attempt, BackendError, FetchError};
 pub use event::{Event, JobId, Observer, Silent};
-pub use file::FileBackend;
-pub use http::HttpBackend;
-pub use http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice};
+pub use fetch::delta::Delta;
 pub use mirror_set::{Clock, MirrorSet};
-pub use netrc::{Netrc, NetrcError};
-pub use oci::OciBackend;
 pub use range::{ByteRange, ContentRange, ParseContentRangeError};
-pub use s3::S3Backend;
 pub use sink::{FileSink, MemorySink, Sink, SinkError};
 pub use target::{OciTarget, Target};
-pub use zchunk::FetchedZchunk;

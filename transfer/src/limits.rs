@@ -1,21 +1,22 @@
-//! The limits that an engine keeps to.
+//! The rate limits of an engine.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use taipan_mirrors::MirrorId;
+use tokio::time::Instant;
 
 use crate::{EngineOptions, rate_limit::RateLimit};
 
-/// Limits on rates: of the engine, and of each mirror.
+/// Limits on the throughput of the engine, and of each mirror.
 #[derive(Debug)]
 pub(crate) struct Limits {
     all: Option<RateLimit>,
     each: Option<u64>,
     /// By the number of the set and the mirror in it.
-    mirrors: Mutex<BTreeMap<(u64, MirrorId), Arc<RateLimit>>>,
+    mirrors: Mutex<BTreeMap<(u64, MirrorId), RateLimit>>,
 }
 
 impl Limits {
@@ -27,21 +28,18 @@ impl Limits {
         }
     }
 
-    /// Counts bytes of a mirror that have arrived, and waits as long as they should have taken.
-    pub(crate) async fn take(&self, mirror: (u64, MirrorId), bytes: u64) {
-        if let Some(rate) = self.each {
-            let limit = {
-                // The map is whole between any two of its changes.
-                let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-                let limit = mirrors
-                    .entry(mirror)
-                    .or_insert_with(|| Arc::new(RateLimit::new(rate)));
-                Arc::clone(limit)
-            };
-            limit.take(bytes).await;
-        }
-        if let Some(limit) = &self.all {
-            limit.take(bytes).await;
-        }
+    /// Counts bytes that have arrived from a mirror, and returns when the next may be read; `None`
+    /// without a limit.
+    pub(crate) fn reserve(&self, mirror: (u64, MirrorId), bytes: u64) -> Option<Instant> {
+        let each = self.each.map(|rate| {
+            // The map is whole between any two of its changes.
+            let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+            let limit = mirrors
+                .entry(mirror)
+                .or_insert_with(|| RateLimit::new(rate));
+            limit.reserve(bytes)
+        });
+        let all = self.all.as_ref().map(|limit| limit.reserve(bytes));
+        each.max(all)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
+    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Pick, Progress,
     Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -145,25 +145,22 @@ impl MirrorSet {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn choose(&self, request: &Request<'_>) -> (Choice, String) {
+    pub(crate) fn choose(&self, request: &Request<'_>) -> Choice {
         let now = self.now();
-        let choice = self.selector().choose(request, now);
-        let why = match &choice {
-            Choice::Use(pick) => pick.why.to_string(),
-            _ => String::new(),
-        };
-        (choice, why)
+        let mut selector = self.selector();
+        selector.tick(now);
+        selector.choose(request, now)
     }
 
-    /// What a plan for a large file wants done next.
-    pub(crate) fn plan(&self, plan: &mut SegmentPlan) -> SegmentStep {
+    /// The job of this request waits, as [`choose`](Self::choose) has told it to.
+    pub(crate) fn queued(&self, request: &Request<'_>) {
+        self.selector().queued(request);
+    }
+
+    /// What the plan for a large file wants done next.
+    pub(crate) fn next_segment(&self, plan: &mut SegmentPlan) -> SegmentStep {
         let now = self.now();
         plan.next(&mut self.selector(), now)
-    }
-
-    /// Rules a mirror out of a plan for a large file.
-    pub(crate) fn exclude(&self, plan: &mut SegmentPlan, mirror: MirrorId) {
-        plan.exclude(mirror, &self.selector());
     }
 
     /// How long to wait for a request before it is sent to a second mirror, too.
@@ -172,14 +169,11 @@ impl MirrorSet {
         self.selector().hedge_after(request, mirror, now)
     }
 
-    /// The mirrors that are not on this machine.
-    pub(crate) fn remote_ids(&self) -> Vec<MirrorId> {
+    /// Whether a mirror is not on this machine.
+    pub(crate) fn is_remote(&self, mirror: MirrorId) -> bool {
         let selector = self.selector();
-        let is_local = |id: &MirrorId| {
-            let mirror = selector.mirror(*id);
-            mirror.is_some_and(|mirror| matches!(mirror.location, Location::File(_)))
-        };
-        selector.ids().filter(|id| !is_local(id)).collect()
+        let mirror = selector.mirror(mirror);
+        !mirror.is_some_and(|mirror| matches!(mirror.location, Location::File(_)))
     }
 
     /// Tells this set from others.
@@ -216,104 +210,44 @@ impl MirrorSet {
         self.backend(mirror).describe(target)
     }
 
-    pub(crate) fn start(&self, mirror: MirrorId, path: &str) -> InFlight {
-        self.selector().started(mirror, self.now());
-        InFlight {
-            set: self.clone(),
-            mirror,
-            path: path.to_owned(),
-            started: Instant::now(),
-            first_byte: None,
-            ended: None,
-            excused: Duration::ZERO,
-            bytes: 0,
-            reported: false,
+    /// A request to the mirror of a pick begins.
+    pub(crate) fn started(&self, pick: &Pick) {
+        self.selector().started(pick, self.now());
+    }
+
+    /// A request begins to a mirror that was not chosen for it.
+    pub(crate) fn started_unchosen(&self, mirror: MirrorId) {
+        self.selector().started_unchosen(mirror, self.now());
+    }
+
+    /// A request has ended, with a verdict.
+    pub(crate) fn finished(&self, mirror: MirrorId, observation: &Observation<'_>) {
+        self.selector().finished(mirror, observation);
+        self.0.changed.notify_waiters();
+    }
+
+    /// A request has ended, for a reason that says nothing about the mirror.
+    pub(crate) fn cancelled(&self, mirror: MirrorId, progress: &Progress) {
+        self.selector().cancelled(mirror, progress);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Bytes that this mirror sent in requests that are over are wrong.
+    pub(crate) fn accuse(&self, mirror: MirrorId, path: &str) {
+        self.started_unchosen(mirror);
+        self.finished(mirror, &Observation::new(self.now(), path, Class::Corrupt));
+    }
+
+    /// Waits until a mirror may serve another request.
+    pub(crate) async fn capacity(&self, mirror: MirrorId) {
+        loop {
+            // Armed before the state is read, so that no wake-up is lost in between.
+            let changed = self.changed();
+            let report = self.selector().report(mirror, self.now());
+            if report.is_none_or(|report| report.in_flight < report.window) {
+                return;
+            }
+            changed.await;
         }
-    }
-}
-
-/// One request under way. However it ends, the selector is told once.
-pub(crate) struct InFlight {
-    set: MirrorSet,
-    mirror: MirrorId,
-    path: String,
-    started: Instant,
-    first_byte: Option<Duration>,
-    ended: Option<Instant>,
-    excused: Duration,
-    bytes: u64,
-    reported: bool,
-}
-
-impl InFlight {
-    pub(crate) fn mirror(&self) -> MirrorId {
-        self.mirror
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    pub(crate) fn answered(&mut self) {
-        self.first_byte = Some(self.started.elapsed());
-    }
-
-    pub(crate) fn received(&mut self, bytes: u64) {
-        self.bytes += bytes;
-    }
-
-    /// Time in which the mirror was not the one waited for.
-    pub(crate) fn excuse(&mut self, pause: Duration) {
-        self.excused += pause;
-    }
-
-    pub(crate) fn body_ended(&mut self) {
-        self.ended = Some(Instant::now());
-    }
-
-    pub(crate) fn finish(&mut self, outcome: Class, retry_after: Option<Duration>) {
-        if std::mem::replace(&mut self.reported, true) {
-            return;
-        }
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        let duration = (ended - self.started).saturating_sub(self.excused);
-        let observation = Observation {
-            at: self.set.now(),
-            path: &self.path,
-            outcome,
-            bytes: self.bytes,
-            first_byte: self.first_byte,
-            duration,
-            retry_after,
-        };
-        self.set.selector().finished(self.mirror, &observation);
-        self.set.0.changed.notify_waiters();
-    }
-
-    /// It ended for a reason that says nothing of the mirror.
-    pub(crate) fn cancel(&mut self) {
-        self.cancel_wasting(0);
-    }
-
-    /// The same, after so many bytes were asked for in vain.
-    pub(crate) fn cancel_wasting(&mut self, wasted: u64) {
-        if std::mem::replace(&mut self.reported, true) {
-            return;
-        }
-        let seen = Progress {
-            at: self.set.now(),
-            bytes: self.bytes,
-            wasted,
-            first_byte: self.first_byte,
-            duration: self.started.elapsed().saturating_sub(self.excused),
-        };
-        self.set.selector().cancelled(self.mirror, &seen);
-        self.set.0.changed.notify_waiters();
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.cancel();
     }
 }

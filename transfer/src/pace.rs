@@ -1,17 +1,16 @@
-//! How fast a body comes.
+//! The throughput of a body.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Over how long a connection's speed is judged.
+/// Over how long the throughput of a connection is measured.
 const WINDOW: Duration = Duration::from_secs(2);
 
 /// A few seconds more at a low rate are better than a new connection.
 const WORTH: f64 = 2.0;
 
-/// Watches how fast a body comes. It remembers one window and no pieces, so that a fast body
-/// costs no more memory than a slow one.
+/// Measures the throughput of a body, window by window, in constant memory.
 #[derive(Debug)]
 pub(crate) struct Pace {
     since: Instant,
@@ -33,9 +32,13 @@ impl Pace {
         self.excused += pause;
     }
 
-    /// Counts what arrived; once in a window, the rate over that window in bytes per second.
-    pub(crate) fn measure(&mut self, bytes: u64) -> Option<f64> {
+    /// Counts bytes that arrived.
+    pub(crate) fn count(&mut self, bytes: u64) {
         self.bytes += bytes;
+    }
+
+    /// Once per window, the throughput over that window in bytes per second.
+    pub(crate) fn measure(&mut self) -> Option<f64> {
         let span = self.since.elapsed().saturating_sub(self.excused);
         if span < WINDOW {
             return None;
@@ -47,10 +50,10 @@ impl Pace {
     }
 }
 
-/// Whether a body that comes at `rate` is better had elsewhere, at `least` bytes per second or
-/// more (zero: nowhere). `left` bytes are still to come (`None`: nobody knows how many), and
-/// `again` bytes would have to be fetched a second time.
-pub(crate) fn leaves(rate: f64, least: f64, left: Option<u64>, again: u64) -> bool {
+/// Whether the rest of a body that arrives at `rate` bytes per second should come from another
+/// mirror, which sends at least `least` bytes per second (zero: there is none). `left` bytes are
+/// still to come (`None`: unknown), and `again` bytes would have to be fetched a second time.
+pub(crate) fn is_worth_leaving(rate: f64, least: f64, left: Option<u64>, again: u64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "an estimate need not be exact")]
     let (left, again) = (left.map_or(f64::INFINITY, |left| left as f64), again as f64);
     rate < least && left / rate.max(1e-3) > WORTH + again / least
@@ -69,28 +72,31 @@ mod tests {
         let mut pace = Pace::new();
         for second in 1..=8 {
             advance(SECOND).await;
-            let rate = pace.measure(50);
+            pace.count(50);
+            let rate = pace.measure();
             assert_eq!(rate, (second % 2 == 0).then_some(50.0), "second {second}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_of_others_do_not_count() {
+    async fn excused_time_does_not_count() {
         let mut pace = Pace::new();
         advance(10 * SECOND).await;
         pace.excuse(9 * SECOND);
-        assert_eq!(pace.measure(100), None, "the window is not over");
+        pace.count(100);
+        assert_eq!(pace.measure(), None, "the window is not over");
         advance(SECOND).await;
-        assert_eq!(pace.measure(100), Some(100.0));
+        pace.count(100);
+        assert_eq!(pace.measure(), Some(100.0));
     }
 
     #[test]
-    fn what_is_nearly_done_is_not_left() {
-        assert!(!leaves(50.0, 100.0, Some(100), 0), "two seconds more");
-        assert!(leaves(50.0, 100.0, Some(200), 0), "four seconds more");
-        assert!(leaves(50.0, 100.0, None, 0), "nobody knows how long");
-        assert!(!leaves(50.0, 100.0, Some(200), 300), "it begins anew");
-        assert!(leaves(50.0, 100.0, Some(1_000), 300));
-        assert!(!leaves(0.0, 0.0, None, 0), "there is nowhere to go");
+    fn a_body_that_is_nearly_complete_is_not_left() {
+        assert!(!is_worth_leaving(50.0, 100.0, Some(100), 0), "two seconds more");
+        assert!(is_worth_leaving(50.0, 100.0, Some(200), 0), "four seconds more");
+        assert!(is_worth_leaving(50.0, 100.0, None, 0), "of unknown length");
+        assert!(!is_worth_leaving(50.0, 100.0, Some(200), 300), "the file would restart");
+        assert!(is_worth_leaving(50.0, 100.0, Some(1_000), 300));
+        assert!(!is_worth_leaving(0.0, 0.0, None, 0), "there is no other mirror");
     }
 }

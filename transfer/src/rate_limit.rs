@@ -1,18 +1,21 @@
-//! No more bytes per second than were granted.
+//! Token-bucket rate limiter.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-/// How much may be taken at once after a pause: the bytes of this time. With less, a limit would
-/// not be reached by timers that wake a little late.
+/// The burst allowed after a pause: the bytes of this time. With less, timers that wake a little
+/// late would keep the throughput below the limit.
 const BURST: Duration = Duration::from_millis(100);
 
-/// A limit on the sum of all who take from it, in bytes per second.
+/// A limit on the throughput of all that reserve from it, together.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rate: f64,
-    /// Up to when what was taken so far lasts.
+    /// When the bytes that were reserved so far may have arrived.
     paid_until: Mutex<Instant>,
 }
 
@@ -26,28 +29,23 @@ impl RateLimit {
         }
     }
 
-    /// Takes so many bytes, which have arrived, and waits as long as they should have taken.
-    /// Cancel-safe: what was taken stays taken.
-    pub(crate) async fn take(&self, bytes: u64) {
+    /// Takes bytes that have arrived, and returns when the next may be read.
+    pub(crate) fn reserve(&self, bytes: u64) -> Instant {
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate);
-        let until = {
-            let now = Instant::now();
-            let mut paid_until = self
-                .paid_until
-                .lock()
-                .expect("nothing panics while it holds the lock");
-            let earliest = now.checked_sub(BURST).unwrap_or(now);
-            *paid_until = (*paid_until).max(earliest) + cost;
-            *paid_until
-        };
-        sleep_until(until).await;
+        let now = Instant::now();
+        // The instant is whole between any two of its changes.
+        let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = now.checked_sub(BURST).unwrap_or(now);
+        *paid_until = (*paid_until).max(earliest) + cost;
+        *paid_until
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::future::join_all;
+    use tokio::time::sleep_until;
 
     use super::*;
 
@@ -57,7 +55,7 @@ mod tests {
         let started = Instant::now();
         let one = async || {
             for _ in 0..100 {
-                limit.take(10_000).await;
+                sleep_until(limit.reserve(10_000)).await;
             }
         };
         join_all((0..5).map(|_| one())).await;
@@ -70,7 +68,7 @@ mod tests {
         let limit = RateLimit::new(1_000);
         tokio::time::advance(Duration::from_hours(1)).await;
         let started = Instant::now();
-        limit.take(2_000).await;
+        sleep_until(limit.reserve(2_000)).await;
         let took = started.elapsed().as_secs_f64();
         assert!((1.8..2.1).contains(&took), "2 kB took {took} s");
     }

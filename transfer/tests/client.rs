@@ -18,7 +18,7 @@ use taipan_mock_servers::{
 use taipan_transfer::{
     Backend, BackendError, ClientCertificate, Credentials, Engine, EngineOptions, Expected,
     GetRequest, GetResponse, HttpBackend, HttpClient, HttpClientError, HttpOptions, Job,
-    MemorySink, MirrorSet, Netrc, OciBackend, ProxyChoice, S3Backend, Silent, Target,
+    MemorySink, MirrorSet, Netrc, OciBackend, ProxyChoice, Ranges, S3Backend, Silent, Target,
 };
 use url::Url;
 
@@ -47,7 +47,7 @@ async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, Backend
     let request = GetRequest {
         target,
         expected: Expected::default(),
-        range: None,
+        ranges: Ranges::All,
         validators: None,
     };
     match backend.get(request).await? {

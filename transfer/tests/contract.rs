@@ -16,7 +16,8 @@ use taipan_mock_servers::{
 };
 use taipan_transfer::{
     Backend, BackendError, Body, ByteRange, Expected, FileBackend, GetRequest, GetResponse,
-    HttpBackend, HttpClient, HttpOptions, OciBackend, OciTarget, S3Backend, Target, Validators,
+    HttpBackend, HttpClient, HttpOptions, OciBackend, OciTarget, Ranges, S3Backend, Target,
+    Validators,
 };
 use url::Url;
 
@@ -89,7 +90,7 @@ async fn ask(
     let request = GetRequest {
         target,
         expected: known,
-        range,
+        ranges: range.map_or(Ranges::All, Ranges::One),
         validators: None,
     };
     match backend.get(request).await? {
@@ -104,7 +105,7 @@ async fn ask(
             validators,
             body,
         }),
-        GetResponse::NotModified => panic!("nobody asked whether it was modified"),
+        other => panic!("not the file: {other:?}"),
     }
 }
 
@@ -197,7 +198,7 @@ async fn knows_what_has_not_changed(backend: &dyn Backend) {
     let conditional = |validators| GetRequest {
         target: &target,
         expected: Expected::default(),
-        range: None,
+        ranges: Ranges::All,
         validators: Some(validators),
     };
     let answer = backend.get(conditional(&first.validators)).await.unwrap();

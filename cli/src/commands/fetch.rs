@@ -588,21 +588,17 @@ impl Fetch<'_> {
             if old.is_empty() {
                 return Ok(engine.fetch_file(mirrors, job, path).await?);
             }
-            let delta = engine.fetch_zchunk(mirrors, job, &old, path).await?;
-            self.printer.say(&format!(
-                "{}: {} were here, {} came in {} ranges",
-                job.label,
-                bytes(delta.reused_bytes),
-                bytes(delta.header_bytes + delta.fetched_bytes),
-                delta.ranges
-            ));
-            return Ok(Fetched {
-                file: Some((delta.sha256, delta.size)),
-                url: job.target.path.clone(),
-                validators: Validators::default(),
-                attempts: delta.attempts,
-                wasted: delta.wasted,
-            });
+            let fetched = engine.fetch_zchunk(mirrors, job, &old, path).await?;
+            if let Some(delta) = fetched.delta {
+                self.printer.say(&format!(
+                    "{}: {} were here, {} came in {} ranges",
+                    job.label,
+                    bytes(delta.reused_bytes),
+                    bytes(delta.header_bytes + delta.fetched_bytes),
+                    delta.ranges
+                ));
+            }
+            return Ok(fetched);
         }
         let mut sink = StdoutSink::new(self.printer);
         let result = engine.fetch(mirrors, job, &mut sink).await;

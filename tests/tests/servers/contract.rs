@@ -12,7 +12,7 @@ use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
 use taipan_transfer::{
     Backend, BackendError, ByteRange, Engine, EngineOptions, FetchError, GetRequest, GetResponse,
-    HttpBackend, HttpClient, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, S3Backend,
+    HttpBackend, HttpClient, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, Ranges, S3Backend,
     Silent, Target,
 };
 
@@ -130,7 +130,7 @@ async fn get(
     let request = GetRequest {
         target: &target,
         expected: file.expected(),
-        range: Some(range),
+        ranges: Ranges::One(range),
         validators: None,
     };
     match place.backend.get(request).await? {
@@ -178,9 +178,16 @@ struct Watched {
 #[async_trait]
 impl Backend for Watched {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
-        let start = request.range.map_or(0, |range| range.start());
+        let start = match request.ranges {
+            Ranges::One(range) => range.start(),
+            _ => 0,
+        };
         self.starts.lock().unwrap().push(start);
         self.inner.get(request).await
+    }
+
+    fn has_multi_range(&self) -> bool {
+        self.inner.has_multi_range()
     }
 
     fn describe(&self, target: &Target) -> String {

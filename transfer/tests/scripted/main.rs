@@ -1,6 +1,7 @@
 //! The engine over mirrors that exist in memory only, under a paused clock: what takes seconds
 //! on a network takes none here, and can be measured exactly.
 
+mod request_path;
 mod segments;
 mod world;
 mod zchunk;
@@ -166,7 +167,7 @@ async fn a_job_that_waits_for_a_busy_mirror_is_woken_when_it_is_free() {
     let files = (0..8)
         .map(|n| (format!("f{n}"), content(n, 50_000)))
         .collect();
-    let world = World::with(files, vec![acts([Act::Drip(100_000)])], |mirror| {
+    let world = World::with(files, vec![acts([Act::Drip(100_000)])], false, |_, mirror| {
         mirror.with_max_connections(1)
     });
     let engine = engine(8);

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, stream};
 use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
 use taipan_transfer::{
     Backend, BackendError, Engine, EngineOptions, Expected, FetchError, GetRequest, GetResponse,
-    Job, MemorySink, MirrorSet, Sha256, Silent, Target, Validators,
+    Job, MemorySink, MirrorSet, Ranges, Sha256, Silent, Target, Validators,
 };
 use tokio::time::sleep;
 
@@ -55,6 +55,33 @@ pub(crate) struct Scripted {
     /// The first byte asked for, and what was done.
     log: Mutex<Vec<(u64, Act)>>,
     open: Arc<AtomicUsize>,
+    /// Whether it answers requests for several ranges.
+    has_multi_range: bool,
+    connections: Arc<Connections>,
+}
+
+/// Requests of one mirror, from their beginning to the end of their bodies.
+#[derive(Default)]
+struct Connections {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+/// One of them.
+struct Connection(Arc<Connections>);
+
+impl Connection {
+    fn begin(connections: &Arc<Connections>) -> Self {
+        let now = connections.now.fetch_add(1, Ordering::SeqCst) + 1;
+        connections.most.fetch_max(now, Ordering::SeqCst);
+        Self(Arc::clone(connections))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl std::fmt::Debug for Scripted {
@@ -83,11 +110,67 @@ impl Scripted {
     }
 }
 
+impl Scripted {
+    /// Several ranges in one response, at a megabyte per second.
+    async fn get_ranges(
+        &self,
+        request: &GetRequest<'_>,
+        ranges: &[std::ops::Range<u64>],
+        connection: Connection,
+    ) -> Result<GetResponse, BackendError> {
+        let wanted = ranges[0].start;
+        let act = (self.script.lock().unwrap())(wanted);
+        self.log.lock().unwrap().push((wanted, act));
+        let mut file = self.files[&request.target.path].to_vec();
+        match act {
+            Act::Good => {}
+            Act::Status(status) => return Err(self.failed(status, None)),
+            Act::RetryAfter(seconds) => {
+                return Err(self.failed(429, Some(Duration::from_secs(seconds))));
+            }
+            Act::Corrupt(at) => file[usize::try_from(at).unwrap()] ^= 1,
+            other => panic!("{other:?} is not scripted for several ranges"),
+        }
+        let mut text = Vec::new();
+        for range in ranges {
+            let (start, end) = (range.start, range.end);
+            let place = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
+            let last = end - 1;
+            let head = format!("\r\n--x\r\nContent-Range: bytes {start}-{last}/*\r\n\r\n");
+            text.extend_from_slice(head.as_bytes());
+            text.extend_from_slice(&file[place]);
+        }
+        text.extend_from_slice(b"\r\n--x--\r\n");
+        sleep(Duration::from_millis(500)).await;
+        let body = stream::unfold(
+            (Bytes::from(text), connection),
+            |(mut left, connection)| async move {
+                if left.is_empty() {
+                    return None;
+                }
+                let piece = left.split_to(left.len().min(4096));
+                sleep(Duration::from_micros(piece.len() as u64)).await;
+                Some((Ok(piece), (left, connection)))
+            },
+        );
+        Ok(GetResponse::Parts {
+            boundary: "x".to_owned(),
+            body: body.boxed(),
+        })
+    }
+}
+
 #[async_trait]
 impl Backend for Scripted {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         const PIECE: usize = 4096;
-        let wanted = request.range.map_or(0, |range| range.start());
+        let connection = Connection::begin(&self.connections);
+        let one = match request.ranges {
+            Ranges::Several(ranges) => return self.get_ranges(&request, ranges, connection).await,
+            Ranges::One(range) => Some(range),
+            Ranges::All => None,
+        };
+        let wanted = one.map_or(0, |range| range.start());
         let act = (self.script.lock().unwrap())(wanted);
         self.log.lock().unwrap().push((wanted, act));
         let mut start = wanted;
@@ -97,7 +180,7 @@ impl Backend for Scripted {
         let mut file = file.clone();
         let mut total = file.len() as u64;
         let mut rate = 1_000_000;
-        let mut end = request.range.and_then(|range| range.end()).unwrap_or(total);
+        let mut end = one.and_then(|range| range.end()).unwrap_or(total);
         end = end.min(total);
         let mut last_words = None;
         match act {
@@ -129,7 +212,7 @@ impl Backend for Scripted {
                 end = total;
             }
             Act::NoRange => {
-                if let Some(wanted) = request.range {
+                if let Some(wanted) = one {
                     let url = self.describe(request.target);
                     return Err(BackendError::BeyondEnd { url, wanted });
                 }
@@ -141,7 +224,7 @@ impl Backend for Scripted {
         }
         sleep(Duration::from_millis(20)).await;
         self.open.fetch_add(1, Ordering::SeqCst);
-        let open = Open(Arc::clone(&self.open));
+        let open = (Open(Arc::clone(&self.open)), connection);
         let name = self.name.clone();
         let piece = usize::try_from(rate / 4).unwrap().clamp(1, PIECE);
         let range = usize::try_from(start.min(end)).unwrap()..usize::try_from(end).unwrap();
@@ -175,6 +258,10 @@ impl Backend for Scripted {
         })
     }
 
+    fn has_multi_range(&self) -> bool {
+        self.has_multi_range
+    }
+
     fn describe(&self, target: &Target) -> String {
         format!("http://{}/{}", self.name, target.path)
     }
@@ -202,13 +289,19 @@ pub(crate) fn content(seed: u64, length: usize) -> Bytes {
 
 impl World {
     pub(crate) fn new(files: BTreeMap<String, Bytes>, scripts: Vec<Script>) -> Self {
-        Self::with(files, scripts, |mirror| mirror)
+        Self::with(files, scripts, false, |_, mirror| mirror)
+    }
+
+    /// The same, with mirrors that answer requests for several ranges.
+    pub(crate) fn with_multi_range(files: BTreeMap<String, Bytes>, scripts: Vec<Script>) -> Self {
+        Self::with(files, scripts, true, |_, mirror| mirror)
     }
 
     pub(crate) fn with(
         files: BTreeMap<String, Bytes>,
         scripts: Vec<Script>,
-        tweak: impl Fn(Mirror) -> Mirror,
+        has_multi_range: bool,
+        tweak: impl Fn(usize, Mirror) -> Mirror,
     ) -> Self {
         let (files, open) = (Arc::new(files), Arc::new(AtomicUsize::new(0)));
         let mirrors: Vec<_> = scripts
@@ -221,14 +314,17 @@ impl World {
                     script: Mutex::new(script),
                     log: Mutex::default(),
                     open: Arc::clone(&open),
+                    has_multi_range,
+                    connections: Arc::default(),
                 })
             })
             .collect();
         let list = mirrors
             .iter()
-            .map(|mirror| {
+            .enumerate()
+            .map(|(index, mirror)| {
                 let place = Location::parse(&format!("http://{}/", mirror.name)).unwrap();
-                tweak(Mirror::new(place, Origin::Channel))
+                tweak(index, Mirror::new(place, Origin::Channel))
             })
             .collect();
         let backends = mirrors
@@ -277,6 +373,11 @@ impl World {
 
     pub(crate) fn log(&self, mirror: usize) -> Vec<(u64, Act)> {
         self.mirrors[mirror].log.lock().unwrap().clone()
+    }
+
+    /// The most requests that a mirror had at a time.
+    pub(crate) fn most_open(&self, mirror: usize) -> usize {
+        self.mirrors[mirror].connections.most.load(Ordering::SeqCst)
     }
 
     /// No request is under way any more, neither by the mirrors' count nor by the selector's.

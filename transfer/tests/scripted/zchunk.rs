@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use bytes::Bytes;
 use taipan_mirrors::Class;
 use taipan_transfer::{
-    Engine, EngineOptions, Expected, FetchError, FetchedZchunk, Job, Sha256, Silent, Target,
+    Engine, EngineOptions, Expected, FetchError, Fetched, Job, Sha256, Silent, Target,
 };
 use taipan_zchunk::{WriterOptions, write_to_vec};
 
@@ -48,7 +48,7 @@ async fn fetch(
     job: &Job,
     dir: &Path,
     old: Option<&Bytes>,
-) -> Result<FetchedZchunk, FetchError> {
+) -> Result<Fetched, FetchError> {
     let path = dir.join("x.zck");
     let from = dir.join("old.zck");
     if let Some(old) = old {
@@ -78,12 +78,13 @@ async fn only_what_is_new_is_fetched() {
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, good(2));
     let fetched = fetch(&world, &job(), dir.path(), Some(&old)).await.unwrap();
-    assert_eq!(fetched.size, new.len() as u64);
-    assert_eq!(fetched.ranges, 3);
+    let (delta, size) = (fetched.delta.unwrap(), fetched.file.unwrap().1);
+    assert_eq!(size, new.len() as u64);
+    assert_eq!(delta.ranges, 3);
     assert_eq!(fetched.wasted, 0);
-    let whole = fetched.header_bytes + fetched.reused_bytes + fetched.fetched_bytes;
-    assert_eq!(whole, fetched.size);
-    assert!(fetched.fetched_bytes < fetched.size / 4, "{fetched:?}");
+    let whole = delta.header_bytes + delta.reused_bytes + delta.fetched_bytes;
+    assert_eq!(whole, size);
+    assert!(delta.fetched_bytes < size / 4, "{delta:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +93,8 @@ async fn the_same_file_needs_its_header_only() {
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, good(1));
     let fetched = fetch(&world, &job(), dir.path(), Some(&new)).await.unwrap();
-    assert_eq!((fetched.fetched_bytes, fetched.ranges), (0, 0));
+    let delta = fetched.delta.unwrap();
+    assert_eq!((delta.fetched_bytes, delta.ranges), (0, 0));
     assert_eq!(world.log(0).len(), 1);
 }
 
@@ -105,7 +107,7 @@ async fn without_anything_to_reuse_it_is_fetched_whole_and_in_segments() {
         let fetched = fetch(&world, &job(), dir.path(), old.as_ref())
             .await
             .unwrap();
-        assert_eq!(fetched.reused_bytes, 0);
+        assert_eq!(fetched.delta.unwrap().reused_bytes, 0);
         assert!(
             (0..3)
                 .filter(|mirror| !world.log(*mirror).is_empty())
@@ -145,7 +147,7 @@ async fn a_liar_is_found_by_the_chunk_and_only_that_is_fetched_elsewhere() {
                     .all(|attempt| attempt.class == Class::Corrupt)
             );
             assert_eq!(liars, [liar == 0, liar == 1]);
-            assert!(fetched.wasted < fetched.fetched_bytes, "{fetched:?}");
+            assert!(fetched.wasted < fetched.delta.unwrap().fetched_bytes, "{fetched:?}");
         }
     }
 }

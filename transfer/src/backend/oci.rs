@@ -16,8 +16,10 @@ use taipan_mirrors::{Class, OciLocation, SafeUrl};
 use url::Url;
 
 use crate::{
-    Backend, BackendError, ByteRange, GetRequest, GetResponse, HttpClient, OciTarget, Target,
-    http::send, http_client::Who, oci_token::Tokens,
+    BackendError, ByteRange, HttpClient, OciTarget, Target,
+    backend::{
+        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::Who, oci_token::Tokens,
+    },
 };
 
 /// The largest manifest, as the distribution specification suggests it.
@@ -114,8 +116,8 @@ impl OciBackend {
         target: &OciTarget,
         digest: &str,
     ) -> Result<GetResponse, BackendError> {
-        self.read(target, &format!("blobs/{digest}"), request.range)
-            .await
+        let range = request.ranges.one(|| self.place(target))?;
+        self.read(target, &format!("blobs/{digest}"), range).await
     }
 
     /// A GET of something in the repository of a file.
@@ -137,6 +139,7 @@ impl OciBackend {
             path: repository.clone(),
             place: self.place(target),
         })?;
+        let ranges = range.map_or(Ranges::All, Ranges::One);
         let mut header = self.tokens.header(&repository, None).await?;
         for last in [false, true] {
             let mut get = self.http.inner().get(url.clone());
@@ -147,7 +150,7 @@ impl OciBackend {
                 get = get.header(AUTHORIZATION, header);
             }
             let name = SafeUrl::from(url.clone());
-            match send(&self.http, get, Who::AsGiven, name, range).await {
+            match send(&self.http, get, Who::AsGiven, name, ranges).await {
                 // The token ran out early: once more with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;
@@ -213,6 +216,10 @@ impl Backend for OciBackend {
             validators.last_modified = None;
         }
         Ok(answer)
+    }
+
+    fn has_multi_range(&self) -> bool {
+        false
     }
 
     fn describe(&self, target: &Target) -> String {

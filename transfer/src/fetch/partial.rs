@@ -1,9 +1,9 @@
-//! A file of which some bytes are here, on disk, in a form that survives the process.
+//! A file that grows on disk, and survives the process.
 //!
-//! Bytes lie at the offsets that they will have. Behind the last one, where the finished file will
-//! have nothing, lies the journal: a header that says of which file this is a part, and a record
-//! for each range that was written. So there is one file and no second one to lose, and to finish
-//! is to cut off the journal and to rename.
+//! Bytes lie at their final offsets. The journal follows the last of them, where the finished file has nothing: there is
+//! one file and no second one to lose, and to finish is to cut off the journal and to rename. Bytes without a gap from
+//! the first one on are hashed as they are written, from memory. No byte is written twice while it counts as present,
+//! so what was hashed is what is on disk.
 
 use std::{
     fs::{File, TryLockError},
@@ -20,47 +20,16 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{Expected, Sha256, SinkError, Verifier, VerifyError, range_map::RangeMap};
-
-/// The first bytes of a journal.
-const MAGIC: [u8; 8] = *b"taipan\x01\n";
-
-/// The magic, the length of the file and the key, in bytes.
-const HEADER: u64 = 48;
-
-/// The first byte of a range, the one after its last, and a check over both, in bytes.
-const RECORD: usize = 24;
-
-/// So many bytes may lie on disk without a record.
-const LEAST_UNRECORDED: u64 = 1 << 20;
-
-/// However large the file, no more records than this are kept in each of its connections.
-const MOST_RECORDS: u64 = 4096;
-
-/// A journal that claims more is not one of ours.
-const LONGEST_JOURNAL: u64 = 64 << 20;
+use crate::{
+    Expected, Sha256, SinkError, Verifier, VerifyError,
+    fetch::{
+        journal::{self, Key},
+        range_map::RangeMap,
+    },
+};
 
 /// How many bytes are read at a time where they are read again.
 const PIECE: usize = 256 << 10;
-
-/// What tells one file from another: two partials with the same key may be continued by the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Key(Sha256);
-
-impl Key {
-    /// The key of a file that is named by its digest.
-    pub(crate) fn of(expected: &Expected) -> Self {
-        let digest = |text: Option<String>| text.unwrap_or_default();
-        let sha256 = digest(expected.sha256.map(|digest| digest.to_string()));
-        let md5 = digest(expected.md5.map(|digest| digest.to_string()));
-        Self::named(&format!("{sha256} {md5}"))
-    }
-
-    /// The key of a file that has another name that changes with its content.
-    pub(crate) fn named(name: &str) -> Self {
-        Self(Sha256::of(name.as_bytes()))
-    }
-}
 
 /// A partial file. Cheap to clone; clones are the same file.
 #[derive(Debug, Clone)]
@@ -73,7 +42,7 @@ struct Inner {
     size: u64,
     key: Key,
     state: Mutex<State>,
-    /// Taken by whoever hashes. Never waited for by those who write.
+    /// Held while bytes are hashed. A thread that writes never waits for it.
     hasher: Mutex<Hasher>,
     /// How many bytes are here without a gap from the first one on.
     front: watch::Sender<u64>,
@@ -85,7 +54,7 @@ struct State {
     unrecorded: RangeMap<()>,
     /// Where the next record goes.
     journal_end: u64,
-    /// It was renamed or removed, so there is nothing to record any more.
+    /// It was renamed or removed: there is nothing to record any more.
     is_over: bool,
 }
 
@@ -95,15 +64,15 @@ struct Hasher {
     expected: Expected,
 }
 
-/// Whether a file of this name is locked by somebody who is still at it.
+/// An opened file, unless another process has locked it.
 enum Opened {
     Ours(File),
     Busy,
 }
 
 impl Partial {
-    /// Opens the partial at `path`, or begins it. When another process is at it, a partial with
-    /// another name is begun, which nobody will continue.
+    /// Opens the partial at `path`, or begins it. When another process writes it, begins a partial
+    /// with another name, which is not resumed.
     pub(crate) fn open(
         path: &Path,
         key: Key,
@@ -174,14 +143,14 @@ impl Partial {
         self.0.front.subscribe()
     }
 
-    /// Writes bytes that belong at `offset`. For a thread that may block.
+    /// Writes bytes that belong at `offset`. Blocks.
     pub(crate) fn write(&self, offset: u64, pieces: &[Bytes]) -> Result<(), SinkError> {
         self.0
             .write(offset, pieces)
             .map_err(|source| self.failed(source))
     }
 
-    /// Reads bytes that are here. For a thread that may block.
+    /// Reads bytes that are here. Blocks.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Vec<u8>, SinkError> {
         let length = usize::try_from(range.end - range.start)
             .map_err(|_| self.failed(io::Error::other("the range does not fit into memory")))?;
@@ -193,7 +162,7 @@ impl Partial {
         Ok(bytes)
     }
 
-    /// Forgets ranges, whose bytes are wrong. For a thread that may block.
+    /// Forgets ranges, whose bytes are wrong. Blocks.
     pub(crate) fn forget(&self, ranges: &[Range<u64>]) -> Result<(), SinkError> {
         let forget = || {
             let mut hasher = self.0.hasher();
@@ -211,9 +180,9 @@ impl Partial {
         forget().map_err(|source| self.failed(source))
     }
 
-    /// Whether all bytes together are the file. For a thread that may block, for as long as it
-    /// takes to hash what was not hashed while it arrived.
-    pub(crate) fn judge(&self) -> Result<Result<Sha256, VerifyError>, SinkError> {
+    /// Whether all bytes together are the file. Blocks for as long as it takes to hash what was not
+    /// hashed while it arrived.
+    pub(crate) fn verify(&self) -> Result<Result<Sha256, VerifyError>, SinkError> {
         let mut hasher = self.0.hasher();
         self.0
             .hash(&mut hasher)
@@ -221,8 +190,8 @@ impl Partial {
         Ok(hasher.verifier.clone().finish())
     }
 
-    /// Whether all of it is this file. For a thread that may block.
-    pub(crate) fn judge_as(
+    /// Whether all bytes together are this file. Blocks while all of it is read.
+    pub(crate) fn verify_against(
         &self,
         expected: Expected,
     ) -> Result<Result<Sha256, VerifyError>, SinkError> {
@@ -235,7 +204,7 @@ impl Partial {
         Ok(verifier.finish())
     }
 
-    /// Its bytes, to be read and written by who verifies them himself.
+    /// Its bytes, for a caller that verifies them itself.
     pub(crate) fn body(&self) -> PartialBody {
         PartialBody {
             partial: self.clone(),
@@ -262,7 +231,7 @@ impl Partial {
     pub(crate) fn discard(&self) {
         let mut state = self.0.state();
         state.is_over = true;
-        // Nobody is left to tell; a leftover is never taken for the file.
+        // A leftover is never taken for the file.
         let _ = std::fs::remove_file(&self.0.path);
     }
 
@@ -323,8 +292,8 @@ impl io::Seek for PartialBody {
     }
 }
 
-/// Opens and locks a file that is still at its place when it is locked: another process may have
-/// given it its final name in between, and nobody may write into that.
+/// Opens and locks a file, and makes sure that it still has its name: another process may have
+/// given it its final name in between.
 fn open(path: &Path) -> io::Result<Opened> {
     loop {
         let file = File::options()
@@ -336,7 +305,7 @@ fn open(path: &Path) -> io::Result<Opened> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Opened::Busy),
-            // A file system without locks: whoever shares one among machines is on his own.
+            // A file system without locks.
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -353,53 +322,26 @@ fn open(path: &Path) -> io::Result<Opened> {
     }
 }
 
-/// What the journal says is here; `None` when there is no journal of this file.
+/// The ranges that are here, by the journal; `None` when there is no journal of this file.
 fn read_journal(file: &File, size: u64, key: Key) -> io::Result<Option<RangeMap<()>>> {
     let length = file.metadata()?.len();
-    let mut have = RangeMap::default();
     if length == size && size > 0 {
-        // It was about to be renamed. Whether it is right its digest will say.
+        // It was about to be renamed. Its digest will say whether it is right.
+        let mut have = RangeMap::default();
         have.insert(0..size, ());
         return Ok(Some(have));
     }
-    if length < size.saturating_add(HEADER) || length - size > LONGEST_JOURNAL {
-        return Ok(None);
-    }
-    let mut journal = Vec::new();
-    let mut reader = file;
-    reader.seek(io::SeekFrom::Start(size))?;
-    reader.take(LONGEST_JOURNAL).read_to_end(&mut journal)?;
-    let Some((header, records)) = journal.split_at_checked(header(size, key).len()) else {
+    let Some(journal_length) = length.checked_sub(size) else {
         return Ok(None);
     };
-    if header != self::header(size, key) {
+    if journal_length < journal::HEADER as u64 || journal_length > journal::MAX_JOURNAL {
         return Ok(None);
     }
-    for record in records.chunks_exact(RECORD) {
-        let number = |at: usize| {
-            let bytes: [u8; 8] = record[at..at + 8].try_into().expect("eight bytes");
-            u64::from_le_bytes(bytes)
-        };
-        let (start, end) = (number(0), number(8));
-        // A record that was cut short, or never written, ends the journal.
-        if number(16) != check(start, end) || start >= end || end > size {
-            break;
-        }
-        have.insert(start..end, ());
-    }
-    Ok(Some(have))
-}
-
-fn header(size: u64, key: Key) -> Vec<u8> {
-    let mut header = MAGIC.to_vec();
-    header.extend(size.to_le_bytes());
-    header.extend(key.0.as_bytes());
-    header
-}
-
-/// Tells a record from chance and from zeros.
-fn check(start: u64, end: u64) -> u64 {
-    (start ^ end.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7461_6970_616e_2121
+    let mut text = Vec::new();
+    let mut reader = file;
+    reader.seek(io::SeekFrom::Start(size))?;
+    reader.take(journal::MAX_JOURNAL).read_to_end(&mut text)?;
+    Ok(journal::parse(&text, size, key))
 }
 
 impl Inner {
@@ -418,7 +360,7 @@ impl Inner {
             self.file.write_all_at(piece, end)?;
             end += piece.len() as u64;
         }
-        // While they are warm: the bytes in memory, when they are next.
+        // While they are in memory, if they are next.
         if let Ok(mut hasher) = self.hasher.try_lock()
             && hasher.verifier.length() == offset
         {
@@ -430,15 +372,16 @@ impl Inner {
             let mut state = self.state();
             state.have.insert(offset..end, ());
             state.unrecorded.insert(offset..end, ());
-            let most = LEAST_UNRECORDED.max(self.size / MOST_RECORDS);
-            if state.unrecorded.total() >= most {
+            if state.unrecorded.total() >= journal::max_unrecorded(self.size) {
                 self.record(&mut state)?;
             }
             let front = state.have.front();
             self.front
                 .send_if_modified(|old| std::mem::replace(old, front) != front);
         }
-        // What had to wait for these bytes. Whoever finds the hasher taken leaves it to the taker.
+        // Bytes behind these may have waited for them. A thread that finds the hasher taken may leave
+        // them: its own bytes counted as present before it looked, and the holder hashes until
+        // nothing present is left, or `verify` does.
         if let Ok(mut hasher) = self.hasher.try_lock() {
             self.hash(&mut hasher)?;
         }
@@ -463,11 +406,7 @@ impl Inner {
 
     /// Writes records of what has none.
     fn record(&self, state: &mut State) -> io::Result<()> {
-        let ranges = std::mem::take(&mut state.unrecorded);
-        let records: Vec<u8> = ranges
-            .iter()
-            .flat_map(|(range, ())| record(&range))
-            .collect();
+        let records = journal::records(&std::mem::take(&mut state.unrecorded));
         self.file.write_all_at(&records, state.journal_end)?;
         state.journal_end += records.len() as u64;
         Ok(())
@@ -475,16 +414,12 @@ impl Inner {
 
     /// Writes the journal anew, with nothing in it that is no longer true.
     fn rewrite_journal(&self, state: &mut State) -> io::Result<()> {
-        // Without its header what is there is no journal, so a death in between loses bytes but
-        // believes none that are wrong.
+        // Without its header there is no journal: a process that dies here loses bytes, but the next
+        // one believes none that are wrong.
         self.file.set_len(self.size.saturating_add(1))?;
-        let header = header(self.size, self.key);
+        let header = journal::header(self.size, self.key);
         let start = self.size.saturating_add(header.len() as u64);
-        let records: Vec<u8> = state
-            .have
-            .iter()
-            .flat_map(|(range, ())| record(&range))
-            .collect();
+        let records = journal::records(&state.have);
         self.file.write_all_at(&records, start)?;
         self.file.write_all_at(&header, self.size)?;
         state.unrecorded = RangeMap::default();
@@ -493,23 +428,15 @@ impl Inner {
     }
 }
 
-fn record(range: &Range<u64>) -> [u8; RECORD] {
-    let mut record = [0; RECORD];
-    record[..8].copy_from_slice(&range.start.to_le_bytes());
-    record[8..16].copy_from_slice(&range.end.to_le_bytes());
-    record[16..].copy_from_slice(&check(range.start, range.end).to_le_bytes());
-    record
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         let mut state = self.state();
         if !state.is_over {
             if state.have.total() == 0 {
-                // Nothing to continue.
+                // There is nothing to resume.
                 let _ = std::fs::remove_file(&self.path);
             } else {
-                // What has no record is fetched again, no worse.
+                // Bytes without a record are fetched again.
                 let _ = self.record(&mut state);
             }
         }
@@ -556,7 +483,7 @@ mod tests {
             partial.write(offset, &bytes(&content, range)).unwrap();
         }
         assert_eq!(*partial.front().borrow(), 900_000);
-        assert_eq!(partial.judge().unwrap(), Ok(Sha256::of(&content)));
+        assert_eq!(partial.verify().unwrap(), Ok(Sha256::of(&content)));
         partial.finish(&dir.path().join("x")).unwrap();
         drop(partial);
         assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), content);
@@ -587,7 +514,7 @@ mod tests {
             let range = usize::try_from(gap.start).unwrap()..usize::try_from(gap.end).unwrap();
             third.write(gap.start, &bytes(&content, range)).unwrap();
         }
-        assert_eq!(third.judge().unwrap(), Ok(Sha256::of(&content)));
+        assert_eq!(third.verify().unwrap(), Ok(Sha256::of(&content)));
     }
 
     #[test]
@@ -614,7 +541,7 @@ mod tests {
         let two = partial(&path, &content);
         for partial in [&one, &two] {
             partial.write(0, &bytes(&content, 0..5_000)).unwrap();
-            assert!(partial.judge().unwrap().is_ok());
+            assert!(partial.verify().unwrap().is_ok());
             partial.finish(&dir.path().join("x")).unwrap();
         }
         drop((one, two));
@@ -633,14 +560,14 @@ mod tests {
         partial
             .write(200_000, &bytes(&content, 200_000..300_000))
             .unwrap();
-        assert!(partial.judge().unwrap().is_err());
+        assert!(partial.verify().unwrap().is_err());
         partial
             .forget(std::slice::from_ref(&(100_000..200_000)))
             .unwrap();
         partial
             .write(100_000, &bytes(&content, 100_000..200_000))
             .unwrap();
-        assert!(partial.judge().unwrap().is_ok());
+        assert!(partial.verify().unwrap().is_ok());
     }
 
     #[test]

@@ -25,9 +25,11 @@ use url::{Url, form_urlencoded};
 
 use crate::{
     BackendError, HttpClient,
-    credentials::basic,
-    http::wish,
-    http_client::{Who, request_error},
+    backend::{
+        credentials::basic,
+        http::retry_after_header,
+        http_client::{Who, request_error},
+    },
 };
 
 /// How long a token is good that does not say it; the specification's number.
@@ -192,7 +194,7 @@ impl Tokens {
                 return Err(BackendError::Status {
                     url,
                     status: status.as_u16(),
-                    retry_after: wish(response.headers()),
+                    retry_after: retry_after_header(response.headers()),
                 });
             }
         }
@@ -237,7 +239,7 @@ impl Tokens {
             return Err(BackendError::Status {
                 url,
                 status: status.as_u16(),
-                retry_after: wish(response.headers()),
+                retry_after: retry_after_header(response.headers()),
             });
         }
         let challenges: Vec<Challenge> = response

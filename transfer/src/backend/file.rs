@@ -10,7 +10,10 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _},
 };
 
-use crate::{Backend, BackendError, GetRequest, GetResponse, Target, Validators};
+use crate::{
+    BackendError, Target,
+    backend::{Backend, GetRequest, GetResponse, Validators},
+};
 
 /// How much is read at once.
 const PIECE: usize = 256 * 1024;
@@ -48,6 +51,7 @@ impl FileBackend {
 impl Backend for FileBackend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let path = self.path(request.target)?;
+        let range = request.ranges.one(|| path.display().to_string())?;
         let error = |source: io::Error| BackendError::Read {
             path: path.clone(),
             source,
@@ -76,14 +80,13 @@ impl Backend for FileBackend {
         {
             return Ok(GetResponse::NotModified);
         }
-        if let Some(wanted) = request.range.filter(|r| r.start() >= metadata.len()) {
+        if let Some(wanted) = range.filter(|r| r.start() >= metadata.len()) {
             let url = path.display().to_string();
             return Err(BackendError::BeyondEnd { url, wanted });
         }
-        let start = request.range.map_or(0, |range| range.start());
-        let end = request
-            .range
-            .and_then(|r| r.end())
+        let start = range.map_or(0, |range| range.start());
+        let end = range
+            .and_then(|range| range.end())
             .unwrap_or(u64::MAX)
             .min(metadata.len());
         file.seek(io::SeekFrom::Start(start)).await.map_err(error)?;
@@ -107,6 +110,10 @@ impl Backend for FileBackend {
             validators,
             body: body.boxed(),
         })
+    }
+
+    fn has_multi_range(&self) -> bool {
+        false
     }
 
     fn describe(&self, target: &Target) -> String {

@@ -1,4 +1,4 @@
-//! How long a job waits for mirrors that rest, when no other is left.
+//! How long a job waits for mirrors in backoff.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use tokio::{sync::futures::Notified, time::timeout};
 
 use crate::{EngineOptions, MirrorSet};
 
-/// Longer than the pause that the selector cuts an open circuit to when no mirror is left.
+/// Longer than the pause to which the selector cuts an open circuit when no mirror is left.
 const LONG_PAUSE: Duration = Duration::from_secs(15);
 
-/// What is left of the options' patience.
+/// What is left of the time that a job may wait.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct WaitBudget {
     usual: Duration,
     left: Duration,
     throttled: Duration,
 }
 
-impl Patience {
+impl WaitBudget {
     pub(crate) fn new(options: &EngineOptions) -> Self {
         Self {
             usual: options.patience,
@@ -27,14 +27,14 @@ impl Patience {
         }
     }
 
-    /// The file comes nearer, so the longest pause of a mirror is worth waiting for.
+    /// After progress, the longest pause of a mirror is worth waiting for.
     pub(crate) fn renew(&mut self) {
         self.left = self.usual.max(LONG_PAUSE);
     }
 
-    /// Waits until then, or until something has changed with the mirrors; `false`, at once, when
-    /// that is longer than there is patience for. `changed` was armed before the mirrors were
-    /// looked at, so that no wake-up is lost in between.
+    /// Waits until then, or until a request on these mirrors ends; `false`, at once, when that is
+    /// longer than the budget. `changed` was armed before the state was read, so that no wake-up
+    /// is lost in between.
     pub(crate) async fn wait(
         &mut self,
         mirrors: &MirrorSet,
@@ -45,7 +45,7 @@ impl Patience {
         let now = mirrors.now();
         let pause = until.since(now).max(Duration::from_millis(1));
         let left = match why {
-            // Somebody else's transfer will end; there is no harm in waiting.
+            // Another transfer will end; there is no harm in waiting.
             Why::Busy { .. }
             | Why::WaitingForBetter { .. }
             | Why::StandsBack(Standing::OnTrial) => None,

@@ -1,12 +1,8 @@
 //! Web servers.
 
-use std::{
-    ops::Range,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use reqwest::{
     Response, StatusCode,
@@ -19,8 +15,10 @@ use taipan_mirrors::SafeUrl;
 use url::Url;
 
 use crate::{
-    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
-    Target, Validators, byteranges, http_client::Who,
+    BackendError, ByteRange, ContentRange, HttpClient, Target,
+    backend::{
+        Backend, Body, GetRequest, GetResponse, Ranges, Validators, byteranges, http_client::Who,
+    },
 };
 
 /// A directory on a web server.
@@ -80,53 +78,11 @@ impl Backend for HttpBackend {
             }
         }
         let url = SafeUrl::from(url);
-        send(&self.client, get, Who::Known, url, request.range).await
+        send(&self.client, get, Who::Known, url, request.ranges).await
     }
 
-    async fn get_ranges(
-        &self,
-        target: &Target,
-        ranges: &[Range<u64>],
-    ) -> Result<Option<Vec<(u64, Bytes)>>, BackendError> {
-        /// Of boundary and header of a part, in bytes.
-        const AROUND: u64 = 1024;
-        let url = self.url(target)?;
-        let list: Vec<String> = ranges
-            .iter()
-            .map(|range| format!("{}-{}", range.start, range.end - 1))
-            .collect();
-        let get = self
-            .client
-            .get(url.clone())
-            .header(ACCEPT_ENCODING, "identity")
-            .header(RANGE, format!("bytes={}", list.join(",")));
-        let url = SafeUrl::from(url);
-        let mut response = self.client.send(get, &url, Who::Known).await?;
-        let kind = text(response.headers(), &CONTENT_TYPE).unwrap_or_default();
-        let is_encoded = response.headers().contains_key(CONTENT_ENCODING);
-        let Some(boundary) = byteranges::boundary(&kind) else {
-            return Ok(None);
-        };
-        if response.status() != StatusCode::PARTIAL_CONTENT || is_encoded {
-            return Ok(None);
-        }
-        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let most = wanted + AROUND * (ranges.len() as u64 + 1);
-        let mut body = Vec::new();
-        let failed = |source: reqwest::Error| BackendError::Body {
-            url: url.to_string(),
-            source: Box::new(source.without_url()),
-        };
-        while let Some(piece) = response.chunk().await.map_err(failed)? {
-            if (body.len() + piece.len()) as u64 > most {
-                return Ok(None);
-            }
-            body.extend_from_slice(&piece);
-        }
-        let body = Bytes::from(body);
-        let parts = byteranges::parts(&body, boundary, ranges);
-        let cut = |(offset, part)| (offset, body.slice(part));
-        Ok(parts.map(|parts| parts.into_iter().map(cut).collect()))
+    fn has_multi_range(&self) -> bool {
+        true
     }
 
     fn describe(&self, target: &Target) -> String {
@@ -137,58 +93,77 @@ impl Backend for HttpBackend {
     }
 }
 
-/// Sends a GET and checks the header of what comes: one function for the first request and for
-/// every later one, so that no answer is looked at less closely than another.
+/// Sends a GET and checks the header of the response: one function for the first request of a file
+/// and for every later one.
 pub(crate) async fn send(
     client: &HttpClient,
     get: reqwest::RequestBuilder,
     who: Who,
     url: SafeUrl,
-    range: Option<ByteRange>,
+    ranges: Ranges<'_>,
 ) -> Result<GetResponse, BackendError> {
     // Ranges and digests are of the file, not of some encoding of it.
     let mut get = get.header(ACCEPT_ENCODING, "identity");
-    if let Some(range) = range {
-        get = get.header(RANGE, range.header());
-    }
-    let response = client.send(get, &url, who).await?;
-    let headers = response.headers();
-    let start = match response.status() {
-        StatusCode::NOT_MODIFIED => return Ok(GetResponse::NotModified),
-        StatusCode::OK => 0,
-        StatusCode::PARTIAL_CONTENT => {
-            // A 206 that was not asked for, or without a range, cannot be placed in the file.
-            let wanted = range.unwrap_or(ByteRange::from(0));
-            let text = text(headers, &CONTENT_RANGE).unwrap_or_default();
-            match text.parse::<ContentRange>() {
-                Ok(sent) if range.is_some() && sent.answers(wanted) => {
-                    return body(response, url, sent.start, sent.total);
-                }
-                _ => {
-                    return Err(BackendError::WrongRange {
-                        url: url.to_string(),
-                        wanted,
-                        got: text,
-                    });
-                }
-            }
+    let range = match ranges {
+        Ranges::All => None,
+        Ranges::One(range) => {
+            get = get.header(RANGE, range.header());
+            Some(range)
         }
-        StatusCode::RANGE_NOT_SATISFIABLE if range.is_some() => {
-            return Err(BackendError::BeyondEnd {
-                url: url.to_string(),
-                wanted: range.expect("the guard has seen it"),
-            });
-        }
-        status => {
-            return Err(BackendError::Status {
-                url,
-                status: status.as_u16(),
-                retry_after: wish(headers),
-            });
+        Ranges::Several(ranges) => {
+            get = get.header(RANGE, byteranges::header(ranges));
+            None
         }
     };
-    let total = response.content_length();
-    body(response, url, start, total)
+    let response = client.send(get, &url, who).await?;
+    let headers = response.headers();
+    match response.status() {
+        StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),
+        StatusCode::OK => {
+            let total = response.content_length();
+            body(response, url, 0, total)
+        }
+        StatusCode::PARTIAL_CONTENT => {
+            let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
+            if let Ranges::Several(_) = ranges
+                && let Some(boundary) = byteranges::boundary(&kind)
+            {
+                return Ok(GetResponse::Parts {
+                    boundary: boundary.to_owned(),
+                    body: pieces(response, &url)?,
+                });
+            }
+            let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
+            match (sent.parse::<ContentRange>(), range) {
+                (Ok(sent), Some(wanted)) if sent.answers(wanted) => {
+                    body(response, url, sent.start, sent.total)
+                }
+                // The server has joined the ranges, or sends the first one only.
+                (Ok(_), None) if matches!(ranges, Ranges::Several(_)) => {
+                    Err(BackendError::NoMultiRange {
+                        url: url.to_string(),
+                    })
+                }
+                // Without the range that was requested it cannot be placed in the file.
+                _ => Err(BackendError::WrongRange {
+                    url: url.to_string(),
+                    wanted: range.unwrap_or(ByteRange::from(0)),
+                    got: sent,
+                }),
+            }
+        }
+        status => match range.filter(|_| status == StatusCode::RANGE_NOT_SATISFIABLE) {
+            Some(wanted) => Err(BackendError::BeyondEnd {
+                url: url.to_string(),
+                wanted,
+            }),
+            None => Err(BackendError::Status {
+                status: status.as_u16(),
+                retry_after: retry_after_header(headers),
+                url,
+            }),
+        },
+    }
 }
 
 fn body(
@@ -198,40 +173,43 @@ fn body(
     total: Option<u64>,
 ) -> Result<GetResponse, BackendError> {
     let headers = response.headers();
-    if let Some(encoding) = text(headers, &CONTENT_ENCODING)
-        && !encoding.eq_ignore_ascii_case("identity")
-    {
-        return Err(BackendError::Encoded { url, encoding });
-    }
     let validators = Validators {
         etag: text(headers, &ETAG),
         last_modified: text(headers, &LAST_MODIFIED),
     };
-    let name = url.to_string();
-    let body: Body = response
-        .bytes_stream()
-        .map(move |piece| {
-            piece.map_err(|source| BackendError::Body {
-                url: name.clone(),
-                // The URL is in our own text, masked.
-                source: Box::new(source.without_url()),
-            })
-        })
-        .boxed();
     Ok(GetResponse::Body {
         start,
         total,
         validators,
-        body,
+        body: pieces(response, &url)?,
     })
+}
+
+/// The bytes of a body that is not encoded.
+fn pieces(response: Response, url: &SafeUrl) -> Result<Body, BackendError> {
+    if let Some(encoding) = text(response.headers(), &CONTENT_ENCODING)
+        && !encoding.eq_ignore_ascii_case("identity")
+    {
+        let url = url.clone();
+        return Err(BackendError::Encoded { url, encoding });
+    }
+    let name = url.to_string();
+    let pieces = response.bytes_stream().map(move |piece| {
+        piece.map_err(|source| BackendError::Body {
+            url: name.clone(),
+            // The URL is in our own text, masked.
+            source: Box::new(source.without_url()),
+        })
+    });
+    Ok(pieces.boxed())
 }
 
 fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-/// How long a server asks us to stay away.
-pub(crate) fn wish(headers: &HeaderMap) -> Option<Duration> {
+/// The delay that `Retry-After` requests.
+pub(crate) fn retry_after_header(headers: &HeaderMap) -> Option<Duration> {
     let date = text(headers, &DATE);
     retry_after(&text(headers, &RETRY_AFTER)?, date.as_deref())
 }

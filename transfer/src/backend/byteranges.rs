@@ -7,6 +7,15 @@ use crate::ContentRange;
 /// The longest header of a part that is read, in bytes.
 const LONGEST_HEADER: usize = 2048;
 
+/// The value of a `Range` header for these ranges.
+pub(crate) fn header(ranges: &[Range<u64>]) -> String {
+    let list: Vec<String> = ranges
+        .iter()
+        .map(|range| format!("{}-{}", range.start, range.end.saturating_sub(1)))
+        .collect();
+    format!("bytes={}", list.join(","))
+}
+
 /// The boundary of a `Content-Type`, when that is of several ranges.
 pub(crate) fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;

@@ -19,8 +19,11 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
-    Backend, BackendError, Body, ByteRange, ContentRange, GetRequest, GetResponse, HttpClient,
-    Target, Validators, error::class_of_status, http::retry_after, s3_connector,
+    BackendError, ByteRange, ContentRange, HttpClient, Target,
+    backend::{
+        Backend, Body, GetRequest, GetResponse, Validators, http::retry_after, s3_connector,
+    },
+    error::class_of_status,
 };
 
 /// A bucket, or a prefix in one.
@@ -141,6 +144,7 @@ impl S3Backend {
 impl Backend for S3Backend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let place = self.describe(request.target);
+        let range = request.ranges.one(|| place.clone())?;
         // The SDK would take a `..` out of the key, and the rest of the prefix with it.
         if request.target.segments().is_none() {
             let path = request.target.path.clone();
@@ -152,7 +156,7 @@ impl Backend for S3Backend {
             .get_object()
             .bucket(&self.location.bucket)
             .key(self.key(&request.target.path))
-            .set_range(request.range.map(|range| range.header()))
+            .set_range(range.map(|range| range.header()))
             .set_if_none_match(request.validators.and_then(|v| v.etag.clone()));
         let mut region = self.learnt_region();
         let mut answer = send(ask.clone(), region.clone()).await;
@@ -177,18 +181,17 @@ impl Backend for S3Backend {
             Err(error) => {
                 return match status(&error) {
                     Some(304) => Ok(GetResponse::NotModified),
-                    Some(416) if request.range.is_some() => Err(BackendError::BeyondEnd {
-                        url: place,
-                        wanted: request.range.expect("the guard has seen it"),
-                    }),
-                    status => Err(translate(place, status, error)),
+                    status => match range.filter(|_| status == Some(416)) {
+                        Some(wanted) => Err(BackendError::BeyondEnd { url: place, wanted }),
+                        None => Err(translate(place, status, error)),
+                    },
                 };
             }
         };
         let length = object
             .content_length
             .and_then(|length| u64::try_from(length).ok());
-        let (start, total) = match (request.range, &object.content_range) {
+        let (start, total) = match (range, &object.content_range) {
             (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
                 Ok(sent) if sent.answers(wanted) => (sent.start, sent.total),
                 _ => return Err(wrong_range(place, wanted, text.clone())),
@@ -232,6 +235,10 @@ impl Backend for S3Backend {
             validators,
             body,
         })
+    }
+
+    fn has_multi_range(&self) -> bool {
+        false
     }
 
     fn describe(&self, target: &Target) -> String {

@@ -1,0 +1,11 @@
+//! Work that blocks a thread, awaited.
+
+use crate::SinkError;
+
+/// Runs `work` on a thread that may block. A panic in it becomes an error of the sink.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
+) -> Result<T, SinkError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|error| Err(SinkError::Failed(error.into())))
+}

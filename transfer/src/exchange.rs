@@ -1,0 +1,648 @@
+//! One request to one mirror: from its beginning to the verdict.
+//!
+//! Every request of the crate goes this way, whatever it is for:
+//!
+//! 1. [`Exchange::begin`] tells the observer of the attempt and the selector of the request.
+//! 2. [`Exchange::send`] sends it, unless the engine is offline and the mirror is remote, waits for the header of the
+//!    response no longer than the pick allows, and checks it: one function for whole files, ranges and several ranges.
+//! 3. [`Response::next`] hands out the wanted bytes in order. It counts them, keeps to the rate limits, and notices a
+//!    body that stalls, breaks off, or is too short or too long.
+//! 4. The verdict is given once, when the bytes are verified or the attempt has failed: [`Exchange::succeed`],
+//!    [`Exchange::fail`] or [`Exchange::cancel`]. An exchange that is dropped is cancelled.
+
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use taipan_mirrors::{Class, MirrorId, Observation, Pick, Progress};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::{
+    Attempt, BackendError, Event, Expected, JobId, MirrorSet, Observer, Target, Validators,
+    VerifyError,
+    backend::{Body, GetRequest, GetResponse, Ranges, byteranges},
+    error::chain,
+    limits::Limits,
+    pace::Pace,
+    range::ByteRange,
+};
+
+/// How long the end of a body is waited for when all of its bytes are here. It is waited for at
+/// all so that the connection can be used again.
+const TRAILER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What all exchanges of one job have in common.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) mirrors: MirrorSet,
+    pub(crate) target: Arc<Target>,
+    pub(crate) expected: Expected,
+    pub(crate) job: JobId,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) observer: Arc<dyn Observer>,
+    /// No request leaves this machine.
+    pub(crate) is_offline: bool,
+}
+
+/// How long a mirror may be silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeouts {
+    /// Until the header of the response.
+    pub(crate) header: Duration,
+    /// Between two pieces of the body.
+    pub(crate) stall: Duration,
+}
+
+impl From<&Pick> for Timeouts {
+    fn from(pick: &Pick) -> Self {
+        Self {
+            header: pick.first_byte_timeout,
+            stall: pick.stall_timeout,
+        }
+    }
+}
+
+/// What is measured of an exchange, by whichever half of it sees it.
+#[derive(Debug)]
+struct Measured {
+    begun: Instant,
+    /// From the beginning to the header of the response.
+    header: Option<Duration>,
+    /// When the body was complete, if verification takes long.
+    ended: Option<Instant>,
+    /// Time in which something other than the mirror was waited for.
+    excused: Duration,
+    bytes: u64,
+}
+
+/// Shared by an exchange and its response. Locked for a few instructions at a time.
+#[derive(Debug, Clone)]
+struct Meter(Arc<Mutex<Measured>>);
+
+impl Meter {
+    fn start() -> Self {
+        Self(Arc::new(Mutex::new(Measured {
+            begun: Instant::now(),
+            header: None,
+            ended: None,
+            excused: Duration::ZERO,
+            bytes: 0,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Measured> {
+        // Each change is one assignment.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request under way. The selector learns of its end exactly once.
+pub(crate) struct Exchange {
+    context: Context,
+    mirror: MirrorId,
+    timeouts: Timeouts,
+    url: String,
+    meter: Meter,
+    is_over: bool,
+}
+
+/// What a server may send instead of the range that it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WholeFile {
+    /// The whole file will do: bytes before the range are skipped.
+    Skip,
+    /// A connection that carries more than the range is of no use.
+    Refuse,
+}
+
+impl Exchange {
+    /// Begins a request to the mirror that the selector picked. `offset` is the first byte wanted.
+    pub(crate) fn begin(context: &Context, pick: &Pick, offset: u64) -> Self {
+        context.mirrors.started(pick);
+        let why = pick.why.to_string();
+        Self::announce(context, pick.mirror, pick.into(), offset, &why)
+    }
+
+    /// Begins a request to a mirror that the selector was not asked for: a sample, a probe.
+    pub(crate) fn begin_on(
+        context: &Context,
+        mirror: MirrorId,
+        timeouts: Timeouts,
+        offset: u64,
+        why: &str,
+    ) -> Self {
+        context.mirrors.started_unchosen(mirror);
+        Self::announce(context, mirror, timeouts, offset, why)
+    }
+
+    fn announce(
+        context: &Context,
+        mirror: MirrorId,
+        timeouts: Timeouts,
+        offset: u64,
+        why: &str,
+    ) -> Self {
+        let url = context.mirrors.describe(mirror, &context.target);
+        tracing::debug!(job = %context.job, mirror = %url, offset, %why, "request");
+        context.observer.event(&Event::Attempt {
+            job: context.job,
+            mirror,
+            name: &url,
+            offset,
+            why,
+        });
+        Self {
+            context: context.clone(),
+            mirror,
+            timeouts,
+            url,
+            meter: Meter::start(),
+            is_over: false,
+        }
+    }
+
+    pub(crate) fn mirror(&self) -> MirrorId {
+        self.mirror
+    }
+
+    /// The printable URL of the file on this mirror.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Bytes of the body that arrived so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.meter.lock().bytes
+    }
+
+    /// From the beginning to the header of the response.
+    pub(crate) fn latency(&self) -> Option<Duration> {
+        self.meter.lock().header
+    }
+
+    /// Time since the beginning in which the mirror was waited for.
+    pub(crate) fn elapsed(&self) -> Duration {
+        let measured = self.meter.lock();
+        let end = measured.ended.unwrap_or_else(Instant::now);
+        (end - measured.begun).saturating_sub(measured.excused)
+    }
+
+    /// Sends the request for the file from `offset` on. `None` when the mirror says that it has not
+    /// changed, which only a request with validators allows.
+    pub(crate) async fn send(
+        &self,
+        offset: u64,
+        validators: Option<&Validators>,
+    ) -> Result<Option<Response>, BackendError> {
+        let range = (offset > 0).then(|| ByteRange::from(offset));
+        self.outgoing().get(range, validators, WholeFile::Skip).await
+    }
+
+    /// Sends the request for one range. The future owns what it needs.
+    pub(crate) fn send_range(
+        &self,
+        range: Range<u64>,
+        whole: WholeFile,
+    ) -> impl Future<Output = Result<Response, BackendError>> + Send + 'static {
+        let outgoing = self.outgoing();
+        async move {
+            let asked = ByteRange::new(range.start, range.end);
+            let response = outgoing.get(asked, None, whole).await?;
+            response.ok_or(BackendError::Unasked { url: outgoing.url })
+        }
+    }
+
+    /// Sends one request for several ranges and waits for all of them: where each part lies in the
+    /// file, and its bytes. Fewer may come than were wanted.
+    pub(crate) async fn send_ranges(
+        &self,
+        ranges: &[Range<u64>],
+    ) -> Result<Vec<(u64, Bytes)>, BackendError> {
+        self.outgoing().get_ranges(ranges).await
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        Outgoing {
+            context: self.context.clone(),
+            mirror: self.mirror,
+            timeouts: self.timeouts,
+            url: self.url.clone(),
+            meter: self.meter.clone(),
+        }
+    }
+
+    /// The body is complete. Verifying it is not the mirror's time.
+    pub(crate) fn body_ended(&self) {
+        self.meter.lock().ended = Some(Instant::now());
+    }
+
+    /// The bytes are right.
+    pub(crate) fn succeed(mut self) {
+        self.report(Class::Ok, None);
+    }
+
+    /// The attempt failed.
+    pub(crate) fn fail(mut self, error: BackendError) -> Attempt {
+        self.report(error.class(), error.retry_after());
+        self.attempt(error)
+    }
+
+    /// The attempt ends with an error that is not the mirror's failure: it was left for a faster
+    /// one, or another mirror's bytes may be the wrong ones.
+    pub(crate) fn leave(mut self, error: BackendError) -> Attempt {
+        self.end(0);
+        self.attempt(error)
+    }
+
+    /// The request ends for a reason that says nothing about the mirror.
+    pub(crate) fn cancel(mut self) {
+        self.end(0);
+    }
+
+    /// The same, after `wasted` bytes may have been sent that are not wanted.
+    pub(crate) fn cancel_wasting(mut self, wasted: u64) {
+        self.end(wasted);
+    }
+
+    fn attempt(&self, error: BackendError) -> Attempt {
+        failed(&self.context, self.mirror, self.url.clone(), error, self.bytes())
+    }
+
+    fn report(&mut self, outcome: Class, retry_after: Option<Duration>) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let duration = self.elapsed();
+        let measured = self.meter.lock();
+        self.context.mirrors.finished(
+            self.mirror,
+            &Observation {
+                at: self.context.mirrors.now(),
+                path: &self.context.target.path,
+                outcome,
+                bytes: measured.bytes,
+                first_byte: measured.header,
+                duration,
+                retry_after,
+            },
+        );
+    }
+
+    fn end(&mut self, wasted: u64) {
+        if std::mem::replace(&mut self.is_over, true) {
+            return;
+        }
+        let duration = self.elapsed();
+        let measured = self.meter.lock();
+        self.context.mirrors.cancelled(
+            self.mirror,
+            &Progress {
+                at: self.context.mirrors.now(),
+                bytes: measured.bytes,
+                wasted,
+                first_byte: measured.header,
+                duration,
+            },
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end(0);
+    }
+}
+
+/// Tells the observer of a failed attempt.
+pub(crate) fn failed(
+    context: &Context,
+    mirror: MirrorId,
+    name: String,
+    error: BackendError,
+    bytes: u64,
+) -> Attempt {
+    let (class, cause) = (error.class(), chain(&error));
+    tracing::debug!(job = %context.job, mirror = %name, %class, %cause, "attempt failed");
+    context.observer.event(&Event::AttemptFailed {
+        job: context.job,
+        mirror,
+        name: &name,
+        class,
+        cause: &cause,
+        bytes,
+    });
+    Attempt {
+        mirror,
+        name,
+        class,
+        error,
+        bytes,
+    }
+}
+
+/// The half of an exchange that a future owns until the response is there.
+struct Outgoing {
+    context: Context,
+    mirror: MirrorId,
+    timeouts: Timeouts,
+    url: String,
+    meter: Meter,
+}
+
+impl Outgoing {
+    async fn get(
+        &self,
+        range: Option<ByteRange>,
+        validators: Option<&Validators>,
+        whole: WholeFile,
+    ) -> Result<Option<Response>, BackendError> {
+        let request = GetRequest {
+            target: &self.context.target,
+            expected: self.context.expected,
+            ranges: range.map_or(Ranges::All, Ranges::One),
+            validators,
+        };
+        match self.ask(request).await? {
+            GetResponse::NotModified if validators.is_some() => Ok(None),
+            GetResponse::NotModified => Err(BackendError::Unasked {
+                url: self.url.clone(),
+            }),
+            GetResponse::Parts { .. } => Err(self.wrong_range(range, "several ranges")),
+            GetResponse::Body {
+                start,
+                total,
+                validators,
+                body,
+            } => {
+                self.check_size(total)?;
+                let wanted = range.map_or(0, |range| range.start());
+                let is_placed = start == wanted || (start == 0 && whole == WholeFile::Skip);
+                if !is_placed {
+                    return Err(self.wrong_range(range, "the whole file"));
+                }
+                let length = self.context.expected.size.or(total);
+                let end = match (range.and_then(|range| range.end()), length) {
+                    (Some(end), Some(length)) => Some(end.min(length)),
+                    (end, length) => end.or(length),
+                };
+                Ok(Some(Response {
+                    url: self.url.clone(),
+                    validators,
+                    total,
+                    position: wanted,
+                    end,
+                    is_bounded: range.is_some_and(|range| range.end().is_some()),
+                    is_length_known: length.is_some(),
+                    skip: wanted - start,
+                    skipped: 0,
+                    incoming: self.incoming(body),
+                }))
+            }
+        }
+    }
+
+    async fn get_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<(u64, Bytes)>, BackendError> {
+        /// Of boundary and header of a part, in bytes.
+        const AROUND: u64 = 1024;
+        let request = GetRequest {
+            target: &self.context.target,
+            expected: self.context.expected,
+            ranges: Ranges::Several(ranges),
+            validators: None,
+        };
+        let not_offered = || BackendError::NoMultiRange {
+            url: self.url.clone(),
+        };
+        let GetResponse::Parts { boundary, body } = self.ask(request).await? else {
+            return Err(not_offered());
+        };
+        let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let most = wanted + AROUND * (ranges.len() as u64 + 1);
+        let mut incoming = self.incoming(body);
+        let mut text = Vec::new();
+        while let Some(piece) = incoming.next(self.timeouts.stall).await? {
+            if (text.len() + piece.len()) as u64 > most {
+                return Err(not_offered());
+            }
+            text.extend_from_slice(&piece);
+        }
+        let text = Bytes::from(text);
+        let parts = byteranges::parts(&text, &boundary, ranges).ok_or_else(not_offered)?;
+        let cut = |(offset, part)| (offset, text.slice(part));
+        Ok(parts.into_iter().map(cut).collect())
+    }
+
+    /// The header of the response.
+    async fn ask(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let mirrors = &self.context.mirrors;
+        if self.context.is_offline && mirrors.is_remote(self.mirror) {
+            return Err(BackendError::Offline {
+                url: self.url.clone(),
+            });
+        }
+        let after = self.timeouts.header;
+        let answer = timeout(after, mirrors.backend(self.mirror).get(request)).await;
+        let answer = answer.map_err(|_| BackendError::Timeout {
+            url: self.url.clone(),
+            what: "no answer",
+            after,
+        })??;
+        let mut measured = self.meter.lock();
+        measured.header = Some(measured.begun.elapsed());
+        Ok(answer)
+    }
+
+    fn check_size(&self, total: Option<u64>) -> Result<(), BackendError> {
+        match (self.context.expected.size, total) {
+            (Some(expected), Some(got)) if expected != got => Err(BackendError::Corrupt {
+                url: self.url.clone(),
+                source: VerifyError::Size { expected, got },
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn wrong_range(&self, range: Option<ByteRange>, got: &str) -> BackendError {
+        BackendError::WrongRange {
+            url: self.url.clone(),
+            wanted: range.unwrap_or(ByteRange::from(0)),
+            got: got.to_owned(),
+        }
+    }
+
+    fn incoming(&self, body: Body) -> Incoming {
+        Incoming {
+            url: self.url.clone(),
+            body,
+            stall: self.timeouts.stall,
+            meter: self.meter.clone(),
+            pace: Pace::new(),
+            limits: Arc::clone(&self.context.limits),
+            mirror: (self.context.mirrors.number(), self.mirror),
+            paid_until: None,
+        }
+    }
+}
+
+/// A body as it arrives: measured, limited, with a timeout for each piece.
+struct Incoming {
+    url: String,
+    body: Body,
+    stall: Duration,
+    meter: Meter,
+    pace: Pace,
+    limits: Arc<Limits>,
+    mirror: (u64, MirrorId),
+    /// Until then the rate limits let no more bytes pass.
+    paid_until: Option<Instant>,
+}
+
+impl Incoming {
+    /// The next piece; `None` at the end of the body. Cancel-safe.
+    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, BackendError> {
+        if let Some(until) = self.paid_until {
+            let begun = Instant::now();
+            sleep_until(until).await;
+            self.paid_until = None;
+            self.excuse(begun.elapsed());
+        }
+        let Ok(next) = timeout(patience, self.body.next()).await else {
+            return Err(BackendError::Timeout {
+                url: self.url.clone(),
+                what: "the body stalled",
+                after: patience,
+            });
+        };
+        let Some(piece) = next.transpose()? else {
+            return Ok(None);
+        };
+        let bytes = piece.len() as u64;
+        self.meter.lock().bytes += bytes;
+        self.pace.count(bytes);
+        self.paid_until = self.limits.reserve(self.mirror, bytes);
+        Ok(Some(piece))
+    }
+
+    fn excuse(&mut self, pause: Duration) {
+        self.pace.excuse(pause);
+        self.meter.lock().excused += pause;
+    }
+}
+
+/// A response whose header has been checked, and whose body is about to come.
+pub(crate) struct Response {
+    pub(crate) url: String,
+    pub(crate) validators: Validators,
+    /// The length of the whole file, when the server says it.
+    pub(crate) total: Option<u64>,
+    /// The offset in the file of the next byte that is handed out.
+    position: u64,
+    /// One past the last byte that is wanted, when it is known.
+    end: Option<u64>,
+    /// The request had an end.
+    is_bounded: bool,
+    is_length_known: bool,
+    /// Bytes before the range that are still to come.
+    skip: u64,
+    skipped: u64,
+    incoming: Incoming,
+}
+
+impl Response {
+    /// The next bytes in order; `None` when all that were wanted are here, or when the body ends and
+    /// the length of the file is not known. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BackendError> {
+        loop {
+            let is_complete = self.end.is_some_and(|end| self.position >= end);
+            let patience = if is_complete {
+                self.incoming.stall.min(TRAILER_TIMEOUT)
+            } else {
+                self.incoming.stall
+            };
+            let mut piece = match self.incoming.next(patience).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return self.ended().map(|()| None),
+                // Errors after the last byte do not matter.
+                Err(_) if is_complete => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if self.skip > 0 {
+                let skipped = self.skip.min(piece.len() as u64);
+                self.skip -= skipped;
+                self.skipped += skipped;
+                // At most the length of the piece.
+                piece = piece.slice(usize::try_from(skipped).unwrap_or(piece.len())..);
+            }
+            if piece.is_empty() {
+                continue;
+            }
+            if let Some(end) = self.end
+                && piece.len() as u64 > end.saturating_sub(self.position)
+            {
+                if !self.is_bounded {
+                    return Err(BackendError::Long {
+                        url: self.url.clone(),
+                        expected: end,
+                    });
+                }
+                let wanted = end.saturating_sub(self.position);
+                self.skipped += piece.len() as u64 - wanted;
+                piece.truncate(usize::try_from(wanted).unwrap_or(0));
+                if piece.is_empty() {
+                    return Ok(None);
+                }
+            }
+            self.position += piece.len() as u64;
+            return Ok(Some(piece));
+        }
+    }
+
+    /// All bytes that are wanted.
+    pub(crate) async fn collect(&mut self) -> Result<Vec<u8>, BackendError> {
+        let mut bytes = Vec::new();
+        while self.end.is_none_or(|end| self.position < end)
+            && let Some(piece) = self.next().await?
+        {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    /// The body has ended; was it long enough?
+    fn ended(&self) -> Result<(), BackendError> {
+        match self.end {
+            Some(expected) if self.position < expected && self.is_length_known => {
+                Err(BackendError::Short {
+                    url: self.url.clone(),
+                    expected,
+                    got: self.position,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the length of the file is known, so that the end of the body is no guess.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.end
+    }
+
+    /// Bytes that arrived and were not wanted, since the last call.
+    pub(crate) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Time in which the mirror was not waited for.
+    pub(crate) fn excuse(&mut self, pause: Duration) {
+        self.incoming.excuse(pause);
+    }
+
+    /// Once in a while, the throughput since the last time, in bytes per second.
+    pub(crate) fn pace(&mut self) -> Option<f64> {
+        self.incoming.pace.measure()
+    }
+}

@@ -1,0 +1,367 @@
+//! What one job has tried, and what is left to it.
+//!
+//! A job has one ledger, whatever ways it takes: it holds the failures and exclusions per mirror, the list of failed
+//! attempts, how long the job may still wait for mirrors in backoff, and the bytes that were wasted. Every choice of a
+//! mirror and every exchange of the job begins here.
+
+use std::collections::BTreeMap;
+
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Tried, Why};
+
+use crate::{
+    Attempt, BackendError, Engine, Event, FetchError, Job, JobId, MirrorSet, SinkError,
+    VerifyError,
+    exchange::{self, Context, Exchange, Timeouts},
+    wait_budget::WaitBudget,
+};
+
+/// An attempt that brings fewer bytes makes little progress.
+pub(crate) const MIN_PROGRESS: u64 = 64 * 1024;
+
+/// How many attempts with little progress one mirror has in one job.
+const MAX_LOW_PROGRESS: u32 = 20;
+
+/// How many failed attempts are listed. A download of days on a bad line has thousands.
+const MAX_LISTED: usize = 200;
+
+/// Why a job does not use a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exclusion {
+    /// It failed in a way that another attempt will not mend, or too often.
+    Failed,
+    /// It sent wrong bytes.
+    Corrupt,
+    /// It is remote, and the engine is offline.
+    Offline,
+}
+
+/// What one job knows of one mirror.
+#[derive(Debug, Clone, Copy, Default)]
+struct MirrorRecord {
+    /// Failed attempts.
+    failed: u32,
+    /// Those without progress, since the last with progress.
+    failures: u32,
+    /// Those with little progress.
+    low_progress: u32,
+    exclusion: Option<Exclusion>,
+    /// It answers ranges wrongly: it is asked for the whole file only.
+    whole_file_only: bool,
+    /// It was left once for being slow. It may be the only one that has the file, so not twice.
+    was_slow: bool,
+}
+
+/// The ledger of one job.
+pub(crate) struct Ledger<'a> {
+    pub(crate) context: Context,
+    pub(crate) job: &'a Job,
+    pub(crate) mirrors: &'a MirrorSet,
+    /// Bytes that arrived and are not part of the file.
+    pub(crate) wasted: u64,
+    pub(crate) wait_budget: WaitBudget,
+    seed: u64,
+    records: BTreeMap<MirrorId, MirrorRecord>,
+    attempts: Vec<Attempt>,
+    /// All that failed, listed or not.
+    failures: u32,
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(engine: &Engine, id: JobId, mirrors: &'a MirrorSet, job: &'a Job) -> Self {
+        let mut ledger = Self {
+            context: Context {
+                mirrors: mirrors.clone(),
+                target: job.target.clone().into(),
+                expected: job.expected,
+                job: id,
+                limits: engine.limits.clone(),
+                observer: engine.observer.clone(),
+                is_offline: engine.options.offline,
+            },
+            job,
+            mirrors,
+            wasted: 0,
+            wait_budget: WaitBudget::new(&engine.options),
+            seed: engine.options.seed ^ id.0,
+            records: BTreeMap::new(),
+            attempts: Vec::new(),
+            failures: 0,
+        };
+        if engine.options.offline {
+            for mirror in mirrors.ids().filter(|id| mirrors.is_remote(*id)) {
+                ledger.record(mirror).exclusion = Some(Exclusion::Offline);
+            }
+        }
+        ledger
+    }
+
+    // What was tried.
+
+    fn record(&mut self, mirror: MirrorId) -> &mut MirrorRecord {
+        self.records.entry(mirror).or_default()
+    }
+
+    pub(crate) fn is_excluded(&self, mirror: MirrorId) -> bool {
+        let record = self.records.get(&mirror);
+        record.is_some_and(|record| record.exclusion.is_some())
+    }
+
+    /// Whether it sent wrong bytes.
+    pub(crate) fn is_accused(&self, mirror: MirrorId) -> bool {
+        let record = self.records.get(&mirror);
+        record.is_some_and(|record| record.exclusion == Some(Exclusion::Corrupt))
+    }
+
+    /// The job begins in another way: mirrors that merely failed may be used again.
+    pub(crate) fn begin_round(&mut self) {
+        for record in self.records.values_mut() {
+            record.failed = 0;
+            record.failures = 0;
+            record.low_progress = 0;
+            record.exclusion = record.exclusion.filter(|why| *why != Exclusion::Failed);
+        }
+    }
+
+    /// The mirrors that this job may still use.
+    pub(crate) fn usable(&self) -> Vec<MirrorId> {
+        let ids = self.mirrors.ids();
+        ids.filter(|mirror| !self.is_excluded(*mirror)).collect()
+    }
+
+    pub(crate) fn whole_file_only(&self, mirror: MirrorId) -> bool {
+        self.records.get(&mirror).is_some_and(|r| r.whole_file_only)
+    }
+
+    /// Whether some mirror may have the file although it cannot serve parts of it.
+    pub(crate) fn has_whole_file_only(&self) -> bool {
+        self.records.values().any(|record| record.whole_file_only)
+    }
+
+    /// A mirror that failed is chosen again only when no other is left, even if it made progress.
+    fn tried(&self) -> Tried {
+        let most = self.mirrors.attempts_per_mirror().max(1);
+        let mut tried = Tried::new();
+        for (mirror, record) in &self.records {
+            if record.exclusion.is_some() {
+                tried.exclude(*mirror);
+            } else if record.failed > 0 {
+                for _ in 0..record.failures.max(1).min(most - 1) {
+                    tried.record_failure(*mirror);
+                }
+            }
+        }
+        tried
+    }
+
+    /// Any number that differs from job to job.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    // Choosing.
+
+    fn request<'r>(&'r self, tried: &'r Tried, bytes: Option<u64>) -> Request<'r> {
+        Request {
+            path: &self.job.target.path,
+            bytes,
+            kind: self.job.kind,
+            tried,
+            attempt: self.failures,
+            seed: self.seed,
+        }
+    }
+
+    /// Picks a mirror for a request of this many bytes, if known, and waits while all are busy or
+    /// in backoff.
+    pub(crate) async fn choose(&mut self, bytes: Option<u64>) -> Result<Pick, FetchError> {
+        let tried = self.tried();
+        loop {
+            // Armed before the state is read, so that no wake-up is lost in between.
+            let changed = self.mirrors.changed();
+            let request = self.request(&tried, bytes);
+            match self.mirrors.choose(&request) {
+                Choice::Use(pick) => return Ok(pick),
+                Choice::Wait { until, why } => {
+                    self.mirrors.queued(&request);
+                    let mirrors = self.mirrors;
+                    if !self.wait_budget.wait(mirrors, until, why, changed).await {
+                        let all = self.mirrors.ids().map(|id| (id, why)).collect();
+                        return Err(self.exhausted(all));
+                    }
+                }
+                Choice::Exhausted(reasons) => return Err(self.exhausted(reasons)),
+            }
+        }
+    }
+
+    /// Picks a mirror that is free now and not among `others`.
+    pub(crate) fn choose_now(
+        &self,
+        bytes: Option<u64>,
+        others: impl IntoIterator<Item = MirrorId>,
+    ) -> Option<Pick> {
+        let tried = self.tried().excluding(others);
+        match self.mirrors.choose(&self.request(&tried, bytes)) {
+            Choice::Use(pick) => Some(pick),
+            _ => None,
+        }
+    }
+
+    /// How long to wait for a response before the request is sent to a second mirror as well.
+    pub(crate) fn hedge_after(
+        &self,
+        bytes: Option<u64>,
+        mirror: MirrorId,
+    ) -> Option<std::time::Duration> {
+        let tried = self.tried();
+        self.mirrors
+            .hedge_after(&self.request(&tried, bytes), mirror)
+    }
+
+    /// The throughput below which another mirror would finish sooner, in bytes per second; zero for
+    /// a mirror that was left for that once.
+    pub(crate) fn min_throughput(&self, bytes: Option<u64>, mirror: MirrorId) -> f64 {
+        if self.records.get(&mirror).is_some_and(|r| r.was_slow) {
+            return 0.0;
+        }
+        let tried = Tried::new();
+        self.mirrors.min_rate(&self.request(&tried, bytes), mirror)
+    }
+
+    // Exchanges.
+
+    pub(crate) fn begin(&self, pick: &Pick, offset: u64) -> Exchange {
+        Exchange::begin(&self.context, pick, offset)
+    }
+
+    pub(crate) fn begin_on(
+        &self,
+        mirror: MirrorId,
+        timeouts: Timeouts,
+        offset: u64,
+        why: &str,
+    ) -> Exchange {
+        Exchange::begin_on(&self.context, mirror, timeouts, offset, why)
+    }
+
+    /// Records a failed attempt after which `kept` bytes of it are part of the file.
+    pub(crate) fn fail(&mut self, exchange: Exchange, error: BackendError, kept: u64) {
+        let most = self.mirrors.attempts_per_mirror();
+        let record = self.record(exchange.mirror());
+        record.failed += 1;
+        record.whole_file_only |= error.is_about_ranges();
+        if kept > 0 {
+            record.failures = 0;
+            record.low_progress += u32::from(kept < MIN_PROGRESS);
+        } else {
+            record.failures += 1;
+        }
+        let is_slow = matches!(error, BackendError::Slow { .. });
+        record.was_slow |= is_slow;
+        if error.class() == Class::Corrupt {
+            record.exclusion = Some(Exclusion::Corrupt);
+        } else if !is_slow
+            && (!error.is_transient()
+                || record.failures >= most
+                || record.low_progress > MAX_LOW_PROGRESS)
+        {
+            record.exclusion.get_or_insert(Exclusion::Failed);
+        }
+        if kept >= MIN_PROGRESS {
+            self.wait_budget.renew();
+        }
+        // To leave a slow mirror is our choice and not its failure; its bytes tell how fast it is.
+        let attempt = if is_slow {
+            exchange.leave(error)
+        } else {
+            exchange.fail(error)
+        };
+        self.list(attempt);
+    }
+
+    /// Records an attempt whose outcome says nothing about its mirror.
+    pub(crate) fn leave(&mut self, exchange: Exchange, error: BackendError) {
+        let record = self.record(exchange.mirror());
+        record.failed += 1;
+        record.failures += 1;
+        let attempt = exchange.leave(error);
+        self.list(attempt);
+    }
+
+    /// Records that a mirror sent wrong bytes in exchanges that are over.
+    pub(crate) fn accuse(&mut self, mirror: MirrorId, error: &VerifyError, bytes: u64) {
+        if self.is_accused(mirror) {
+            return;
+        }
+        self.record(mirror).exclusion = Some(Exclusion::Corrupt);
+        self.mirrors.accuse(mirror, &self.job.target.path);
+        let name = self.mirrors.describe(mirror, &self.job.target);
+        let (url, source) = (name.clone(), error.clone());
+        let error = BackendError::Corrupt { url, source };
+        let attempt = exchange::failed(&self.context, mirror, name, error, bytes);
+        self.list(attempt);
+    }
+
+    /// Lists a failed attempt that has no other consequence for the job.
+    pub(crate) fn list(&mut self, attempt: Attempt) {
+        self.failures = self.failures.saturating_add(1);
+        if self.attempts.len() < MAX_LISTED {
+            self.attempts.push(attempt);
+        }
+    }
+
+    // Results.
+
+    /// Bytes that had arrived are discarded, and fetched again.
+    pub(crate) fn restarted(&mut self, bytes: u64) {
+        self.wasted += bytes;
+        self.context.observer.event(&Event::Restarted {
+            job: self.context.job,
+            bytes,
+        });
+    }
+
+    /// Bytes of the file arrived.
+    pub(crate) fn progress(&self, bytes: u64) {
+        self.context.observer.event(&Event::Progress {
+            job: self.context.job,
+            bytes,
+        });
+    }
+
+    /// The failed attempts so far.
+    pub(crate) fn take_attempts(&mut self) -> Vec<Attempt> {
+        std::mem::take(&mut self.attempts)
+    }
+
+    /// Takes back the attempts of an error that is not the last word.
+    pub(crate) fn restore(&mut self, attempts: Vec<Attempt>) {
+        self.attempts = attempts;
+    }
+
+    pub(crate) fn sink_error(&self, source: SinkError) -> FetchError {
+        self.job.sink_error(source)
+    }
+
+    /// The error that lists every attempt, and for each mirror that was not tried, why.
+    pub(crate) fn exhausted(&mut self, reasons: Vec<(MirrorId, Why)>) -> FetchError {
+        let attempts = self.take_attempts();
+        let skipped = reasons
+            .into_iter()
+            .filter(|(id, _)| !attempts.iter().any(|attempt| attempt.mirror == *id))
+            .map(|(id, why)| {
+                let why = if self.context.is_offline && self.mirrors.is_remote(id) {
+                    "it is not on this machine, and this run is offline".to_owned()
+                } else {
+                    why.to_string()
+                };
+                (self.mirrors.describe(id, &self.job.target), why)
+            })
+            .collect();
+        FetchError::Exhausted {
+            label: self.job.label.clone(),
+            attempts,
+            skipped,
+        }
+    }
+}
