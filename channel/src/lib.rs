@@ -7,12 +7,14 @@
 mod channel;
 mod index;
 mod oci_layout;
+mod probe_sample;
 mod repodata;
 mod repodata_sink;
 
 pub use channel::{Channel, ChannelError, package_target};
 pub use index::{Index, IndexError, IndexLimits, RecordError, SkippedRecord};
 pub use oci_layout::{OciLayoutError, metadata_target, package_reference};
+pub use probe_sample::{looks_like_repodata, probe_candidates};
 pub use repodata::{
     Freshness, RepodataCache, RepodataError, RepodataOptions, SubdirIndex, fetch_index,
 };

@@ -12,13 +12,12 @@ use taipan_mirrors::{
     Metalink, Mirror, MirrorSource, MirrorSourceError, MirrorsFile, Origin, SafeUrl, Skipped,
 };
 use taipan_transfer::{
-    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Ranges, Sha256, Target,
+    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Ranges,
+    RenamedBackend, Sha256, Target,
 };
 use url::Url;
 
-use crate::{
-    exact_backend::ExactBackend, fetch_target::split_url, printer::Printer, settings::SettingsError,
-};
+use crate::{fetch_target::split_url, printer::Printer, settings::SettingsError};
 
 /// The longest list that is fetched, in bytes. Fedora's longest metalinks are a hundredth of it.
 const MOST_BYTES: usize = 8 << 20;
@@ -341,7 +340,7 @@ pub(crate) async fn fetch_text(
 
 async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError> {
     let (directory, name) = split_url(url).map_err(|_| FetchListError::NoFile)?;
-    let backend = ExactBackend::in_directory(&directory, client);
+    let backend = RenamedBackend::in_directory(&directory, client);
     let backend = backend.ok_or(FetchListError::NoFile)?;
     let request = GetRequest {
         target: &Target::path(name),

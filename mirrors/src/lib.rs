@@ -30,7 +30,7 @@
 //! let now = Time::from_unix(Duration::from_secs(1_800_000_000));
 //! let request = Request::content("dir/file.bin").with_bytes(40_000).with_seed(7);
 //! let Choice::Use(pick) = selector.choose(&request, now) else { unreachable!() };
-//! selector.started(pick.mirror, now);
+//! selector.started(&pick, now);
 //! // … the caller fetches, hashes and verifies the body …
 //! let took = Duration::from_millis(80);
 //! selector.finished(
@@ -49,7 +49,9 @@ mod choose;
 mod config;
 mod draw;
 mod estimate;
+mod forecast;
 mod foreign_files;
+mod freshness;
 mod health;
 mod hold;
 mod link_header;
@@ -74,10 +76,12 @@ mod stance;
 mod state;
 mod time;
 mod toml_reader;
+mod tried;
 mod why;
 mod window;
 
 pub use config::SelectorConfig;
+pub use freshness::{Freshness, Version, judge_freshness};
 pub use link_header::{Duplicates, digests_of_header};
 pub use list_error::{ListError, ListProblem, SkipReason, Skipped};
 pub use listed_digest::ListedDigest;
@@ -89,7 +93,9 @@ pub use mirror_source::{MirrorSource, MirrorSourceError};
 pub use mirrors_file::{ChannelMirrors, MirrorsFile};
 pub use mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
 pub use observation::{Class, Observation, Progress};
-pub use probe_plan::{ProbeConfig, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict};
+pub use probe_plan::{
+    ProbeConfig, ProbeKind, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict,
+};
 pub use report::{Circuit, ClassCounts, LastOutcome, MirrorReport};
 pub use request::{Choice, Kind, Pick, Request};
 pub use safe_url::SafeUrl;
@@ -97,4 +103,5 @@ pub use segment_plan::{SegmentConfig, SegmentId, SegmentPlan, SegmentStep};
 pub use selector::Selector;
 pub use state::{SavedState, StateWarning};
 pub use time::Time;
+pub use tried::Tried;
 pub use why::{Standing, Why};

@@ -48,9 +48,17 @@ pub struct ProbeSample {
     pub path: String,
     /// Its size in bytes.
     pub size: u64,
-    /// Something small that changes under its name, by which the caller can tell whether a mirror
-    /// is behind.
-    pub metadata: Option<String>,
+    /// Whether the caller can tell by it which mirror is behind.
+    pub compares_versions: bool,
+}
+
+/// What a probe measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProbeKind {
+    /// Latency and throughput.
+    Speed,
+    /// Which version of the sample the mirror has.
+    Freshness,
 }
 
 /// What to do next.
@@ -65,7 +73,8 @@ pub enum ProbeStep {
         /// For how long at the most.
         timeout: Duration,
     },
-    /// Ask the mirror for the metadata of the sample, and report [`Class::Behind`] when it is old.
+    /// Find out which version of the sample the mirror has, and report [`Class::Behind`] when it is
+    /// old.
     Freshness {
         /// Whom.
         mirror: MirrorId,
@@ -188,23 +197,8 @@ impl ProbePlan {
         }
     }
 
-    /// When it is worth probing again: the time until the first of the mirrors is no longer fresh,
-    /// zero when one is not now.
-    pub fn due_in(selector: &Selector, config: &ProbeConfig, now: Time) -> Duration {
-        selector
-            .ids()
-            .filter_map(|id| selector.report(id, now))
-            .filter(|report| !report.quarantined)
-            .map(|report| match report.last {
-                Some(last) => config.fresh.saturating_sub(now.since(last.at)),
-                None => Duration::ZERO,
-            })
-            .min()
-            .unwrap_or(config.fresh)
-    }
-
     /// What to do next.
-    pub fn next(&mut self, selector: &mut Selector, now: Time) -> ProbeStep {
+    pub fn next(&mut self, selector: &Selector, now: Time) -> ProbeStep {
         if now >= self.end {
             return ProbeStep::Done;
         }
@@ -277,15 +271,13 @@ impl ProbePlan {
 
     /// A probe has ended, or was ended by its timeout, which is [`Class::Unwell`]. Of a probe of
     /// freshness only the class counts.
-    pub fn finished(&mut self, mirror: MirrorId, seen: &Observation<'_>) {
-        let is_metadata =
-            self.sample.metadata.as_deref() == Some(seen.path) && seen.path != self.sample.path;
+    pub fn finished(&mut self, mirror: MirrorId, kind: ProbeKind, seen: &Observation<'_>) {
         let of_it = self.seen.entry(mirror).or_default();
         of_it.running = of_it.running.saturating_sub(1);
         if seen.outcome == Class::Behind {
             of_it.is_behind = true;
         }
-        if is_metadata {
+        if kind == ProbeKind::Freshness {
             if seen.outcome == Class::Corrupt {
                 of_it.class = Some(Class::Corrupt);
             }
@@ -312,7 +304,7 @@ impl ProbePlan {
     }
 
     /// The mirrors, the best first.
-    pub fn ranking(&self, selector: &mut Selector, now: Time) -> Vec<ProbeResult> {
+    pub fn ranking(&self, selector: &Selector, now: Time) -> Vec<ProbeResult> {
         let mut results: Vec<ProbeResult> = selector
             .ids()
             .map(|mirror| {
@@ -373,7 +365,7 @@ impl ProbePlan {
     }
 
     /// The finalists, the best last.
-    fn best(&self, selector: &mut Selector, now: Time) -> Vec<MirrorId> {
+    fn best(&self, selector: &Selector, now: Time) -> Vec<MirrorId> {
         let mut good: Vec<(Duration, MirrorId)> = (self.seen.iter())
             .filter(|(_, seen)| seen.class == Some(Class::Ok))
             .map(|(&mirror, _)| mirror)
@@ -389,8 +381,8 @@ impl ProbePlan {
 
     /// The next mirror that serves and of which it is open whether it is behind.
     fn wants_freshness(&self) -> Option<MirrorId> {
-        self.sample.metadata.as_ref()?;
         (self.seen.iter())
+            .filter(|_| self.sample.compares_versions)
             .find(|(_, seen)| seen.class == Some(Class::Ok) && !seen.freshness_asked)
             .map(|(&mirror, _)| mirror)
     }
@@ -403,7 +395,7 @@ impl ProbePlan {
 }
 
 /// How long a request of the usual size is expected to take.
-fn expected(mirror: MirrorId, selector: &mut Selector, now: Time) -> Duration {
+fn expected(mirror: MirrorId, selector: &Selector, now: Time) -> Duration {
     let usual = selector.usual_bytes;
     let (first_byte, rate) = selector.outlook(mirror, now);
     Duration::from_secs_f64((first_byte + usual / rate).clamp(0.0, 1e6))

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbePlan, ProbeResult,
-    ProbeSample, ProbeStep, Selector, SelectorConfig, Time, Verdict,
+    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbeKind, ProbePlan,
+    ProbeResult, ProbeSample, ProbeStep, Selector, SelectorConfig, Time, Verdict,
 };
 
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ fn sample() -> ProbeSample {
     ProbeSample {
         path: "big".to_owned(),
         size: 10_000_000,
-        metadata: Some("index".to_owned()),
+        compares_versions: true,
     }
 }
 
@@ -45,7 +45,7 @@ struct Probe {
     class: Class,
     first_byte: Option<Duration>,
     bytes: u64,
-    path: &'static str,
+    kind: ProbeKind,
     began: Time,
 }
 
@@ -74,18 +74,23 @@ fn round(
                     continue;
                 };
                 now = probe.ends;
-                let mut seen = Observation::new(now, probe.path, probe.class)
+                let mut seen = Observation::new(now, "big", probe.class)
                     .with_bytes(probe.bytes)
                     .with_duration(now.since(probe.began));
                 seen.first_byte = probe.first_byte;
                 selector.finished(probe.mirror, &seen);
-                plan.finished(probe.mirror, &seen);
+                plan.finished(probe.mirror, probe.kind, &seen);
                 continue;
             }
             ProbeStep::Done => break,
         };
+        let kind = if bytes == 0 {
+            ProbeKind::Freshness
+        } else {
+            ProbeKind::Speed
+        };
         asked += bytes;
-        selector.started(mirror, now);
+        selector.started_unchosen(mirror, now);
         let ms = Duration::from_millis;
         let served = |first: u64, rate: u64| (ms(first + bytes / rate), Some(ms(first)), bytes);
         let character = characters[mirror.index()];
@@ -105,11 +110,7 @@ fn round(
             class,
             first_byte,
             bytes,
-            path: if asked > 0 && bytes == 0 && class != Class::Unwell && class != Class::NotHere {
-                "index"
-            } else {
-                "big"
-            },
+            kind,
             began: now,
         });
     }
@@ -169,8 +170,6 @@ fn what_has_served_lately_is_not_probed_again() {
     let (time, bytes, ranking) = round(&mut selector, &characters, ProbeConfig::default());
     assert_eq!((time, bytes), (Duration::ZERO, 0));
     assert_eq!(ranking, [(0, Verdict::Known), (1, Verdict::Known)]);
-    let config = ProbeConfig::default();
-    assert!(ProbePlan::due_in(&selector, &config, start()) > Duration::from_mins(9));
 }
 
 #[test]
@@ -180,8 +179,16 @@ fn what_has_served_lately_can_be_found_to_be_behind() {
     round(&mut selector, &characters, ProbeConfig::default());
     let mut plan = ProbePlan::new(&selector, sample(), ProbeConfig::default(), start());
     let seen = |path, class| Observation::new(start(), path, class);
-    plan.finished(MirrorId::new(0), &seen("index", Class::Behind));
-    plan.finished(MirrorId::new(1), &seen("index", Class::Ok));
+    plan.finished(
+        MirrorId::new(0),
+        ProbeKind::Freshness,
+        &seen("big", Class::Behind),
+    );
+    plan.finished(
+        MirrorId::new(1),
+        ProbeKind::Freshness,
+        &seen("big", Class::Ok),
+    );
     let verdicts = |plan: &ProbePlan, selector: &mut Selector| {
         let ranking = plan.ranking(selector, start());
         let row = |row: &ProbeResult| (row.mirror.index(), row.verdict);
@@ -190,7 +197,11 @@ fn what_has_served_lately_can_be_found_to_be_behind() {
     let expected = [(1, Verdict::Known), (0, Verdict::Behind)];
     assert_eq!(verdicts(&plan, &mut selector), expected);
     // And to serve no longer.
-    plan.finished(MirrorId::new(1), &seen("big", Class::Unwell));
+    plan.finished(
+        MirrorId::new(1),
+        ProbeKind::Speed,
+        &seen("big", Class::Unwell),
+    );
     let expected = [(0, Verdict::Behind), (1, Verdict::Dead)];
     assert_eq!(verdicts(&plan, &mut selector), expected);
 }

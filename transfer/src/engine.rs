@@ -274,6 +274,10 @@ impl Engine {
         .await
     }
 
+    pub(crate) fn next_id(&self) -> JobId {
+        JobId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Waits until a job may begin, gives it a number and a ledger, and tells the observer of its
     /// beginning and its end.
     async fn admit(
@@ -287,7 +291,7 @@ impl Engine {
         let all = units(self.options.bytes_under_way);
         let bytes = units(job.expected.size.unwrap_or(0)).min(all);
         let _bytes = self.bytes.acquire_many(bytes).await.expect(OPEN);
-        let id = JobId(self.next.fetch_add(1, Ordering::Relaxed));
+        let id = self.next_id();
         let started = Instant::now();
         self.observer.event(&Event::Started {
             job: id,

@@ -1,4 +1,4 @@
-//! What can go wrong, and what follows from it.
+//! The errors of a request and of a job, and the class of each.
 
 use std::{fmt, io, path::PathBuf, time::Duration};
 
@@ -6,111 +6,110 @@ use taipan_mirrors::{Class, MirrorId, SafeUrl};
 
 use crate::{SinkError, VerifyError, range::ByteRange};
 
-/// Why one request to one mirror did not bring the file. Nothing in here holds a secret: URLs are
-/// [`SafeUrl`]s.
+/// Why a request to a mirror failed. No variant holds a secret: URLs are masked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// The server answered with a status that is not the file.
-    #[error("{url} answered {status}{}", reason(*status))]
+    /// The response has an error status.
+    #[error("{url} responded with {status}{}", reason(*status))]
     Status {
-        /// What was asked for.
+        /// The requested URL.
         url: SafeUrl,
         /// The HTTP status.
         status: u16,
-        /// How long the server asks us to stay away.
+        /// The delay that the server requests.
         retry_after: Option<Duration>,
     },
-    /// The file is not there.
-    #[error("{url} is not there")]
+    /// The mirror does not have the file.
+    #[error("{url} does not exist")]
     NotFound {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
     },
-    /// No connection came about: refused, name unknown, TLS handshake failed.
+    /// No connection: refused, unknown host, failed TLS handshake.
     #[error("cannot connect to {url}")]
     Connect {
-        /// What was asked for.
+        /// The requested URL.
         url: SafeUrl,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The request failed after the connection stood.
+    /// The request failed after the connection was established.
     #[error("the request to {url} failed")]
     Request {
-        /// What was asked for.
+        /// The requested URL.
         url: SafeUrl,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The server redirects in a circle, or to where nobody can go.
-    #[error("{url} redirects {why}{}", place(to))]
+    /// The server redirects too often, or to a URL that cannot be followed.
+    #[error("{why} {url}{}", last(to))]
     Redirect {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The last place that it redirects to, printable; empty when it is none.
+        /// The last target of the redirects, printable; empty if it is not a URL.
         to: String,
-        /// What is wrong with it.
+        /// What is wrong: "too many redirects from".
         why: &'static str,
     },
-    /// The body broke off.
-    #[error("the body of {url} broke off")]
+    /// The connection failed within the body.
+    #[error("the connection to {url} failed before the end of the body")]
     Body {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The body ended before its end.
-    #[error("{url} ended after {got} of {expected} bytes")]
+    /// The body is shorter than the file.
+    #[error("{url} sent only {got} of {expected} bytes")]
     Short {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The last byte that should have come, plus one.
+        /// One past the last byte expected.
         expected: u64,
-        /// How far it came.
+        /// One past the last byte received.
         got: u64,
     },
-    /// The body went on beyond its end.
-    #[error("{url} sent more than the {expected} bytes that the file has")]
+    /// The body is longer than the file.
+    #[error("{url} sent more than the {expected} bytes of the file")]
     Long {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// The length of the file.
         expected: u64,
     },
-    /// Nothing came for too long.
-    #[error("{url}: {what} for {} s", seconds(*after))]
+    /// The mirror was silent for too long.
+    #[error("{url}: {phase} for {} s", seconds(*after))]
     Timeout {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What did not happen.
-        what: &'static str,
-        /// How long we waited.
+        /// What was waited for.
+        phase: TimeoutPhase,
+        /// For how long.
         after: Duration,
     },
-    /// The mirror is much slower than it should be, and another may be faster.
-    #[error("{url} gives only {rate:.0} bytes/s")]
+    /// The mirror is much slower than expected, and another may be faster.
+    #[error("{url} is too slow: {}/s", bytes(*rate))]
     Slow {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What it gave lately, in bytes per second.
+        /// Its recent throughput, in bytes per second.
         rate: f64,
     },
-    /// The server sent other bytes than those asked for.
-    #[error("{url} was asked for the bytes {wanted} and sent {got}")]
+    /// The server sent other bytes than those requested.
+    #[error("{url} sent the wrong range: requested {wanted}, received {got}")]
     WrongRange {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// The range of the request.
         wanted: ByteRange,
-        /// What the answer says of itself.
+        /// The range of the response.
         got: String,
     },
     /// The file ends before the range begins (416, RFC 9110 §15.5.17).
-    #[error("{url} ends before the bytes {wanted} that it was asked for")]
+    #[error("{url} ends before the requested range {wanted}")]
     BeyondEnd {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// The range of the request.
         wanted: ByteRange,
@@ -128,21 +127,21 @@ pub enum BackendError {
         url: String,
     },
     /// The server encoded the content although the request forbade it.
-    #[error("{url} sent its content encoded as `{encoding}`, which was not asked for")]
+    #[error("{url} sent its content with the encoding `{encoding}`, which was not requested")]
     Encoded {
-        /// What was asked for.
+        /// The requested URL.
         url: SafeUrl,
         /// The value of `Content-Encoding`.
         encoding: String,
     },
-    /// The server says that the file has not changed, which nobody had asked.
-    #[error("{url} answered 304 Not Modified to a request without a condition")]
+    /// The server says that the file has not changed, in response to a request without validators.
+    #[error("{url} responded with 304 Not Modified to an unconditional request")]
     Unasked {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
     },
-    /// The credentials are missing or refused.
-    #[error("{place} refused our credentials or wants some")]
+    /// The credentials are missing or were rejected.
+    #[error("{place} requires authentication or rejected the credentials")]
     Denied {
         /// The registry, bucket or URL.
         place: String,
@@ -154,17 +153,17 @@ pub enum BackendError {
     NoLayer {
         /// Registry, repository and tag.
         image: String,
-        /// The media type that was looked for.
+        /// The media type of the file.
         media_type: String,
     },
-    /// A registry or bucket failed in a way of its own.
-    #[error("{place} failed")]
+    /// A registry or bucket failed in a way that only its protocol has.
+    #[error("the request to {place} failed")]
     Service {
         /// The registry or bucket.
         place: String,
-        /// What kind of failure.
+        /// The class of the failure.
         class: Class,
-        /// How long the server asks us to stay away.
+        /// The delay that the server requests.
         retry_after: Option<Duration>,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -174,39 +173,72 @@ pub enum BackendError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
     /// The path cannot be written as a URL or name on this mirror.
-    #[error("`{path}` cannot be asked for at {place}")]
+    #[error("invalid path `{path}` for {place}")]
     BadPath {
         /// The path.
         path: String,
         /// The mirror.
         place: String,
     },
-    /// The body is complete but is not the file.
-    #[error("{url} served wrong bytes")]
+    /// The body is complete, and is not the file.
+    #[error("{url} sent wrong bytes")]
     Corrupt {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// In what way.
+        /// The mismatch.
         source: VerifyError,
     },
-    /// The body is complete, no digest is known, and its reader makes no sense of it.
-    #[error("{url} served something that cannot be used")]
+    /// No digest is known, and the reader of the body rejected it.
+    #[error("unusable response from {url}")]
     Unusable {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// In what way.
+        /// The mismatch.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-fn place(to: &str) -> String {
+/// What a request was waiting for when it timed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeoutPhase {
+    /// The header of the response.
+    Header,
+    /// The first byte of the body.
+    FirstByte,
+    /// The next bytes of the body.
+    Body,
+    /// The end of a body that must come whole.
+    WholeBody,
+}
+
+impl fmt::Display for TimeoutPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "no response",
+            Self::FirstByte => "no body",
+            Self::Body => "the body stalled",
+            Self::WholeBody => "the body was not complete",
+        })
+    }
+}
+
+fn last(to: &str) -> String {
     match to {
         "" => String::new(),
-        to => format!(", to {to}"),
+        to => format!(" (last: {to})"),
+    }
+}
+
+/// A throughput, for people to read.
+fn bytes(rate: f64) -> String {
+    match rate {
+        rate if rate >= 1e6 => format!("{:.1} MB", rate / 1e6),
+        rate if rate >= 1e3 => format!("{:.0} kB", rate / 1e3),
+        rate => format!("{rate:.0} B"),
     }
 }
 
@@ -224,7 +256,7 @@ fn seconds(duration: Duration) -> String {
 }
 
 impl BackendError {
-    /// What the mirror is to be thought of for it.
+    /// The class of this failure.
     pub fn class(&self) -> Class {
         match self {
             Self::Status {
@@ -242,7 +274,7 @@ impl BackendError {
         }
     }
 
-    /// How long the server asks us to stay away.
+    /// The delay that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } | Self::Service { retry_after, .. } => *retry_after,
@@ -269,8 +301,8 @@ impl BackendError {
     }
 }
 
-/// What the system says of a path at which there is no file to be had. A file that we may not
-/// read is like a 403: it is missing for us, and other files may be readable.
+/// Whether the system says that there is no such file. A file without read permission is like a 403:
+/// this one is missing, and others may be readable.
 fn is_absence(kind: io::ErrorKind) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -284,8 +316,8 @@ fn is_absence(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// What an HTTP status says of a mirror. 403 is what buckets answer for a missing key when
-/// listing is not allowed, and what many sites answer for a path that they do not carry.
+/// The class of an HTTP status. Buckets respond with 403 to a missing key when listing is not allowed,
+/// and many sites to a path that they do not carry.
 pub(crate) fn class_of_status(status: u16) -> Class {
     match status {
         401 | 407 => Class::Denied,
@@ -302,11 +334,11 @@ pub struct Attempt {
     pub mirror: MirrorId,
     /// The mirror, printable.
     pub name: String,
-    /// What kind of failure.
+    /// The class of the failure.
     pub class: Class,
-    /// What was wrong.
+    /// The error.
     pub error: BackendError,
-    /// How many bytes of the body it had given before.
+    /// Bytes of the body that arrived before.
     pub bytes: u64,
 }
 
@@ -332,47 +364,47 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Why a file could not be had.
+/// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// No mirror could give it.
-    #[error("no mirror could give {label}{}", list(attempts, skipped))]
+    /// No mirror is left.
+    #[error("all mirrors failed for {label}{}", list(attempts, skipped))]
     Exhausted {
-        /// What to call the file.
+        /// The name of the job.
         label: String,
         /// Every attempt, in order.
         attempts: Vec<Attempt>,
-        /// The mirrors that were not asked, each with the reason.
+        /// The mirrors that received no request, each with the reason.
         skipped: Vec<(String, String)>,
     },
-    /// The bytes came, but could not be stored or used.
-    #[error("{label} was fetched but could not be used")]
+    /// The bytes arrived, and could not be stored or used.
+    #[error("cannot store or use {label}")]
     Sink {
-        /// What to call the file.
+        /// The name of the job.
         label: String,
         /// The cause.
         source: SinkError,
     },
-    /// A zchunk file could not be put together.
-    #[error("{label} could not be put together from its chunks")]
+    /// A zchunk file could not be assembled.
+    #[error("cannot assemble {label} from its chunks")]
     Zchunk {
-        /// What to call the file.
+        /// The name of the job.
         label: String,
         /// The cause.
         source: Box<taipan_zchunk::Error>,
     },
-    /// All parts were right by what vouches for them, and the file is not the one that was wanted.
-    #[error("{label} is not the file that was wanted")]
+    /// All chunks agree with the header, and the file does not have the expected digest.
+    #[error("{label} does not have the expected digest")]
     Wrong {
-        /// What to call the file.
+        /// The name of the job.
         label: String,
-        /// In what way.
+        /// The mismatch.
         source: Box<VerifyError>,
     },
 }
 
 impl FetchError {
-    /// Whether every mirror says that it does not have the file (and none was merely unwell).
+    /// Whether every mirror says that it does not have the file.
     pub fn is_absent(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => {
@@ -382,7 +414,7 @@ impl FetchError {
         }
     }
 
-    /// Whether a mirror refused our credentials.
+    /// Whether a mirror rejected the credentials.
     pub fn is_denied(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => attempts.iter().any(|a| a.class == Class::Denied),
@@ -390,8 +422,8 @@ impl FetchError {
         }
     }
 
-    /// Whether mirrors answered at all, be it with a refusal: another file may do better there. When
-    /// all are unreachable or resting, none will.
+    /// Whether a mirror responded at all, so that another file may succeed there. When all are
+    /// unreachable or in backoff, none will.
     pub fn is_answered(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => attempts
@@ -401,7 +433,7 @@ impl FetchError {
         }
     }
 
-    /// Whether mirrors answered, and all that was wrong was what they served.
+    /// Whether mirrors responded, and sent wrong bytes.
     pub fn is_corrupt(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => {
@@ -425,7 +457,7 @@ fn list(attempts: &[Attempt], skipped: &[(String, String)]) -> String {
     for (name, why) in skipped {
         text.push_str("\n  ");
         text.push_str(name);
-        text.push_str(": not asked: ");
+        text.push_str(": not tried: ");
         text.push_str(why);
     }
     text
@@ -445,8 +477,8 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_what_to_think_of_a_mirror() {
-        let class = |code, wish| status(code, wish).class();
+    fn a_status_has_a_class() {
+        let class = |code, retry_after| status(code, retry_after).class();
         for (code, expected) in [
             (400, Class::Unwell),
             (401, Class::Denied),
@@ -458,7 +490,7 @@ mod tests {
             (429, Class::Throttled),
             (451, Class::NotHere),
             (500, Class::Unwell),
-            // Without a wish it is the error of a proxy whose server is down.
+            // Without `Retry-After` it is the error of a proxy whose server is down.
             (503, Class::Unwell),
         ] {
             assert_eq!(class(code, None), expected, "{code}");
@@ -467,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_tried_again() {
+    fn only_failures_that_may_pass_are_retried() {
         assert!(status(500, None).is_transient());
         assert!(status(429, Some(1)).is_transient());
         assert!(!status(404, None).is_transient());
@@ -480,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_on_this_machine_is_not_here() {
+    fn a_file_that_cannot_be_read_is_not_here() {
         let read = |kind: io::ErrorKind| BackendError::Read {
             path: "x".into(),
             source: kind.into(),
@@ -504,7 +536,7 @@ mod tests {
         };
         assert_eq!(
             chain(&error),
-            "the body of http://mirror.example/x broke off: the disk is gone"
+            "the connection to http://mirror.example/x failed before the end of the body: the disk is gone"
         );
         assert!(!status(500, None).to_string().contains("hunter2"));
     }

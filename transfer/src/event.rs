@@ -1,4 +1,4 @@
-//! What happens while files are fetched.
+//! Events of the engine.
 
 use std::{fmt, time::Duration};
 
@@ -21,87 +21,87 @@ impl fmt::Display for JobId {
 pub enum Event<'a> {
     /// A job was given a slot.
     Started {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// What to call it.
+        /// The name of the job.
         label: &'a str,
-        /// Its length in bytes, when it is known.
+        /// The length of the file in bytes, when it is known.
         size: Option<u64>,
     },
-    /// A mirror was asked.
+    /// A request is sent to a mirror.
     Attempt {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// Which mirror of the job's set.
+        /// The mirror, in the job's set.
         mirror: MirrorId,
-        /// The mirror, printable.
+        /// The URL, printable.
         name: &'a str,
-        /// The first byte asked for.
+        /// The first byte requested.
         offset: u64,
         /// Why this mirror.
         why: &'a str,
     },
-    /// Bytes of the body arrived and went to the sink.
+    /// Bytes of the file arrived.
     Progress {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// How many, since the last event of this kind.
+        /// How many, since the last such event.
         bytes: u64,
     },
-    /// An earlier run has left bytes of the file, which are not fetched again.
+    /// Bytes of the file are here from an earlier run, and are not fetched again.
     Resumed {
-        /// Which job.
+        /// The job.
         job: JobId,
         /// How many.
         bytes: u64,
     },
-    /// Bytes that had arrived were thrown away, and are fetched again.
+    /// Bytes that had arrived were discarded, and are fetched again.
     Restarted {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// How many bytes are lost.
+        /// How many.
         bytes: u64,
     },
-    /// An attempt ended in something other than the rest of the file.
+    /// An attempt failed.
     AttemptFailed {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// Which mirror of the job's set.
+        /// The mirror, in the job's set.
         mirror: MirrorId,
-        /// The mirror, printable.
+        /// The URL, printable.
         name: &'a str,
-        /// What kind of failure.
+        /// The class of the failure.
         class: Class,
-        /// What was wrong, with its causes.
+        /// The error and its causes.
         cause: &'a str,
-        /// How many bytes it had given before.
+        /// Bytes of the body that arrived before.
         bytes: u64,
     },
     /// The file is complete and verified.
     Done {
-        /// Which job.
+        /// The job.
         job: JobId,
-        /// Its length in bytes; 0 when the mirror said that it had not changed.
+        /// The length of the file in bytes; 0 when it has not changed.
         bytes: u64,
         /// The time since the job started.
         duration: Duration,
     },
-    /// The job has failed for good.
+    /// The job failed.
     Failed {
-        /// Which job.
+        /// The job.
         job: JobId,
     },
 }
 
-/// Is told what happens. Called from the engine's tasks, so it must not block.
+/// Receives the events of an engine. Called from the engine's tasks: it must not block.
 pub trait Observer: Send + Sync {
-    /// Something happened.
+    /// Called for each event.
     fn event(&self, event: &Event<'_>) {
         let _ = event;
     }
 }
 
-/// An observer that does not look.
+/// An observer that ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -22,8 +22,8 @@ use taipan_mirrors::{Class, MirrorId, Observation, Pick, Progress};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::{
-    Attempt, BackendError, Event, Expected, JobId, MirrorSet, Observer, Target, Validators,
-    VerifyError,
+    Attempt, BackendError, Event, Expected, JobId, MirrorSet, Observer, Target, TimeoutPhase,
+    Validators, VerifyError,
     backend::{Body, GetRequest, GetResponse, Ranges, byteranges},
     error::chain,
     limits::Limits,
@@ -199,7 +199,9 @@ impl Exchange {
         validators: Option<&Validators>,
     ) -> Result<Option<Response>, BackendError> {
         let range = (offset > 0).then(|| ByteRange::from(offset));
-        self.outgoing().get(range, validators, WholeFile::Skip).await
+        self.outgoing()
+            .get(range, validators, WholeFile::Skip)
+            .await
     }
 
     /// Sends the request for one range. The future owns what it needs.
@@ -269,7 +271,13 @@ impl Exchange {
     }
 
     fn attempt(&self, error: BackendError) -> Attempt {
-        failed(&self.context, self.mirror, self.url.clone(), error, self.bytes())
+        failed(
+            &self.context,
+            self.mirror,
+            self.url.clone(),
+            error,
+            self.bytes(),
+        )
     }
 
     fn report(&mut self, outcome: Class, retry_after: Option<Duration>) {
@@ -448,7 +456,7 @@ impl Outgoing {
         let answer = timeout(after, mirrors.backend(self.mirror).get(request)).await;
         let answer = answer.map_err(|_| BackendError::Timeout {
             url: self.url.clone(),
-            what: "no answer",
+            phase: TimeoutPhase::Header,
             after,
         })??;
         let mut measured = self.meter.lock();
@@ -513,7 +521,7 @@ impl Incoming {
         let Ok(next) = timeout(patience, self.body.next()).await else {
             return Err(BackendError::Timeout {
                 url: self.url.clone(),
-                what: "the body stalled",
+                phase: TimeoutPhase::Body,
                 after: patience,
             });
         };
@@ -557,7 +565,7 @@ impl Response {
     /// the length of the file is not known. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BackendError> {
         loop {
-            let is_complete = self.end.is_some_and(|end| self.position >= end);
+            let is_complete = self.is_complete();
             let patience = if is_complete {
                 self.incoming.stall.min(TRAILER_TIMEOUT)
             } else {
@@ -604,12 +612,22 @@ impl Response {
     /// All bytes that are wanted.
     pub(crate) async fn collect(&mut self) -> Result<Vec<u8>, BackendError> {
         let mut bytes = Vec::new();
-        while self.end.is_none_or(|end| self.position < end)
+        while !self.is_complete()
             && let Some(piece) = self.next().await?
         {
             bytes.extend_from_slice(&piece);
         }
         Ok(bytes)
+    }
+
+    /// Whether all bytes that are wanted are here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.end.is_some_and(|end| self.position >= end)
+    }
+
+    /// Whether the server ignored the range, so that bytes before it are still to come.
+    pub(crate) fn is_whole_file(&self) -> bool {
+        self.skip > 0
     }
 
     /// The body has ended; was it long enough?

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Tried, Why};
+use taipan_mirrors::{Choice, Class, MirrorId, Observation, Pick, Request, Tried, Why};
 
 use crate::{
     Attempt, BackendError, Engine, Event, FetchError, Job, JobId, MirrorSet, SinkError,
@@ -294,7 +294,9 @@ impl<'a> Ledger<'a> {
             return;
         }
         self.record(mirror).exclusion = Some(Exclusion::Corrupt);
-        self.mirrors.accuse(mirror, &self.job.target.path);
+        let (now, path) = (self.mirrors.now(), &self.job.target.path);
+        let seen = Observation::new(now, path, Class::Corrupt);
+        self.mirrors.report(mirror, &seen);
         let name = self.mirrors.describe(mirror, &self.job.target);
         let (url, source) = (name.clone(), error.clone());
         let error = BackendError::Corrupt { url, source };

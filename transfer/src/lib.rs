@@ -112,6 +112,7 @@ mod ledger;
 mod limits;
 mod mirror_set;
 mod pace;
+mod probe;
 mod range;
 mod rate_limit;
 mod sink;
@@ -126,14 +127,16 @@ pub use backend::{
     http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice},
     netrc::{Netrc, NetrcError},
     oci::OciBackend,
+    renamed::RenamedBackend,
     s3::S3Backend,
 };
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
 pub use engine::{Engine, EngineOptions, Fetched, Job};
-pub use error::{Attempt, BackendError, FetchError};
+pub use error::{Attempt, BackendError, FetchError, TimeoutPhase};
 pub use event::{Event, JobId, Observer, Silent};
 pub use fetch::delta::Delta;
 pub use mirror_set::{Clock, MirrorSet};
+pub use probe::{ProbeDetail, ProbeObserver, ProbeRanking, ProbeRound, Probed};
 pub use range::{ByteRange, ContentRange, ParseContentRangeError};
 pub use sink::{FileSink, MemorySink, Sink, SinkError};
 pub use target::{OciTarget, Target};

@@ -9,8 +9,8 @@ use std::{
 };
 
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Pick, Progress,
-    Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
+    Choice, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Pick, Progress, Request,
+    SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -232,10 +232,10 @@ impl MirrorSet {
         self.0.changed.notify_waiters();
     }
 
-    /// Bytes that this mirror sent in requests that are over are wrong.
-    pub(crate) fn accuse(&self, mirror: MirrorId, path: &str) {
+    /// Reports something about a mirror that is known only after its requests have ended.
+    pub(crate) fn report(&self, mirror: MirrorId, observation: &Observation<'_>) {
         self.started_unchosen(mirror);
-        self.finished(mirror, &Observation::new(self.now(), path, Class::Corrupt));
+        self.finished(mirror, observation);
     }
 
     /// Waits until a mirror may serve another request.

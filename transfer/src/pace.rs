@@ -92,11 +92,23 @@ mod tests {
 
     #[test]
     fn a_body_that_is_nearly_complete_is_not_left() {
-        assert!(!is_worth_leaving(50.0, 100.0, Some(100), 0), "two seconds more");
-        assert!(is_worth_leaving(50.0, 100.0, Some(200), 0), "four seconds more");
+        assert!(
+            !is_worth_leaving(50.0, 100.0, Some(100), 0),
+            "two seconds more"
+        );
+        assert!(
+            is_worth_leaving(50.0, 100.0, Some(200), 0),
+            "four seconds more"
+        );
         assert!(is_worth_leaving(50.0, 100.0, None, 0), "of unknown length");
-        assert!(!is_worth_leaving(50.0, 100.0, Some(200), 300), "the file would restart");
+        assert!(
+            !is_worth_leaving(50.0, 100.0, Some(200), 300),
+            "the file would restart"
+        );
         assert!(is_worth_leaving(50.0, 100.0, Some(1_000), 300));
-        assert!(!is_worth_leaving(0.0, 0.0, None, 0), "there is no other mirror");
+        assert!(
+            !is_worth_leaving(0.0, 0.0, None, 0),
+            "there is no other mirror"
+        );
     }
 }

@@ -35,7 +35,10 @@ impl RateLimit {
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate);
         let now = Instant::now();
         // The instant is whole between any two of its changes.
-        let mut paid_until = self.paid_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paid_until = self
+            .paid_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         *paid_until = (*paid_until).max(earliest) + cost;
         *paid_until

@@ -55,7 +55,7 @@ async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, Backend
             let pieces: Vec<Bytes> = body.try_collect().await?;
             Ok(pieces.concat())
         }
-        GetResponse::NotModified => panic!("nobody asked whether it was modified"),
+        other => panic!("not the file: {other:?}"),
     }
 }
 

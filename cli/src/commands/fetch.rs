@@ -14,7 +14,8 @@ use taipan_channel::{
 use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Kind, Location, Metalink, MetalinkFile, Mirror, Origin};
 use taipan_transfer::{
-    Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Validators, Verifier,
+    Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, RenamedBackend, Sha256, Target,
+    Verifier,
 };
 
 use super::fetch_report::Report;
@@ -22,7 +23,6 @@ use crate::{
     args::FetchArgs,
     context::{Context, Wanted},
     error::AppError,
-    exact_backend::ExactBackend,
     exit::Exit,
     fetch_target::{Asked, file_name, split_name, split_url},
     interrupt::Interrupt,
@@ -77,7 +77,7 @@ pub(crate) async fn run(
 /// The mirrors of some files of metalinks.
 struct MetalinkMirrors {
     mirrors: Vec<Mirror>,
-    backends: Vec<Arc<ExactBackend>>,
+    backends: Vec<Arc<RenamedBackend>>,
     set: MirrorSet,
 }
 
@@ -359,11 +359,11 @@ impl Fetch<'_> {
             return known.set.clone();
         }
         let client = &self.context.client;
-        let (mirrors, backends): (Vec<Mirror>, Vec<Arc<ExactBackend>>) = mirrors
+        let (mirrors, backends): (Vec<Mirror>, Vec<Arc<RenamedBackend>>) = mirrors
             .into_iter()
             .zip(names)
             .filter_map(|(mirror, name)| {
-                let backend = ExactBackend::in_directory(&mirror.location, client)?;
+                let backend = RenamedBackend::in_directory(&mirror.location, client)?;
                 backend.name(path, name);
                 Some((mirror, backend))
             })

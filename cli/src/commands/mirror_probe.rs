@@ -7,8 +7,14 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use taipan_channel::{looks_like_repodata, probe_candidates};
 use taipan_installer::ChannelMirrors;
-use taipan_mirrors::{MirrorId, MirrorReport, ProbeConfig, ProbeResult, Verdict};
+use taipan_mirrors::{
+    Freshness, Location, MirrorId, MirrorReport, ProbeConfig, ProbeKind, ProbeResult, Verdict,
+};
+use taipan_transfer::{
+    Engine, ProbeDetail, ProbeObserver, ProbeRanking, ProbeRound, Probed, Silent,
+};
 
 use super::mirror_list::milliseconds;
 use crate::{
@@ -16,10 +22,8 @@ use crate::{
     context::{Context, Wanted},
     error::AppError,
     exit::Exit,
-    freshness::Freshness,
     interrupt::Interrupt,
     printer::{Printer, bytes, clean, rate, table},
-    prober::{Detail, Probed, Ranking, Watch, probe},
     settings::Settings,
 };
 
@@ -56,10 +60,11 @@ pub(crate) async fn run(
         config.fresh = Duration::ZERO;
     }
     let platform = settings.platform.value.to_string();
+    let engine = context.engine(Arc::new(Silent));
     let rounds = async {
         let mut without = Vec::new();
         for place in &context.channels {
-            if !round(printer, place, &platform, &config).await {
+            if !round(printer, &engine, place, &platform, &config).await {
                 without.push(place.channel.to_string());
             }
         }
@@ -77,6 +82,7 @@ pub(crate) async fn run(
 /// Probes the mirrors of one channel and shows the ranking; tells whether any serves.
 async fn round(
     printer: &Printer,
+    engine: &Engine,
     place: &ChannelMirrors,
     platform: &str,
     config: &ProbeConfig,
@@ -85,7 +91,15 @@ async fn round(
     let started = Instant::now();
     let names: Vec<String> = mirrors.reports().into_iter().map(|r| r.location).collect();
     let live = Live::new(printer, channel.name(), names);
-    let ranking = probe(mirrors, channel, platform, config.clone(), &live).await;
+    let upstream = Location::parse(channel.base().as_str()).ok();
+    let candidates = probe_candidates(platform);
+    let probes = ProbeRound {
+        candidates: &candidates,
+        looks_right: looks_like_repodata,
+        upstream: upstream.as_ref(),
+        config: config.clone(),
+    };
+    let ranking = engine.probe(mirrors, &probes, &live).await;
     drop(live);
     show(printer, place, &ranking, started.elapsed());
     ranking.results.iter().any(|result| serves(result.verdict))
@@ -95,7 +109,7 @@ fn serves(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Good | Verdict::Known | Verdict::Behind)
 }
 
-fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Duration) {
+fn show(printer: &Printer, place: &ChannelMirrors, ranking: &ProbeRanking, took: Duration) {
     #[derive(Serialize)]
     struct Round<'a> {
         channel: &'a str,
@@ -191,7 +205,7 @@ impl<'a> Ranked<'a> {
         place: usize,
         result: &ProbeResult,
         report: &'a MirrorReport,
-        detail: &'a Detail,
+        detail: &'a ProbeDetail,
     ) -> Self {
         // What was not measured now was measured before.
         let is_known = result.verdict == Verdict::Known;
@@ -292,19 +306,16 @@ impl<'a> Live<'a> {
     }
 }
 
-impl Watch for Live<'_> {
-    fn asked(&self, mirror: MirrorId, is_freshness: bool) {
-        self.line(
-            mirror,
-            if is_freshness {
-                "compares …"
-            } else {
-                "measures …"
-            },
-        );
+impl ProbeObserver for Live<'_> {
+    fn begun(&self, mirror: MirrorId, kind: ProbeKind) {
+        let state = match kind {
+            ProbeKind::Freshness => "compares …",
+            ProbeKind::Speed => "measures …",
+        };
+        self.line(mirror, state);
     }
 
-    fn probed(&self, probed: &Probed<'_>) {
+    fn ended(&self, probed: &Probed<'_>) {
         #[derive(Serialize)]
         struct Line<'a> {
             channel: &'a str,
@@ -327,7 +338,7 @@ impl Watch for Live<'_> {
             }
             _ => probed.class.to_string(),
         };
-        if !probed.is_freshness || probed.cause.is_some() {
+        if probed.kind == ProbeKind::Speed || probed.cause.is_some() {
             self.line(probed.mirror, &state);
         }
         let mirror = self.names.get(probed.mirror.index());
@@ -336,10 +347,9 @@ impl Watch for Live<'_> {
             &Line {
                 channel: self.channel,
                 mirror: mirror.map(String::as_str).unwrap_or_default(),
-                what: if probed.is_freshness {
-                    "freshness"
-                } else {
-                    "speed"
+                what: match probed.kind {
+                    ProbeKind::Freshness => "freshness",
+                    ProbeKind::Speed => "speed",
                 },
                 class: probed.class.to_string(),
                 bytes: probed.bytes,

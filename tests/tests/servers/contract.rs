@@ -12,8 +12,8 @@ use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
 use taipan_transfer::{
     Backend, BackendError, ByteRange, Engine, EngineOptions, FetchError, GetRequest, GetResponse,
-    HttpBackend, HttpClient, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, Ranges, S3Backend,
-    Silent, Target,
+    HttpBackend, HttpClient, HttpOptions, Job, MemorySink, MirrorSet, OciBackend, Ranges,
+    S3Backend, Silent, Target,
 };
 
 use crate::fixtures::{self, File};
@@ -140,7 +140,7 @@ async fn get(
             let pieces: Vec<Bytes> = body.try_collect().await?;
             Ok((start, total, pieces.concat()))
         }
-        GetResponse::NotModified => panic!("nothing was asked about changes"),
+        other => panic!("not the file: {other:?}"),
     }
 }
 

@@ -256,12 +256,12 @@ impl HttpClient {
             let text = String::from_utf8_lossy(location.as_bytes());
             let target = match response.url().join(&text) {
                 Ok(target) if matches!(target.scheme(), "http" | "https") => target,
-                _ => return Err(stray(String::new(), "to something that is no web address")),
+                _ => return Err(stray(String::new(), "unsupported redirect from")),
             };
             followed += 1;
             if followed > MOST_REDIRECTS {
                 let to = SafeUrl::from(target).to_string();
-                return Err(stray(to, "once too often"));
+                return Err(stray(to, "too many redirects from"));
             }
             let same = target.origin() == next.url().origin();
             downgraded |= secure && target.scheme() == "http";
@@ -295,7 +295,7 @@ pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendErr
                 .url()
                 .map(|to| SafeUrl::from(to.clone()).to_string())
                 .unwrap_or_default(),
-            why: "once too often",
+            why: "too many redirects from",
         };
     }
     let source = Box::new(source.without_url());

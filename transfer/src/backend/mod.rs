@@ -8,6 +8,7 @@ pub(crate) mod http_client;
 pub(crate) mod netrc;
 pub(crate) mod oci;
 pub(crate) mod oci_token;
+pub(crate) mod renamed;
 pub(crate) mod s3;
 pub(crate) mod s3_connector;
 
@@ -52,7 +53,10 @@ pub enum Ranges<'a> {
 
 impl Ranges<'_> {
     /// The range of a request for at most one.
-    pub(crate) fn one(self, url: impl FnOnce() -> String) -> Result<Option<ByteRange>, BackendError> {
+    pub(crate) fn one(
+        self,
+        url: impl FnOnce() -> String,
+    ) -> Result<Option<ByteRange>, BackendError> {
         match self {
             Self::All => Ok(None),
             Self::One(range) => Ok(Some(range)),

@@ -107,7 +107,11 @@ mod tests {
         journal.extend(records(&ranges));
         assert_eq!(parse(&journal, 100, key), Some(ranges.clone()));
         assert_eq!(parse(&journal, 101, key), None, "of another length");
-        assert_eq!(parse(&journal, 100, Key::named("y")), None, "of another file");
+        assert_eq!(
+            parse(&journal, 100, Key::named("y")),
+            None,
+            "of another file"
+        );
         ranges.remove(50..90);
         let cut = journal.len() - 1;
         assert_eq!(parse(&journal[..cut], 100, key), Some(ranges));

@@ -270,12 +270,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         }
     }
 
-    async fn write(
-        &mut self,
-        sink: &mut dyn Sink,
-        piece: Bytes,
-        url: &str,
-    ) -> Result<(), Failure> {
+    async fn write(&mut self, sink: &mut dyn Sink, piece: Bytes, url: &str) -> Result<(), Failure> {
         if self.rejection.is_some() {
             return Ok(());
         }
@@ -306,11 +301,10 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
     ) -> Result<(Sha256, u64), Failure> {
         let url = || exchange.url().to_owned();
         let length = self.verifier.length();
-        let sha256 = self
-            .verifier
-            .clone()
-            .finish()
-            .map_err(|source| Failure::Mismatch(BackendError::Corrupt { url: url(), source }))?;
+        let sha256 =
+            self.verifier.clone().finish().map_err(|source| {
+                Failure::Mismatch(BackendError::Corrupt { url: url(), source })
+            })?;
         if let Some(rejection) = self.rejection.take() {
             return Err(Failure::Sink(rejection));
         }

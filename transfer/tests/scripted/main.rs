@@ -167,9 +167,12 @@ async fn a_job_that_waits_for_a_busy_mirror_is_woken_when_it_is_free() {
     let files = (0..8)
         .map(|n| (format!("f{n}"), content(n, 50_000)))
         .collect();
-    let world = World::with(files, vec![acts([Act::Drip(100_000)])], false, |_, mirror| {
-        mirror.with_max_connections(1)
-    });
+    let world = World::with(
+        files,
+        vec![acts([Act::Drip(100_000)])],
+        false,
+        |_, mirror| mirror.with_max_connections(1),
+    );
     let engine = engine(8);
     let started = Instant::now();
     let paths: Vec<String> = world.files.keys().cloned().collect();

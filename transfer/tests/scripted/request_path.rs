@@ -12,9 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use taipan_mirrors::{Class, Location, Mirror, SegmentConfig};
-use taipan_transfer::{
-    Engine, EngineOptions, Event, FetchError, Fetched, Job, Observer, Target,
-};
+use taipan_transfer::{Engine, EngineOptions, Event, FetchError, Fetched, Job, Observer, Target};
 use taipan_zchunk::{Boundaries, WriterOptions, write_to_vec};
 use tokio::time::Instant;
 

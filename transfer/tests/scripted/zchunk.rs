@@ -147,7 +147,10 @@ async fn a_liar_is_found_by_the_chunk_and_only_that_is_fetched_elsewhere() {
                     .all(|attempt| attempt.class == Class::Corrupt)
             );
             assert_eq!(liars, [liar == 0, liar == 1]);
-            assert!(fetched.wasted < fetched.delta.unwrap().fetched_bytes, "{fetched:?}");
+            assert!(
+                fetched.wasted < fetched.delta.unwrap().fetched_bytes,
+                "{fetched:?}"
+            );
         }
     }
 }

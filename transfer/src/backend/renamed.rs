@@ -1,4 +1,4 @@
-//! A mirror of which files are known by their own URLs.
+//! A mirror on which files have other names.
 
 use std::{
     collections::HashMap,
@@ -7,22 +7,24 @@ use std::{
 
 use async_trait::async_trait;
 use taipan_mirrors::Location;
-use taipan_transfer::{
-    Backend, BackendError, FileBackend, GetRequest, GetResponse, HttpBackend, HttpClient, Target,
+
+use crate::{
+    BackendError, HttpClient, Target,
+    backend::{Backend, GetRequest, GetResponse, file::FileBackend, http::HttpBackend},
 };
 
-/// A directory in which files may have other names than those that they are asked for by: in a
-/// metalink every URL may have a name of its own.
+/// A directory in which files have other names than those in the job: in a metalink every URL may
+/// have a file name of its own.
 #[derive(Debug)]
-pub(crate) struct ExactBackend {
+pub struct RenamedBackend {
     directory: Box<dyn Backend>,
-    /// The path in the directory by the path that is asked for.
+    /// The name in the directory, by the path in the job.
     names: Mutex<HashMap<String, Target>>,
 }
 
-impl ExactBackend {
-    /// A directory; `None` for places that have none.
-    pub(crate) fn in_directory(directory: &Location, client: &HttpClient) -> Option<Arc<Self>> {
+impl RenamedBackend {
+    /// A directory; `None` for buckets and registries.
+    pub fn in_directory(directory: &Location, client: &HttpClient) -> Option<Arc<Self>> {
         let directory: Box<dyn Backend> = match directory {
             Location::Http(url) => Box::new(HttpBackend::new(client.clone(), url.clone())),
             Location::File(path) => Box::new(FileBackend::new(path)),
@@ -34,8 +36,8 @@ impl ExactBackend {
         }))
     }
 
-    /// What is asked for by `path` is called `name` here. Whether nothing else is.
-    pub(crate) fn name(&self, path: &str, name: &str) -> bool {
+    /// Gives the file at `path` this name; `false` if it has another one already.
+    pub fn name(&self, path: &str, name: &str) -> bool {
         // The map is whole between any two of its changes.
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let target = Target::path(name);
@@ -52,7 +54,7 @@ impl ExactBackend {
 }
 
 #[async_trait]
-impl Backend for ExactBackend {
+impl Backend for RenamedBackend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let target = &self.target(request.target);
         self.directory.get(GetRequest { target, ..request }).await

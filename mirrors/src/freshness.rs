@@ -1,47 +1,49 @@
-//! Whether a mirror has the newest state of a file, told by what all mirrors say of it.
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 
-use std::{collections::BTreeMap, time::SystemTime};
+use serde::Serialize;
 
-/// What one mirror says of a file that changes under its name.
+/// The version that one mirror has of a file that changes under its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Version {
+pub struct Version {
     /// Its length in bytes.
-    pub(crate) length: u64,
+    pub length: u64,
     /// Its first bytes, or a digest of them, when these were fetched.
-    pub(crate) head: Option<Vec<u8>>,
-    /// Its last bytes, when the mirror can send these alone. They are what differs first between
-    /// two states of a compressed file.
-    pub(crate) tail: Option<Vec<u8>>,
-    /// When it was changed. Buckets and registries say when it was uploaded, which is of no use.
-    pub(crate) modified: Option<SystemTime>,
+    pub head: Option<Vec<u8>>,
+    /// Its last bytes, when the mirror can send these alone. They nearly always differ between two
+    /// versions of a compressed file.
+    pub tail: Option<Vec<u8>>,
+    /// When it was changed. (Buckets and registries say when it was uploaded, which is something
+    /// else.)
+    pub modified: Option<SystemTime>,
 }
 
-/// How the version of a mirror stands to that of the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// How the version of a mirror compares with the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Freshness {
+pub enum Freshness {
     /// It is the reference, or the same.
     Current,
     /// It is older than the reference.
     Behind,
-    /// It is another one, and nobody says whether it is older.
+    /// It is another one, and nothing says whether it is older.
     Differs,
 }
 
 /// Length, head and tail: what tells one version from another.
 type Key<'a> = (u64, &'a [u8], &'a [u8]);
 
-/// Judges versions. The reference is the one of the channel's own server (`origin`), when it is among
-/// them; otherwise the one that was changed last, when all say when; otherwise the one that most of them
-/// have. `None` when none of this tells: then nobody is called behind.
+/// Compares versions with a reference: that of the upstream server, when it is among them; otherwise
+/// the one that was changed last, when all have dates; otherwise the one that most mirrors have.
+/// `None` when there is no reference: then no mirror is called behind.
 ///
-/// Mirrors that have the same version may date it differently: who does not keep dates has that of
-/// the copy. So a version is as old as the oldest date that anybody gives it.
-pub(crate) fn judge(versions: &[Version], origin: Option<usize>) -> Option<Vec<Freshness>> {
+/// Mirrors that have the same version may date it differently, because some give it the date of the
+/// copy. So a version is as old as the oldest date that any mirror gives it.
+pub fn judge_freshness(versions: &[Version], upstream: Option<usize>) -> Option<Vec<Freshness>> {
     let mut groups: BTreeMap<Key<'_>, Vec<usize>> = BTreeMap::new();
     let mut keys = Vec::with_capacity(versions.len());
     for (index, version) in versions.iter().enumerate() {
-        // Who does not show a part of it is given the benefit of the doubt.
+        // A mirror that does not show a part of it is taken to have the same.
         let agree = |a: &Option<Vec<u8>>, b: &Option<Vec<u8>>| a.is_none() || a == b;
         let full = |other: &&Version| {
             other.length == version.length
@@ -84,7 +86,7 @@ pub(crate) fn judge(versions: &[Version], origin: Option<usize>) -> Option<Vec<F
         let most_have = groups.iter().filter(|(_, members)| members.len() == most);
         only(most_have.map(|(key, _)| *key))
     };
-    let reference = match origin {
+    let reference = match upstream {
         Some(index) => keys.get(index).copied(),
         None => newest().or_else(commonest),
     }?;
@@ -129,7 +131,7 @@ mod tests {
             version(10, Some(2)),
             version(9, Some(1)),
         ];
-        let judged = judge(&versions, None).unwrap();
+        let judged = judge_freshness(&versions, None).unwrap();
         assert_eq!(
             judged,
             [Freshness::Behind, Freshness::Current, Freshness::Behind]
@@ -144,7 +146,7 @@ mod tests {
             version(10, Some(2)),
             version(9, Some(3)),
         ];
-        let judged = judge(&versions, None).unwrap();
+        let judged = judge_freshness(&versions, None).unwrap();
         assert_eq!(
             judged,
             [Freshness::Behind, Freshness::Current, Freshness::Behind]
@@ -154,23 +156,23 @@ mod tests {
     #[test]
     fn without_dates_the_majority_decides_and_a_draw_does_not() {
         let versions = [version(9, None), version(10, Some(2)), version(10, None)];
-        let judged = judge(&versions, None).unwrap();
+        let judged = judge_freshness(&versions, None).unwrap();
         assert_eq!(
             judged,
             [Freshness::Differs, Freshness::Current, Freshness::Current]
         );
-        assert_eq!(judge(&versions[..2], None), None);
-        assert_eq!(judge(&[], None), None);
+        assert_eq!(judge_freshness(&versions[..2], None), None);
+        assert_eq!(judge_freshness(&[], None), None);
     }
 
     #[test]
-    fn the_channel_itself_is_right_whatever_the_others_have() {
+    fn the_upstream_server_is_the_reference_whatever_the_others_have() {
         let versions = [
             version(9, Some(1)),
             version(10, Some(2)),
             version(10, Some(2)),
         ];
-        let judged = judge(&versions, Some(0)).unwrap();
+        let judged = judge_freshness(&versions, Some(0)).unwrap();
         assert_eq!(
             judged,
             [Freshness::Current, Freshness::Differs, Freshness::Differs]
@@ -197,7 +199,7 @@ mod tests {
             ..same.clone()
         };
         let all = [same.clone(), same, head, tail, unknown, end_only];
-        let judged = judge(&all, None).unwrap();
+        let judged = judge_freshness(&all, None).unwrap();
         assert_eq!(
             judged,
             [Current, Current, Differs, Differs, Current, Current]
