@@ -16,7 +16,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use crate::{
     Attempt, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer, Sha256, Sink,
     SinkError, Target, Validators,
-    exchange::WholeFile,
+    exchange::{Response, WholeFile},
     fetch::{
         delta::{self, Delta},
         journal::Key,
@@ -323,7 +323,9 @@ impl Engine {
         }
         let size = match expected.size {
             Some(size) => Some(size),
-            None => fetch_size(ledger).await,
+            None => fetch_first_byte(ledger)
+                .await
+                .and_then(|response| response.total),
         };
         let config = self.options.segments.clone();
         let Some(size) = size.filter(|size| *size >= config.least_bytes.saturating_mul(2)) else {
@@ -336,15 +338,15 @@ impl Engine {
     }
 }
 
-/// The length of the file, by the mirror that would be used first.
-async fn fetch_size(ledger: &mut Ledger<'_>) -> Option<u64> {
+/// The header of a response to a request for one byte, from the mirror that would be used first.
+pub(crate) async fn fetch_first_byte(ledger: &mut Ledger<'_>) -> Option<Response> {
     let pick = ledger.choose_now(Some(1), [])?;
     let exchange = ledger.begin(&pick, 0);
     match exchange.send_range(0..1, WholeFile::Skip).await {
         Ok(response) => {
-            // One byte tells nothing but the latency.
+            // One byte tells nothing about the mirror but its latency.
             exchange.cancel();
-            response.total
+            Some(response)
         }
         Err(error) => {
             ledger.fail(exchange, error, 0);

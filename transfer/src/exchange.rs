@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::{
     Attempt, BackendError, Event, Expected, JobId, MirrorSet, Observer, Target, TimeoutPhase,
     Validators, VerifyError,
-    backend::{Body, GetRequest, GetResponse, Ranges, byteranges},
+    backend::{Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, byteranges},
     error::chain,
     limits::Limits,
     pace::Pace,
@@ -384,6 +384,7 @@ impl Outgoing {
                 start,
                 total,
                 validators,
+                duplicates,
                 body,
             } => {
                 self.check_size(total)?;
@@ -400,6 +401,7 @@ impl Outgoing {
                 Ok(Some(Response {
                     url: self.url.clone(),
                     validators,
+                    duplicates,
                     total,
                     position: wanted,
                     end,
@@ -545,6 +547,7 @@ impl Incoming {
 pub(crate) struct Response {
     pub(crate) url: String,
     pub(crate) validators: Validators,
+    pub(crate) duplicates: Option<Box<DuplicateHeaders>>,
     /// The length of the whole file, when the server says it.
     pub(crate) total: Option<u64>,
     /// The offset in the file of the next byte that is handed out.

@@ -103,6 +103,7 @@
 mod backend;
 mod blocking;
 mod digest;
+mod duplicates;
 mod engine;
 mod error;
 mod event;
@@ -120,7 +121,7 @@ mod target;
 mod wait_budget;
 
 pub use backend::{
-    Backend, Body, GetRequest, GetResponse, Ranges, Validators,
+    Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators,
     credentials::{Credentials, CredentialsError},
     file::FileBackend,
     http::HttpBackend,
@@ -131,6 +132,7 @@ pub use backend::{
     s3::S3Backend,
 };
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
+pub use duplicates::FileDuplicates;
 pub use engine::{Engine, EngineOptions, Fetched, Job};
 pub use error::{Attempt, BackendError, FetchError, TimeoutPhase};
 pub use event::{Event, JobId, Observer, Silent};

@@ -108,6 +108,7 @@ impl Backend for FileBackend {
             start,
             total,
             validators,
+            duplicates: None,
             body: body.boxed(),
         })
     }

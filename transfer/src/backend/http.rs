@@ -8,7 +8,7 @@ use reqwest::{
     Response, StatusCode,
     header::{
         ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap,
-        HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE, RETRY_AFTER,
+        HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LINK, RANGE, RETRY_AFTER,
     },
 };
 use taipan_mirrors::SafeUrl;
@@ -17,7 +17,8 @@ use url::Url;
 use crate::{
     BackendError, ByteRange, ContentRange, HttpClient, Target,
     backend::{
-        Backend, Body, GetRequest, GetResponse, Ranges, Validators, byteranges, http_client::Who,
+        Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators, byteranges,
+        http_client::Who,
     },
 };
 
@@ -181,7 +182,31 @@ fn body(
         start,
         total,
         validators,
+        duplicates: duplicates(&response),
         body: pieces(response, &url)?,
+    })
+}
+
+/// The headers that name other places of the file.
+fn duplicates(response: &Response) -> Option<Box<DuplicateHeaders>> {
+    let values = |names: &[HeaderName]| -> Vec<String> {
+        let all = names
+            .iter()
+            .flat_map(|name| response.headers().get_all(name));
+        all.filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect()
+    };
+    let links = values(&[LINK]);
+    (!links.is_empty()).then(|| {
+        Box::new(DuplicateHeaders {
+            base: response.url().clone(),
+            links,
+            digests: values(&[
+                HeaderName::from_static("digest"),
+                HeaderName::from_static("repr-digest"),
+            ]),
+        })
     })
 }
 

@@ -40,6 +40,17 @@ impl Validators {
     }
 }
 
+/// Headers of a response that name other places of the same file (RFC 6249), unparsed.
+#[derive(Debug, Clone)]
+pub struct DuplicateHeaders {
+    /// The URL of the response, against which relative links are resolved.
+    pub base: url::Url,
+    /// The values of `Link`.
+    pub links: Vec<String>,
+    /// The values of `Digest` (RFC 3230) and `Repr-Digest` (RFC 9530).
+    pub digests: Vec<String>,
+}
+
 /// Which bytes of a file are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranges<'a> {
@@ -91,6 +102,8 @@ pub enum GetResponse {
         total: Option<u64>,
         /// The validators of this version of the file.
         validators: Validators,
+        /// Other places of the file, if the server names any.
+        duplicates: Option<Box<DuplicateHeaders>>,
         /// The bytes.
         body: Body,
     },

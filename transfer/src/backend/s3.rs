@@ -233,6 +233,7 @@ impl Backend for S3Backend {
             start,
             total,
             validators,
+            duplicates: None,
             body,
         })
     }

@@ -254,6 +254,7 @@ impl Backend for Scripted {
             start,
             total: Some(total),
             validators: Validators::default(),
+            duplicates: None,
             body: body.boxed(),
         })
     }

@@ -1,0 +1,42 @@
+//! Other places of a file, as its server names them in `Link` headers (RFC 6249).
+
+use taipan_mirrors::{Duplicates, Mirror, digests_of_header};
+
+use crate::{Engine, Expected, Job, MirrorSet, Sha256, engine::fetch_first_byte, ledger::Ledger};
+
+/// Other places of a file, and what its server says of it.
+#[derive(Debug)]
+pub struct FileDuplicates {
+    /// The places. Each location is that of the file itself.
+    pub mirrors: Vec<Mirror>,
+    /// What to verify the file by: what the job expects, completed by the headers.
+    pub expected: Expected,
+}
+
+impl Engine {
+    /// Asks the mirror that would be used first for other places of the file, with a request for
+    /// one byte. `None` when it names none, or when no digest is known to verify them by: neither
+    /// the job has one nor the response.
+    pub async fn find_duplicates(&self, mirrors: &MirrorSet, job: &Job) -> Option<FileDuplicates> {
+        let mut ledger = Ledger::new(self, self.next_id(), mirrors, job);
+        let response = fetch_first_byte(&mut ledger).await?;
+        let headers = response.duplicates?;
+        let links = headers.links.iter().map(String::as_str);
+        let found = Duplicates::parse(links, &headers.base);
+        let mut expected = job.expected;
+        if !expected.is_content_addressed() {
+            expected.sha256 = headers.digests.iter().find_map(|value| sha256_of(value));
+        }
+        expected.size = expected.size.or(response.total);
+        (!found.mirrors.is_empty() && expected.is_content_addressed()).then_some(FileDuplicates {
+            mirrors: found.mirrors,
+            expected,
+        })
+    }
+}
+
+fn sha256_of(header: &str) -> Option<Sha256> {
+    let digests = digests_of_header(header);
+    let digest = digests.iter().find(|digest| digest.algorithm() == "sha256");
+    digest?.hex().parse().ok()
+}
