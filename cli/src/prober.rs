@@ -264,7 +264,7 @@ async fn ends(
         return Vec::new();
     };
     let end = |mirror: MirrorId| async move {
-        mirrors.with_selector(|selector, now| selector.started(mirror, now));
+        mirrors.with_selector(|selector, now| selector.started_unchosen(mirror, now));
         Ended {
             mirror,
             is_freshness: true,
@@ -339,7 +339,7 @@ impl<'a> Round<'a> {
         is_freshness: bool,
     ) -> LocalBoxFuture<'a, Ended> {
         let (mirrors, target, plan) = (self.mirrors, self.target, self.plan);
-        mirrors.with_selector(|selector, now| selector.started(mirror, now));
+        mirrors.with_selector(|selector, now| selector.started_unchosen(mirror, now));
         self.watch.asked(mirror, is_freshness);
         async move {
             let begun = || plan.borrow_mut().answered(mirror);
@@ -468,7 +468,7 @@ impl<'a> Round<'a> {
             let now = self.mirrors.now();
             let mut seen = Observation::new(now, &self.sample.path, Class::Behind);
             self.mirrors.with_selector(|selector, now| {
-                selector.started(mirror, now);
+                selector.started_unchosen(mirror, now);
                 selector.finished(mirror, &seen);
             });
             seen.path = self.metadata();

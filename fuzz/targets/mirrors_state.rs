@@ -21,8 +21,8 @@ fuzz_target!(|text: &str| {
     for in_flight in 0..3 {
         match selector.choose(&request, now) {
             Choice::Use(pick) => {
-                assert!(pick.min_rate.is_finite() && !pick.stall_timeout.is_zero());
-                selector.started(pick.mirror, now);
+                assert!(!pick.first_byte_timeout.is_zero() && !pick.stall_timeout.is_zero());
+                selector.started(&pick, now);
             }
             // One that serves is waited for rather than one that is not believed.
             Choice::Wait { until, .. } => assert!(in_flight > 0 && until > now),

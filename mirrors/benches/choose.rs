@@ -28,7 +28,7 @@ fn experienced(count: u32, start: Time) -> Selector {
                 _ => ("present", Class::Ok),
             };
             let took = Duration::from_millis(u64::from(50 + i * 7 % 900));
-            selector.started(id, start);
+            selector.started_unchosen(id, start);
             selector.finished(
                 id,
                 &Observation::new(start + took, path, outcome)
@@ -59,7 +59,7 @@ fn choices(c: &mut Criterion) {
                 let choice = selector.choose(black_box(&request), now);
                 if let Choice::Use(pick) = choice {
                     let took = Duration::from_millis(100);
-                    selector.started(pick.mirror, now);
+                    selector.started(&pick, now);
                     selector.finished(
                         pick.mirror,
                         &Observation::new(now + took, request.path, Class::Ok)

@@ -12,7 +12,7 @@ const PREFERENCE: i32 = 16;
 
 /// A mirror that could be chosen.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Candidate {
+struct Candidate {
     index: usize,
     cost: f64,
     explorable: bool,
@@ -61,25 +61,17 @@ struct Overview {
 
 impl Selector {
     /// Which mirror should serve this request now. Costs well under a microsecond per ten mirrors.
-    pub fn choose(&mut self, request: &Request<'_>, now: Time) -> Choice {
-        self.refresh(now);
+    pub fn choose(&self, request: &Request<'_>, now: Time) -> Choice {
         let query = self.query(request, now);
-        let mut candidates = std::mem::take(&mut self.scratch);
-        candidates.clear();
+        let mut candidates = Vec::with_capacity(self.mirrors.len());
         let overview = self.look(&query, &mut candidates);
-        let choice = self.decide(&query, &overview, &candidates);
-        self.scratch = candidates;
-        if matches!(choice, Choice::Use(_)) {
-            self.earn_exploration();
-        }
-        choice
+        self.decide(&query, &overview, &candidates)
     }
 
-    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. Later choices
-    /// are as if it had not been asked. Which one [`choose`](Self::choose) would draw it does not say:
-    /// among those that are as good, that is by lot.
-    pub fn explain(&mut self, request: &Request<'_>, now: Time) -> Vec<(MirrorId, Why)> {
-        self.refresh(now);
+    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. Which one
+    /// [`choose`](Self::choose) would draw it does not say: among those that are as good, that is by
+    /// lot.
+    pub fn explain(&self, request: &Request<'_>, now: Time) -> Vec<(MirrorId, Why)> {
         let query = self.query(request, now);
         self.reasons(&query)
     }
@@ -87,20 +79,14 @@ impl Selector {
     /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
     /// second mirror as well; nothing when it should not be: it is too large, there is no other
     /// mirror, or enough was fetched in vain. The second mirror is asked for with
-    /// [`choose`](Self::choose), with `id` among the excluded; should the others have become worse in
-    /// the meantime, so that `id` itself or a last resort comes back, the first is better left alone.
-    pub fn hedge_after(
-        &mut self,
-        request: &Request<'_>,
-        id: MirrorId,
-        now: Time,
-    ) -> Option<Duration> {
+    /// [`choose`](Self::choose), with `id` excluded; should the others have become worse in the
+    /// meantime, so that a last resort comes back, the first is better left alone.
+    pub fn hedge_after(&self, request: &Request<'_>, id: MirrorId, now: Time) -> Option<Duration> {
         /// Below this the race is decided by chance, and above that a timeout is due.
         const RANGE: (f64, f64) = (0.02, 10.0);
         if id.index() >= self.mirrors.len() {
             return None;
         }
-        self.refresh(now);
         let query = self.query(request, now);
         if !self.is_hedged(&query) {
             return None;
@@ -110,20 +96,21 @@ impl Selector {
             .filter(|&index| {
                 index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
             })
-            .map(|index| (self.cost(index, &query), self.views[index].known))
+            .map(|index| (self.cost(index, &query), query.forecast(index).known))
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let (theirs, known) = soonest?;
-        let view = &self.views[id.index()];
+        let forecast = query.forecast(id.index());
         let n = f64::from(self.health[id.index()].in_flight.count().max(1));
-        let mut seconds = view.first_byte.p95 + 2.0 * query.bytes * view.line.seconds_per_byte(n);
+        let mut seconds =
+            forecast.first_byte.p95 + 2.0 * query.bytes * forecast.throughput.seconds_per_byte(n);
         if known {
             // Who looks at a mirror that is new or has been slow need not wait for its tail: the
             // other would have been done by now.
-            let ours = view.cost(query.bytes, n);
-            if ours > 1.3 * theirs || !view.known {
+            let ours = forecast.cost(query.bytes, n);
+            if ours > 1.3 * theirs || !forecast.known {
                 seconds = seconds.min(1.2 * theirs);
             }
-        } else if !view.known {
+        } else if !forecast.known {
             // Until anything is measured, all may well be far away; a second request at once would
             // double the load for nothing.
             seconds = seconds.max(0.5);
@@ -132,12 +119,11 @@ impl Selector {
     }
 
     /// The rate in bytes per second below which this request, running on the mirror `id`, should go
-    /// on elsewhere; zero when there is no better place. The same as in the [`Pick`], at present.
-    pub fn min_rate(&mut self, request: &Request<'_>, id: MirrorId, now: Time) -> f64 {
+    /// on elsewhere; zero when there is no better place. To be asked again every second or so.
+    pub fn min_rate(&self, request: &Request<'_>, id: MirrorId, now: Time) -> f64 {
         if id.index() >= self.mirrors.len() {
             return 0.0;
         }
-        self.refresh(now);
         let query = self.query(request, now);
         let mut cheapest = Cheapest::default();
         for index in (0..self.mirrors.len()).filter(|&index| index != id.index()) {
@@ -145,18 +131,21 @@ impl Selector {
                 cheapest.offer(self.cost(index, &query), index);
             }
         }
-        self.rate_to_beat(id.index(), cheapest.other_than(id.index()))
+        self.rate_to_beat(id.index(), cheapest.other_than(id.index()), &query)
     }
 
     /// Looks at every mirror, in the order of the tiers.
     fn look(&self, query: &Query<'_>, candidates: &mut Vec<Candidate>) -> Overview {
         let mut seen = Overview::default();
+        let ahead = self.queued_before(query.request.seed);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let turns = (ahead + 1) as f64;
         for &index in &self.order {
             let index = index as usize;
             let stance = self.stance(index, query);
             let priority = self.mirrors[index].priority;
             let in_tier = seen.tier.is_none_or(|tier| tier == priority);
-            let view = &self.views[index];
+            let forecast = query.forecast(index);
             match stance {
                 Stance::Fit { on_trial } => {
                     let cost = self.cost(index, query);
@@ -165,14 +154,14 @@ impl Selector {
                     }
                     if in_tier {
                         let idle = self.health[index].in_flight.count() == 0;
-                        let explorable = idle && (on_trial || !view.known || view.stale);
+                        let explorable = idle && (on_trial || !forecast.known || forecast.stale);
                         candidates.push(Candidate {
                             index,
                             cost,
                             explorable,
                             on_trial,
                         });
-                        seen.settled |= !on_trial && view.known;
+                        seen.settled |= !on_trial && forecast.known;
                         // A mirror on trial does not keep its tier closed to the next one.
                         if !on_trial {
                             seen.tier = Some(priority);
@@ -180,13 +169,12 @@ impl Selector {
                     }
                 }
                 Stance::Busy { queue } if in_tier => {
-                    // Those that wait already will be served first.
-                    let queue = queue * f64::from(self.waiting.saturating_add(1));
+                    let queue = queue * turns;
                     let total = self.cost(index, query) + queue;
                     if seen.busy.is_none_or(|(best, _)| total < best) {
                         seen.busy = Some((total, queue));
                     }
-                    seen.settled |= view.known;
+                    seen.settled |= forecast.known;
                     seen.tier = Some(priority);
                 }
                 Stance::Back { wait, penalty, why } => {
@@ -201,15 +189,18 @@ impl Selector {
         seen
     }
 
-    fn decide(&mut self, query: &Query<'_>, seen: &Overview, candidates: &[Candidate]) -> Choice {
-        if let Some(index) = self.explore(query, seen, candidates) {
+    fn decide(&self, query: &Query<'_>, seen: &Overview, candidates: &[Candidate]) -> Choice {
+        if let Some((price, index)) = self.explore(query, seen, candidates) {
             let on_trial = candidates.iter().any(|c| c.index == index && c.on_trial);
             let why = if on_trial {
                 self.trial(index)
             } else {
                 Why::Exploring
             };
-            return Choice::Use(self.pick(index, why, query, seen));
+            return Choice::Use(Pick {
+                exploration: price,
+                ..self.pick(index, why, query, seen)
+            });
         }
         let settled = candidates.iter().any(|candidate| !candidate.on_trial);
         if settled || seen.busy.is_some() {
@@ -220,7 +211,6 @@ impl Selector {
             if let Some((total, queue)) = seen.busy {
                 // The expected queue is a guess, so the gain must be worth it.
                 if total < 0.8 * soonest {
-                    self.waiting = self.waiting.saturating_add(1);
                     let queue = Duration::from_secs_f64(queue.min(5.0));
                     let why = Why::WaitingForBetter { queue };
                     return Choice::Wait {
@@ -275,13 +265,13 @@ impl Selector {
             .collect()
     }
 
-    /// A mirror of which more should be known, when this request can afford it.
+    /// A mirror of which more should be known, when this request can afford it, after its price.
     fn explore(
-        &mut self,
+        &self,
         query: &Query<'_>,
         seen: &Overview,
         candidates: &[Candidate],
-    ) -> Option<usize> {
+    ) -> Option<(f64, usize)> {
         /// What looking costs at the least, as a share of what the request takes: it may go wrong.
         const LEAST: f64 = 0.25;
         /// A request that is hedged takes about twice as long at the most: it is sent elsewhere when
@@ -331,8 +321,7 @@ impl Selector {
                 (draw / chance(candidate), candidate)
             })
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
-        self.exploration_credit -= price(chosen);
-        Some(chosen.index)
+        Some((price(chosen), chosen.index))
     }
 
     /// Whether a request like this may be sent to a second mirror.
@@ -370,14 +359,14 @@ impl Selector {
     }
 
     fn soonest(&self, index: usize, query: &Query<'_>) -> Why {
-        let view = &self.views[index];
+        let forecast = query.forecast(index);
         let in_flight = self.health[index].in_flight.count();
         Why::Soonest {
             expected: Duration::from_secs_f64(self.cost(index, query).clamp(0.0, 1e9)),
-            first_byte: Duration::from_secs_f64(view.first_byte.mean.clamp(0.0, 1e9)),
-            rate: view.line.rate(f64::from(in_flight) + 1.0),
+            first_byte: Duration::from_secs_f64(forecast.first_byte.mean.clamp(0.0, 1e9)),
+            rate: forecast.throughput.rate(f64::from(in_flight) + 1.0),
             in_flight,
-            measured: view.known,
+            measured: forecast.known,
         }
     }
 
@@ -388,40 +377,37 @@ impl Selector {
     }
 
     fn pick(&self, index: usize, why: Why, query: &Query<'_>, seen: &Overview) -> Pick {
-        let view = &self.views[index];
-        let alternative = seen.cheapest.other_than(index);
-        let (connect, first_byte, stall) = if alternative.is_some() {
+        let forecast = query.forecast(index);
+        let has_alternative = seen.cheapest.other_than(index).is_some();
+        let (first_byte, stall) = if has_alternative {
             // With others at hand a mirror gets a few times its usual time, an unknown one less
             // than a user would notice as a hang. To go on elsewhere costs one first byte only.
-            let tail = if view.known { view.first_byte.p95 } else { 0.6 };
-            (
-                (tail * 3.0).clamp(1.0, 4.0),
-                (tail * 5.0).clamp(1.5, 15.0),
-                (tail * 5.0).clamp(0.7, 8.0),
-            )
+            let tail = if forecast.known {
+                forecast.first_byte.p95
+            } else {
+                0.6
+            };
+            ((tail * 5.0).clamp(1.5, 15.0), (tail * 5.0).clamp(0.7, 8.0))
         } else {
             let idle = self.config.idle_timeout.as_secs_f64();
-            (self.config.connect_timeout.as_secs_f64(), idle, idle)
+            (idle, idle)
         };
         // What failed for want of patience gets twice of it each time: it may well be the client's
         // own line that pauses, and then all mirrors seem to.
         let stretch = f64::from(1_u32 << query.request.attempt.min(6));
-        let timeout = |seconds: f64, most: Duration| {
-            let most = most.as_secs_f64() * if stretch > 1.0 { 2.0 } else { 1.0 };
-            Duration::from_secs_f64((seconds * stretch).min(most))
-        };
+        let most = self.config.idle_timeout.as_secs_f64() * if stretch > 1.0 { 2.0 } else { 1.0 };
+        let timeout = |seconds: f64| Duration::from_secs_f64((seconds * stretch).min(most));
         Pick {
             mirror: MirrorId::at(index),
             why,
-            connect_timeout: timeout(connect, self.config.connect_timeout),
-            first_byte_timeout: timeout(first_byte, self.config.idle_timeout),
-            stall_timeout: timeout(stall, self.config.idle_timeout),
-            min_rate: self.rate_to_beat(index, alternative),
+            first_byte_timeout: timeout(first_byte),
+            stall_timeout: timeout(stall),
+            exploration: 0.0,
         }
     }
 
     /// The rate below which a request on `index` had better go on at `alternative`.
-    fn rate_to_beat(&self, index: usize, alternative: Option<usize>) -> f64 {
+    fn rate_to_beat(&self, index: usize, alternative: Option<usize>, query: &Query<'_>) -> f64 {
         /// The other place must be this much faster to be worth another first byte.
         const CLEARLY: f64 = 0.3;
         let Some(alternative) = alternative else {
@@ -429,12 +415,12 @@ impl Selector {
         };
         let rate = |index: usize| {
             let n = f64::from(self.health[index].in_flight.count()) + 1.0;
-            self.views[index].line.rate(n)
+            query.forecast(index).throughput.rate(n)
         };
         let theirs = CLEARLY * rate(alternative);
-        let worth_it = if self.views[alternative].known {
+        let worth_it = if query.forecast(alternative).known {
             theirs
-        } else if self.views[index].known {
+        } else if query.forecast(index).known {
             // To leave for the unknown, this one must do worse than it usually does.
             (0.5 * theirs).min(0.5 * rate(index))
         } else {

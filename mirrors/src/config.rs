@@ -40,8 +40,6 @@ pub struct SelectorConfig {
     pub hedge_bytes: u64,
     /// The share of all bytes that hedging may fetch in vain.
     pub hedge_share: f64,
-    /// The longest time that connecting may take.
-    pub connect_timeout: Duration,
     /// The longest time to a first byte, and the longest without one once the body flows.
     pub idle_timeout: Duration,
 }
@@ -65,7 +63,6 @@ impl Default for SelectorConfig {
             exploration_bytes: 1 << 20,
             hedge_bytes: 1 << 20,
             hedge_share: 0.05,
-            connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
         }
     }
@@ -83,7 +80,6 @@ impl SelectorConfig {
             &mut self.max_backoff,
             &mut self.memory,
             &mut self.quarantine,
-            &mut self.connect_timeout,
             &mut self.idle_timeout,
         ] {
             *duration = (*duration).min(LONGEST);
@@ -95,10 +91,8 @@ impl SelectorConfig {
                 share.clamp(0.0, 1.0)
             };
         }
-        // Nothing can be connected to in no time.
-        let least = Duration::from_millis(10);
-        self.connect_timeout = self.connect_timeout.max(least);
-        self.idle_timeout = self.idle_timeout.max(least);
+        // No answer comes in no time.
+        self.idle_timeout = self.idle_timeout.max(Duration::from_millis(10));
         self
     }
 }

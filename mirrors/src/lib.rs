@@ -30,7 +30,7 @@
 //! let now = Time::from_unix(Duration::from_secs(1_800_000_000));
 //! let request = Request::content("dir/file.bin").with_bytes(40_000).with_seed(7);
 //! let Choice::Use(pick) = selector.choose(&request, now) else { unreachable!() };
-//! selector.started(pick.mirror, now);
+//! selector.started(&pick, now);
 //! // … the caller fetches, hashes and verifies the body …
 //! let took = Duration::from_millis(80);
 //! selector.finished(
@@ -49,6 +49,7 @@ mod choose;
 mod config;
 mod draw;
 mod estimate;
+mod forecast;
 mod foreign_files;
 mod health;
 mod hold;
@@ -74,6 +75,7 @@ mod stance;
 mod state;
 mod time;
 mod toml_reader;
+mod tried;
 mod why;
 mod window;
 
@@ -97,4 +99,5 @@ pub use segment_plan::{SegmentConfig, SegmentId, SegmentPlan, SegmentStep};
 pub use selector::Selector;
 pub use state::{SavedState, StateWarning};
 pub use time::Time;
+pub use tried::Tried;
 pub use why::{Standing, Why};

@@ -188,23 +188,8 @@ impl ProbePlan {
         }
     }
 
-    /// When it is worth probing again: the time until the first of the mirrors is no longer fresh,
-    /// zero when one is not now.
-    pub fn due_in(selector: &Selector, config: &ProbeConfig, now: Time) -> Duration {
-        selector
-            .ids()
-            .filter_map(|id| selector.report(id, now))
-            .filter(|report| !report.quarantined)
-            .map(|report| match report.last {
-                Some(last) => config.fresh.saturating_sub(now.since(last.at)),
-                None => Duration::ZERO,
-            })
-            .min()
-            .unwrap_or(config.fresh)
-    }
-
     /// What to do next.
-    pub fn next(&mut self, selector: &mut Selector, now: Time) -> ProbeStep {
+    pub fn next(&mut self, selector: &Selector, now: Time) -> ProbeStep {
         if now >= self.end {
             return ProbeStep::Done;
         }
@@ -312,7 +297,7 @@ impl ProbePlan {
     }
 
     /// The mirrors, the best first.
-    pub fn ranking(&self, selector: &mut Selector, now: Time) -> Vec<ProbeResult> {
+    pub fn ranking(&self, selector: &Selector, now: Time) -> Vec<ProbeResult> {
         let mut results: Vec<ProbeResult> = selector
             .ids()
             .map(|mirror| {
@@ -373,7 +358,7 @@ impl ProbePlan {
     }
 
     /// The finalists, the best last.
-    fn best(&self, selector: &mut Selector, now: Time) -> Vec<MirrorId> {
+    fn best(&self, selector: &Selector, now: Time) -> Vec<MirrorId> {
         let mut good: Vec<(Duration, MirrorId)> = (self.seen.iter())
             .filter(|(_, seen)| seen.class == Some(Class::Ok))
             .map(|(&mirror, _)| mirror)
@@ -403,7 +388,7 @@ impl ProbePlan {
 }
 
 /// How long a request of the usual size is expected to take.
-fn expected(mirror: MirrorId, selector: &mut Selector, now: Time) -> Duration {
+fn expected(mirror: MirrorId, selector: &Selector, now: Time) -> Duration {
     let usual = selector.usual_bytes;
     let (first_byte, rate) = selector.outlook(mirror, now);
     Duration::from_secs_f64((first_byte + usual / rate).clamp(0.0, 1e6))

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{MirrorId, Time, Why};
+use crate::{MirrorId, Time, Tried, Why};
 
 /// What kind of thing is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,12 +21,8 @@ pub struct Request<'a> {
     pub bytes: Option<u64>,
     /// Whether it changes under its name.
     pub kind: Kind,
-    /// The mirrors that were tried for this job, one entry per attempt, so that a mirror tried twice
-    /// stands here twice. A mirror whose failure was transient may be chosen again when nothing else
-    /// is left, until it stands here
-    /// [`attempts_per_mirror`](crate::SelectorConfig::attempts_per_mirror) times. To rule a mirror
-    /// out, let it stand so often. Mirrors that are serving this job at the moment belong here too.
-    pub exclude: &'a [MirrorId],
+    /// What was tried for this job.
+    pub tried: &'a Tried,
     /// The attempts that failed for this job so far. Each makes the timeouts longer.
     pub attempt: u32,
     /// Any number that differs from job to job and from client to client. The same seed and the
@@ -37,11 +33,12 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A first request for something that never changes under its name.
     pub fn content(path: &'a str) -> Self {
+        static NOTHING: Tried = Tried::new();
         Self {
             path,
             bytes: None,
             kind: Kind::Content,
-            exclude: &[],
+            tried: &NOTHING,
             attempt: 0,
             seed: 0,
         }
@@ -64,8 +61,8 @@ impl<'a> Request<'a> {
 
     /// After these attempts.
     #[must_use]
-    pub fn with_exclude(mut self, exclude: &'a [MirrorId]) -> Self {
-        self.exclude = exclude;
+    pub fn with_tried(mut self, tried: &'a Tried) -> Self {
+        self.tried = tried;
         self
     }
 
@@ -87,11 +84,12 @@ impl<'a> Request<'a> {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
-    /// Ask this mirror now.
+    /// Send the request to this mirror now.
     Use(Pick),
-    /// Ask again at this time, or as soon as any attempt on these mirrors ends.
+    /// Choose again at this time, or as soon as any request on these mirrors ends. A job that does
+    /// so says [`Selector::queued`](crate::Selector::queued).
     Wait {
-        /// When at the latest it is worth asking again; always later than the time of the request.
+        /// When at the latest to choose again; always later than the time of the request.
         until: Time,
         /// What is waited for.
         why: Why,
@@ -100,22 +98,18 @@ pub enum Choice {
     Exhausted(Vec<(MirrorId, Why)>),
 }
 
-/// A mirror to ask, and how much patience to have with it.
+/// The chosen mirror, with the timeouts for this request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pick {
     /// The mirror.
     pub mirror: MirrorId,
     /// Why this one, in one line.
     pub why: Why,
-    /// The longest time that connecting may take.
-    pub connect_timeout: Duration,
     /// The longest time from the start of the attempt to the first byte of the body.
     pub first_byte_timeout: Duration,
     /// The longest time without a byte, once the body flows.
     pub stall_timeout: Duration,
-    /// In bytes per second: when the body flows slower for some seconds, another mirror would
-    /// finish sooner, and the caller should go on there. Zero when there is no better one. What is
-    /// known when a request begins may be little, so ask
-    /// [`Selector::min_rate`](crate::Selector::min_rate) again every second or so.
-    pub min_rate: f64,
+    /// What this request costs more than one to the best mirror, in requests to that one; zero
+    /// unless it explores.
+    pub(crate) exploration: f64,
 }

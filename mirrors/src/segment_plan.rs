@@ -3,7 +3,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::selector::Selector;
-use crate::{Choice, MirrorId, Pick, Request, Time, Why};
+use crate::{Choice, MirrorId, Pick, Request, Time, Tried, Why};
 
 /// How a large file is cut.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,8 @@ pub enum SegmentStep {
 /// is slow, within [`extra_share`](SegmentConfig::extra_share). A connection is added only as long as
 /// the last one has made the sum grow.
 ///
-/// The [`Selector`] is told of requests by the caller, as for any other.
+/// The caller tells the [`Selector`] of the requests, as of any other; that the file waits for a
+/// mirror, the plan tells it itself.
 #[derive(Clone, Debug)]
 pub struct SegmentPlan {
     config: SegmentConfig,
@@ -98,8 +99,9 @@ pub struct SegmentPlan {
     /// What nobody fetches: disjoint, by start.
     gaps: BTreeMap<u64, u64>,
     running: BTreeMap<SegmentId, Segment>,
-    /// Mirrors that failed, one entry per attempt.
-    failed: Vec<MirrorId>,
+    tried: Tried,
+    /// Segments that failed.
+    failures: u32,
     serial: u64,
     /// Drops that the caller was not told of yet.
     drops: Vec<SegmentId>,
@@ -162,7 +164,8 @@ impl SegmentPlan {
             size,
             gaps: BTreeMap::new(),
             running: BTreeMap::new(),
-            failed: Vec::new(),
+            tried: Tried::new(),
+            failures: 0,
             serial: 0,
             drops: Vec::new(),
             extra: 0,
@@ -240,7 +243,8 @@ impl SegmentPlan {
             return;
         };
         if is_failure {
-            self.failed.push(segment.mirror);
+            self.tried.record_failure(segment.mirror);
+            self.failures = self.failures.saturating_add(1);
         }
         let twin = segment.twin.filter(|twin| self.running.contains_key(twin));
         if let Some(twin) = twin {
@@ -258,6 +262,7 @@ impl SegmentPlan {
 
     /// What to do next.
     pub fn next(&mut self, selector: &mut Selector, now: Time) -> SegmentStep {
+        selector.tick(now);
         if let Some(segment) = self.drops.pop() {
             return SegmentStep::Drop { segment };
         }
@@ -303,9 +308,8 @@ impl SegmentPlan {
     }
 
     /// Asks this mirror for no more segments, whatever becomes of the others.
-    pub fn exclude(&mut self, mirror: MirrorId, selector: &Selector) {
-        let most = selector.config().attempts_per_mirror as usize;
-        self.failed.extend(std::iter::repeat_n(mirror, most));
+    pub fn exclude(&mut self, mirror: MirrorId) {
+        self.tried.exclude(mirror);
     }
 
     /// A shortened segment that has come to its new end needs no connection any more.
@@ -353,30 +357,30 @@ impl SegmentPlan {
         false
     }
 
-    fn request<'a>(&'a self, bytes: u64, exclude: &'a [MirrorId]) -> Request<'a> {
+    fn request<'a>(&'a self, bytes: u64, tried: &'a Tried) -> Request<'a> {
         Request::content(&self.path)
             .with_bytes(bytes)
-            .with_exclude(exclude)
-            .with_attempt(u32::try_from(self.failed.len()).unwrap_or(u32::MAX))
+            .with_tried(tried)
+            .with_attempt(self.failures)
             .with_seed(self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     /// A mirror that gives nothing of this file yet, and may add its own line to those of the others.
     /// Whether a second connection to one mirror carries more has to be seen; of another mirror that
     /// is to be expected.
-    fn fresh_mirror(&self, selector: &mut Selector, now: Time) -> Option<Pick> {
+    fn fresh_mirror(&self, selector: &Selector, now: Time) -> Option<Pick> {
         /// A mirror that has less than this share of the fastest one's rate is left alone.
         const WORTH_IT: f64 = 0.05;
         if self.running.is_empty() || self.running.len() >= self.config.most_connections {
             return None;
         }
         let used = self.running.values().map(|segment| segment.mirror);
-        let exclude: Vec<MirrorId> = self.failed.iter().copied().chain(used).collect();
+        let tried = self.tried.excluding(used);
         let bytes = 4 * self.config.least_bytes.max(1);
-        let Choice::Use(pick) = selector.choose(&self.request(bytes, &exclude), now) else {
+        let Choice::Use(pick) = selector.choose(&self.request(bytes, &tried), now) else {
             return None;
         };
-        if exclude.contains(&pick.mirror) || matches!(pick.why, Why::LastResort(_)) {
+        if tried.failures(pick.mirror) > 0 || matches!(pick.why, Why::LastResort(_)) {
             return None;
         }
         let rates = self.running.values().filter_map(|segment| segment.rate);
@@ -394,16 +398,18 @@ impl SegmentPlan {
     /// Cuts a segment off the beginning of a gap, for the mirror that serves it soonest.
     fn fetch(&mut self, gap: Range<u64>, selector: &mut Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
-        let choice = selector.choose(
-            &self.request((gap.end - gap.start).min(4 * least), &self.failed),
-            now,
-        );
-        match choice {
+        let request = self.request((gap.end - gap.start).min(4 * least), &self.tried);
+        match selector.choose(&request, now) {
             Choice::Use(pick) => self.cut(gap, pick, selector, now),
-            Choice::Wait { until, why } => SegmentStep::Wait {
-                until,
-                why: Some(why),
-            },
+            Choice::Wait { until, why } => {
+                if self.running.is_empty() {
+                    selector.queued(&request);
+                }
+                SegmentStep::Wait {
+                    until,
+                    why: Some(why),
+                }
+            }
             Choice::Exhausted(_) if !self.running.is_empty() => SegmentStep::Wait {
                 until: now + Duration::from_millis(250),
                 why: None,
@@ -413,13 +419,7 @@ impl SegmentPlan {
     }
 
     /// Cuts a segment for this mirror off the beginning of a gap.
-    fn cut(
-        &mut self,
-        gap: Range<u64>,
-        pick: Pick,
-        selector: &mut Selector,
-        now: Time,
-    ) -> SegmentStep {
+    fn cut(&mut self, gap: Range<u64>, pick: Pick, selector: &Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
         let (_, rate) = selector.outlook(pick.mirror, now);
         #[expect(
@@ -473,7 +473,7 @@ impl SegmentPlan {
     fn steal(
         &mut self,
         fresh: Option<Pick>,
-        selector: &mut Selector,
+        selector: &Selector,
         now: Time,
     ) -> Option<SegmentStep> {
         /// To take over costs a connection; less than this is not worth it.
@@ -498,12 +498,8 @@ impl SegmentPlan {
         let pick = if let Some(pick) = fresh {
             pick
         } else {
-            let mut exclude = self.failed.clone();
-            if is_silent {
-                let most = selector.config().attempts_per_mirror as usize;
-                exclude.extend(std::iter::repeat_n(slow, most));
-            }
-            match selector.choose(&self.request(left, &exclude), now) {
+            let tried = self.tried.excluding(is_silent.then_some(slow));
+            match selector.choose(&self.request(left, &tried), now) {
                 Choice::Use(pick) => pick,
                 _ => return None,
             }
@@ -577,7 +573,7 @@ impl SegmentPlan {
 
 /// Seconds until a segment is done.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-fn expected_left(segment: &Segment, selector: &mut Selector, now: Time) -> f64 {
+fn expected_left(segment: &Segment, selector: &Selector, now: Time) -> f64 {
     let silence = now.since(segment.silent_since()).as_secs_f64();
     let (first_byte, usual) = selector.outlook(segment.mirror, now);
     let left = segment.left() as f64;

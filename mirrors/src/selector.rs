@@ -1,20 +1,24 @@
 use std::time::Duration;
 
 use crate::breaker::BreakerState;
-use crate::choose::Candidate;
 use crate::draw::uniform;
+use crate::forecast::Forecasts;
 use crate::health::Health;
 use crate::path_memory::{PathFault, PathHash};
 use crate::report::{Circuit, MirrorReport};
-use crate::stance::View;
 use crate::state::{Record, SavedState};
-use crate::{Class, Location, Mirror, MirrorId, Observation, Progress, SelectorConfig, Time};
+use crate::{Class, Mirror, MirrorId, Observation, Pick, Progress, Request, SelectorConfig, Time};
 
 /// The state of one set of mirrors, and the judgement over them.
 ///
-/// The caller asks with [`choose`](Self::choose), says [`started`](Self::started) when the request
-/// goes out, and then exactly once either [`finished`](Self::finished) or
-/// [`cancelled`](Self::cancelled).
+/// What takes `&self` is a query and changes nothing, however often it is asked:
+/// [`choose`](Self::choose), [`explain`](Self::explain), [`hedge_after`](Self::hedge_after),
+/// [`min_rate`](Self::min_rate), [`report`](Self::report).
+///
+/// What takes `&mut self` is told by the caller: [`started`](Self::started) when the request of a
+/// pick goes out, or [`started_unchosen`](Self::started_unchosen) for any other, and then exactly
+/// once either [`finished`](Self::finished) or [`cancelled`](Self::cancelled);
+/// [`queued`](Self::queued) when a job waits.
 #[derive(Clone, Debug)]
 pub struct Selector {
     pub(crate) mirrors: Vec<Mirror>,
@@ -22,49 +26,28 @@ pub struct Selector {
     pub(crate) config: SelectorConfig,
     /// The mirrors by tier, otherwise in the order of the list.
     pub(crate) order: Vec<u32>,
-    pub(crate) views: Vec<View>,
-    views_at: Option<Time>,
-    prior: Prior,
+    pub(crate) forecasts: Forecasts,
     /// What may be spent on learning, in requests to the best mirror.
     pub(crate) exploration_credit: f64,
     /// The usual size of a request, in bytes.
     pub(crate) usual_bytes: f64,
     in_flight: u32,
-    /// How many requests were told to wait for a busy mirror since one of its requests ended.
-    pub(crate) waiting: u32,
+    /// The seeds of the jobs that wait, in the order in which they began to.
+    queue: Vec<u64>,
     most_in_flight: u32,
     /// The highest rate of all connections together that was seen, in bytes per second.
     peak_rate: f64,
     bytes: u64,
     wasted: u64,
-    pub(crate) scratch: Vec<Candidate>,
-}
-
-/// What is assumed of a mirror that was not measured: to be like those that were.
-#[derive(Clone, Copy, Debug)]
-struct Prior {
-    first_byte: f64,
-    rate: f64,
-}
-
-impl Default for Prior {
-    fn default() -> Self {
-        Self {
-            first_byte: 0.2,
-            rate: 4e6,
-        }
-    }
 }
 
 impl Selector {
-    /// Exploring may begin with so much.
+    /// The exploration credit at the beginning.
     const FIRST_CREDIT: f64 = 1.0;
     /// No more than this is saved up for exploring.
-    pub(crate) const MOST_CREDIT: f64 = 3.0;
-    /// A mirror not asked for so long is worth another look.
-    const STALE: Duration = Duration::from_mins(10);
-    /// Expectations are renewed at least so often.
-    const RENEWAL: Duration = Duration::from_secs(1);
+    const MOST_CREDIT: f64 = 3.0;
+    /// More jobs that wait need not be told apart.
+    const LONGEST_QUEUE: usize = 1024;
 
     /// Mirrors of which nothing is known yet.
     pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig) -> Self {
@@ -80,18 +63,15 @@ impl Selector {
             order,
             mirrors,
             config,
-            views: Vec::new(),
-            views_at: None,
-            prior: Prior::default(),
+            forecasts: Forecasts::default(),
             exploration_credit: Self::FIRST_CREDIT,
             usual_bytes: 262_144.0,
             in_flight: 0,
-            waiting: 0,
+            queue: Vec::new(),
             most_in_flight: 0,
             peak_rate: 0.0,
             bytes: 0,
             wasted: 0,
-            scratch: Vec::new(),
         }
     }
 
@@ -115,14 +95,44 @@ impl Selector {
         &self.config
     }
 
-    /// A request goes out to the mirror.
-    pub fn started(&mut self, id: MirrorId, now: Time) {
+    /// The request of this pick goes out. It earns a little of the credit for exploration, and
+    /// spends of it when it explores.
+    pub fn started(&mut self, pick: &Pick, now: Time) {
+        let credit = self.exploration_credit - pick.exploration + self.config.exploration;
+        // Of picks made at the same time each may have counted on the same credit: the debt is paid
+        // back.
+        self.exploration_credit = credit.clamp(-Self::MOST_CREDIT, Self::MOST_CREDIT);
+        self.started_unchosen(pick.mirror, now);
+    }
+
+    /// A request goes out to a mirror that [`choose`](Self::choose) was not asked for: a probe, a
+    /// sample.
+    pub fn started_unchosen(&mut self, id: MirrorId, now: Time) {
         let Some(health) = self.health.get_mut(id.index()) else {
             return;
         };
         health.start(now);
         self.in_flight = self.in_flight.saturating_add(1);
         self.most_in_flight = self.most_in_flight.max(self.in_flight);
+        self.tick(now);
+    }
+
+    /// The job of this request waits, as [`Choice::Wait`](crate::Choice::Wait) told it to. Jobs that
+    /// wait already are served before others, which makes waiting less attractive to these.
+    ///
+    /// A job is known by the seed of its request and counts once, however often it asks and says so,
+    /// until any request ends: then all of them choose again. Only the caller knows whether it
+    /// waits, or has asked for another reason, as for a second request of a job that is served.
+    pub fn queued(&mut self, request: &Request<'_>) {
+        if self.queue.len() < Self::LONGEST_QUEUE && !self.queue.contains(&request.seed) {
+            self.queue.push(request.seed);
+        }
+    }
+
+    /// How many jobs wait that are served before the job with this seed.
+    pub(crate) fn queued_before(&self, seed: u64) -> usize {
+        let place = self.queue.iter().position(|&other| other == seed);
+        place.unwrap_or(self.queue.len())
     }
 
     /// A request has ended by itself: its body was verified, or it failed.
@@ -132,7 +142,7 @@ impl Selector {
         };
         let moment = u64::try_from(seen.at.unix().as_nanos()).unwrap_or(u64::MAX);
         let jitter = uniform(self.config.seed ^ moment, id.index() as u64);
-        health.finish(seen, &self.config, self.prior.rate, jitter);
+        health.finish(seen, &self.config, self.forecasts.prior.rate, jitter);
         if seen.outcome == Class::Corrupt {
             self.doubt_path(PathHash::of(seen.path), seen.at);
         }
@@ -179,15 +189,9 @@ impl Selector {
         let rate = bytes as f64 / duration.as_secs_f64().max(1e-3);
         self.peak_rate = self.peak_rate.max(rate * f64::from(self.in_flight.max(1)));
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.waiting = 0;
+        self.queue.clear();
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.views.len() == self.mirrors.len() {
-            let was_known = self.views[id.index()].known;
-            self.views[id.index()] = self.view(id.index(), at);
-            if was_known != self.views[id.index()].known {
-                self.views_at = None;
-            }
-        }
+        self.renew_forecast(id.index(), at);
     }
 
     /// What all connections together have reached, divided by the most that were open: a rate that
@@ -209,113 +213,27 @@ impl Selector {
         wasted < FREE + bytes * self.config.hedge_share
     }
 
-    pub(crate) fn earn_exploration(&mut self) {
-        self.exploration_credit =
-            (self.exploration_credit + self.config.exploration).min(Self::MOST_CREDIT);
-    }
-
-    /// Renews expectations that are out of date.
-    pub(crate) fn refresh(&mut self, now: Time) {
-        let fresh = self
-            .views_at
-            .is_some_and(|at| at <= now && now.since(at) < Self::RENEWAL);
-        if fresh {
-            return;
-        }
-        self.prior = self.measured_prior(now);
-        self.views = (0..self.mirrors.len())
-            .map(|index| self.view(index, now))
-            .collect();
-        self.views_at = Some(now);
-    }
-
-    /// The geometric means over the mirrors that were measured.
-    fn measured_prior(&self, now: Time) -> Prior {
-        let assumed = Prior::default();
-        let mean = |assumed: f64, measured: &dyn Fn(&Health) -> Option<f64>| {
-            // The assumption keeps the weight of one mirror.
-            let (sum, count) = self
-                .health
-                .iter()
-                .zip(&self.mirrors)
-                .filter(|(_, mirror)| !matches!(mirror.location, Location::File(_)))
-                .filter_map(|(health, _)| measured(health))
-                .fold((assumed.ln(), 1.0), |(sum, count), value| {
-                    (sum + value.ln(), count + 1.0)
-                });
-            (sum / count).exp()
-        };
-        Prior {
-            first_byte: mean(assumed.first_byte, &|health| {
-                (health.first_byte.weight(now) > Self::KNOWN)
-                    .then(|| health.first_byte.expected(assumed.first_byte, now).mean)
-            }),
-            rate: mean(assumed.rate, &|health| {
-                (health.rates.weight(now) > Self::KNOWN)
-                    .then(|| health.rates.fit(assumed.rate, now).rate(1.0))
-            }),
-        }
-    }
-
-    /// The weight of observations from which on a mirror counts as known.
-    const KNOWN: f64 = 0.25;
-
     /// The expected time to the first byte of another request there, in seconds, and its rate in
     /// bytes per second.
-    pub(crate) fn outlook(&mut self, id: MirrorId, now: Time) -> (f64, f64) {
-        self.refresh(now);
-        let (Some(view), Some(health)) = (self.views.get(id.index()), self.health.get(id.index()))
+    pub(crate) fn outlook(&self, id: MirrorId, now: Time) -> (f64, f64) {
+        let forecasts = self.forecasts(now);
+        let (Some(forecast), Some(health)) =
+            (forecasts.each.get(id.index()), self.health.get(id.index()))
         else {
             return (1.0, 1.0);
         };
         let n = f64::from(health.in_flight.count()) + 1.0;
-        (view.first_byte.mean, view.line.rate(n).clamp(1.0, 1e12))
-    }
-
-    fn view(&self, index: usize, now: Time) -> View {
-        let health = &self.health[index];
-        let prior = self.prior_of(&self.mirrors[index]);
-        let first_byte = health.first_byte.expected(prior.first_byte, now);
-        let (bad, missing) = health.outcomes.shares(now);
-        let failure = health.failure.expected(2.0, now).mean.clamp(0.05, 60.0);
-        // Of attempts that fail with the share p, p / (1 - p) come before each success.
-        let odds = |share: f64| share / (1.0 - share.min(0.95));
-        View {
-            first_byte,
-            line: health.rates.fit(prior.rate, now),
-            mishaps: odds(bad) * failure + odds(missing) * first_byte.mean,
-            known: health.first_byte.weight(now) > Self::KNOWN,
-            stale: health
-                .last_tried
-                .is_none_or(|at| now.since(at) > Self::STALE),
-        }
-    }
-
-    /// What is assumed of one mirror before it is measured.
-    fn prior_of(&self, mirror: &Mirror) -> Prior {
-        if matches!(mirror.location, Location::File(_)) {
-            return Prior {
-                first_byte: 0.001,
-                rate: 5e8,
-            };
-        }
-        let distance = match (&self.config.country, &mirror.country) {
-            (Some(ours), Some(theirs)) if ours == theirs => 0.5,
-            (Some(_), Some(_)) => 1.5,
-            _ => 1.0,
-        };
-        Prior {
-            first_byte: self.prior.first_byte * distance,
-            rate: self.prior.rate / distance,
-        }
+        let rate = forecast.throughput.rate(n).clamp(1.0, 1e12);
+        (forecast.first_byte.mean, rate)
     }
 
     /// What is known of a mirror.
     pub fn report(&self, id: MirrorId, now: Time) -> Option<MirrorReport> {
         let (health, mirror) = (self.health.get(id.index())?, self.mirror(id)?);
+        let prior = &self.forecasts.prior;
         let first_byte = (health.first_byte.weight(now) > 0.0)
-            .then(|| health.first_byte.expected(self.prior.first_byte, now));
-        let line = (health.rates.weight(now) > 0.0).then(|| health.rates.fit(self.prior.rate, now));
+            .then(|| health.first_byte.expected(prior.first_byte, now));
+        let line = (health.rates.weight(now) > 0.0).then(|| health.rates.fit(prior.rate, now));
         let seconds = |s: f64| Duration::from_secs_f64(s.clamp(0.0, 1e9));
         let limit = self.limit(health);
         Some(MirrorReport {
@@ -375,6 +293,6 @@ impl Selector {
                 health.distrust.at = at.min(now);
             }
         }
-        self.views_at = None;
+        self.renew_forecasts(now);
     }
 }

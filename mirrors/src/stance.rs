@@ -1,5 +1,7 @@
+use std::borrow::Cow;
+
 use crate::breaker::BreakerState;
-use crate::estimate::{Expected, RateLine};
+use crate::forecast::{Forecast, Forecasts};
 use crate::health::Health;
 use crate::hold::Hold;
 use crate::path_memory::{PathFault, PathHash};
@@ -7,44 +9,18 @@ use crate::selector::Selector;
 use crate::why::Standing;
 use crate::{Kind, MirrorId, Request, Time, Why};
 
-/// What is expected of a mirror; kept, because it changes with observations and slowly with time,
-/// while choices are frequent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) first_byte: Expected,
-    pub(crate) line: RateLine,
-    /// Seconds that its failures cost per success.
-    pub(crate) mishaps: f64,
-    /// Whether it was measured.
-    pub(crate) known: bool,
-    /// Whether the last measurement is so old that another is wanted.
-    pub(crate) stale: bool,
-}
-
-impl View {
-    /// Seconds until one of `n` requests in flight, with so many bytes, is done.
-    pub(crate) fn cost(&self, bytes: f64, n: f64) -> f64 {
-        self.first_byte.mean + bytes * self.line.seconds_per_byte(n) + self.mishaps
-    }
-}
-
 /// A request, prepared for looking at many mirrors.
 pub(crate) struct Query<'a> {
     pub(crate) request: &'a Request<'a>,
     pub(crate) path: PathHash,
     pub(crate) bytes: f64,
     pub(crate) now: Time,
+    forecasts: Cow<'a, Forecasts>,
 }
 
 impl Query<'_> {
-    fn attempts(&self, id: MirrorId) -> u32 {
-        let count = self
-            .request
-            .exclude
-            .iter()
-            .filter(|&&tried| tried == id)
-            .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
+    pub(crate) fn forecast(&self, index: usize) -> &Forecast {
+        &self.forecasts.each[index]
     }
 }
 
@@ -62,7 +38,7 @@ pub(crate) enum Stance {
 }
 
 impl Selector {
-    pub(crate) fn query<'a>(&self, request: &'a Request<'a>, now: Time) -> Query<'a> {
+    pub(crate) fn query<'a>(&'a self, request: &'a Request<'a>, now: Time) -> Query<'a> {
         #[expect(
             clippy::cast_precision_loss,
             reason = "an estimate needs no more precision"
@@ -73,13 +49,14 @@ impl Selector {
             path: PathHash::of(request.path),
             bytes,
             now,
+            forecasts: self.forecasts(now),
         }
     }
 
     /// Seconds until the request would be done if it were sent to this mirror now.
     pub(crate) fn cost(&self, index: usize, query: &Query<'_>) -> f64 {
         let n = f64::from(self.health[index].in_flight.count()) + 1.0;
-        self.views[index].cost(query.bytes, n)
+        query.forecast(index).cost(query.bytes, n)
     }
 
     /// The most requests that a mirror should serve at the moment.
@@ -97,7 +74,10 @@ impl Selector {
     /// Seconds until one of the requests of a mirror has ended.
     pub(crate) fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
         let health = &self.health[index];
-        let usual = self.views[index].cost(query.bytes, 1.0).clamp(1e-3, 60.0);
+        let usual = query
+            .forecast(index)
+            .cost(query.bytes, 1.0)
+            .clamp(1e-3, 60.0);
         let service = health.service.expected(usual, query.now).mean;
         (service / f64::from(health.window.limit().max(1))).clamp(0.005, 5.0)
     }
@@ -105,7 +85,11 @@ impl Selector {
     pub(crate) fn stance(&self, index: usize, query: &Query<'_>) -> Stance {
         let health = &self.health[index];
         let now = query.now;
-        let attempts = query.attempts(MirrorId::at(index));
+        let id = MirrorId::at(index);
+        let (attempts, is_excluded) = (
+            query.request.tried.failures(id),
+            query.request.tried.is_excluded(id),
+        );
         let fault = health.paths.get(query.path, now);
         let denied = health.denied.is_some_and(|hold| hold.active(now));
         let behind = query.request.kind == Kind::Metadata
@@ -123,13 +107,16 @@ impl Selector {
         } else {
             None
         };
-        if attempts > 0 {
+        if attempts > 0 || is_excluded {
             if let Some((_, standing)) = standing.filter(|_| fault.is_some() || denied || behind) {
                 return Stance::Out(Why::StandsBack(standing));
             }
             if attempts >= self.config.attempts_per_mirror {
                 let last = health.last.map(|last| last.class);
                 return Stance::Out(Why::Tried { attempts, last });
+            }
+            if is_excluded {
+                return Stance::Out(Why::Excluded);
             }
         }
         let circuit = health.breaker.state(now);

@@ -52,13 +52,13 @@ pub enum Why {
         /// How its last attempt of any job ended.
         last: Option<Class>,
     },
+    /// Not chosen: it is excluded for this job.
+    Excluded,
     /// A better mirror is about to be free.
     WaitingForBetter {
         /// The expected time until it is.
         queue: Duration,
     },
-    /// There are no mirrors at all.
-    NoMirrors,
 }
 
 /// Why a mirror stands back behind the others.
@@ -128,10 +128,10 @@ impl fmt::Display for Why {
                 write!(f, "tried {attempts} time{} for this", plural(attempts))?;
                 last.map_or(Ok(()), |last| write!(f, ", its last answer was: {last}"))
             }
+            Self::Excluded => f.write_str("excluded for this job"),
             Self::WaitingForBetter { queue } => {
                 write!(f, "a better one is free in about {}", Brief(queue))
             }
-            Self::NoMirrors => f.write_str("there are no mirrors"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use taipan_mirrors::{
     Choice, Circuit, Class, Location, Mirror, MirrorId, Observation, Origin, Pick, Progress,
-    Request, SavedState, Selector, SelectorConfig, Standing, StateWarning, Time, Why,
+    Request, SavedState, Selector, SelectorConfig, Standing, StateWarning, Time, Tried, Why,
 };
 
 fn at(millis: u64) -> Time {
@@ -28,6 +28,13 @@ fn id(index: u32) -> MirrorId {
     MirrorId::new(index)
 }
 
+/// After one failed attempt on a mirror.
+fn failed_on(mirror: MirrorId) -> Tried {
+    let mut tried = Tried::new();
+    tried.record_failure(mirror);
+    tried
+}
+
 fn used(choice: &Choice) -> Pick {
     let Choice::Use(pick) = choice else {
         panic!("expected a mirror, got {choice:?}")
@@ -37,7 +44,24 @@ fn used(choice: &Choice) -> Pick {
 
 /// One finished attempt of 100 kB.
 fn attempt(selector: &mut Selector, mirror: u32, path: &str, start: u64, took: u64, class: Class) {
-    selector.started(id(mirror), at(start));
+    selector.started_unchosen(id(mirror), at(start));
+    finish(selector, id(mirror), path, start, took, class);
+}
+
+/// The same on a chosen mirror.
+fn follow(selector: &mut Selector, pick: &Pick, path: &str, start: u64, took: u64) {
+    selector.started(pick, at(start));
+    finish(selector, pick.mirror, path, start, took, Class::Ok);
+}
+
+fn finish(
+    selector: &mut Selector,
+    mirror: MirrorId,
+    path: &str,
+    start: u64,
+    took: u64,
+    class: Class,
+) {
     let bytes = if class == Class::Ok { 100_000 } else { 0 };
     let mut seen = Observation::new(at(start + took), path, class)
         .with_bytes(bytes)
@@ -45,7 +69,7 @@ fn attempt(selector: &mut Selector, mirror: u32, path: &str, start: u64, took: u
     if class == Class::Ok {
         seen = seen.with_first_byte(ms(took / 2));
     }
-    selector.finished(id(mirror), &seen);
+    selector.finished(mirror, &seen);
 }
 
 /// A history in which every mirror has worked, with these times for 100 kB.
@@ -66,12 +90,23 @@ fn known(mirrors: Vec<Mirror>, times: &[u64]) -> Selector {
     selector
 }
 
+/// Of a request that was cancelled at once.
+fn nothing_yet(now: u64) -> Progress {
+    Progress {
+        at: at(now),
+        bytes: 0,
+        wasted: 0,
+        first_byte: None,
+        duration: Duration::ZERO,
+    }
+}
+
 /// How often each of `n` mirrors is chosen over many seeds.
 fn shares(selector: &Selector, n: usize, request: &Request<'_>, now: Time) -> Vec<u32> {
     let mut counts = vec![0; n];
     for seed in 0..1000 {
         let request = request.clone().with_seed(seed);
-        if let Choice::Use(pick) = selector.clone().choose(&request, now) {
+        if let Choice::Use(pick) = selector.choose(&request, now) {
             counts[pick.mirror.index()] += 1;
         }
     }
@@ -120,7 +155,7 @@ fn requests_in_flight_drive_the_next_ones_to_other_mirrors() {
     for seed in 0..12 {
         let request = Request::content("x").with_bytes(50_000_000).with_seed(seed);
         if let Choice::Use(pick) = selector.choose(&request, at(2000)) {
-            selector.started(pick.mirror, at(2000));
+            selector.started(&pick, at(2000));
             counts[pick.mirror.index()] += 1;
         }
     }
@@ -150,7 +185,7 @@ fn the_next_tier_serves_when_the_first_is_ill_but_not_when_it_is_only_busy() {
     let first = mirror("first").with_max_connections(1);
     let mut selector = known(vec![first, mirror("second").with_priority(5)], &[100, 100]);
     let request = Request::content("x").with_bytes(1 << 22);
-    selector.started(id(0), at(2000));
+    selector.started_unchosen(id(0), at(2000));
     assert!(matches!(
         selector.choose(&request, at(2000)),
         Choice::Wait { .. }
@@ -184,8 +219,8 @@ fn a_path_that_none_had_a_while_ago_is_asked_for_once_more() {
     attempt(&mut selector, 0, "new", 2000, 20, Class::NotHere);
     let pick = used(&selector.choose(&Request::content("new"), at(2100)));
     assert_eq!(pick.why, Why::LastResort(Standing::PathNotHere));
-    let tried = [id(0)];
-    let again = Request::content("new").with_exclude(&tried);
+    let tried = failed_on(id(0));
+    let again = Request::content("new").with_tried(&tried);
     let Choice::Exhausted(reasons) = selector.choose(&again, at(2100)) else {
         panic!()
     };
@@ -232,7 +267,7 @@ fn a_half_open_circuit_gets_one_trial_at_a_time_and_closes_on_success() {
     let request = Request::content("y");
     let pick = used(&selector.choose(&request, at(2000)));
     assert_eq!(pick.why, Why::Trial { failures: 1 });
-    selector.started(pick.mirror, at(2000));
+    selector.started(&pick, at(2000));
     assert!(matches!(
         selector.choose(&request, at(2010)),
         Choice::Wait { .. }
@@ -266,7 +301,7 @@ fn when_all_circuits_are_open_the_pause_is_waited_for_rather_than_failing() {
 #[test]
 fn retry_after_is_obeyed_and_other_mirrors_serve_meanwhile() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 200]);
-    selector.started(id(0), at(2000));
+    selector.started_unchosen(id(0), at(2000));
     let seen = Observation::new(at(2010), "x", Class::Throttled)
         .with_duration(ms(10))
         .with_retry_after(Duration::from_secs(7));
@@ -285,7 +320,7 @@ fn retry_after_is_obeyed_and_other_mirrors_serve_meanwhile() {
 #[test]
 fn a_lone_throttled_mirror_is_waited_for_until_it_said_and_not_shorter() {
     let mut selector = known(vec![mirror("a")], &[50]);
-    selector.started(id(0), at(2000));
+    selector.started_unchosen(id(0), at(2000));
     let seen =
         Observation::new(at(2000), "x", Class::Throttled).with_retry_after(Duration::from_secs(30));
     selector.finished(id(0), &seen);
@@ -301,7 +336,7 @@ fn throttling_shrinks_the_window_and_success_opens_it_again() {
     let mut selector = known(vec![mirror("a")], &[50]);
     let before = selector.report(id(0), at(2000)).unwrap().window;
     for _ in 0..4 {
-        selector.started(id(0), at(2000));
+        selector.started_unchosen(id(0), at(2000));
     }
     for _ in 0..4 {
         selector.finished(id(0), &Observation::new(at(2010), "x", Class::Throttled));
@@ -315,7 +350,7 @@ fn throttling_shrinks_the_window_and_success_opens_it_again() {
         // What it said is believed for half a minute.
         let start = 40_000 + round * 100;
         for _ in 0..after {
-            selector.started(id(0), at(start));
+            selector.started_unchosen(id(0), at(start));
         }
         for _ in 0..after {
             let seen = Observation::new(at(start + 50), "x", Class::Ok).with_bytes(100_000);
@@ -338,8 +373,8 @@ fn a_liar_is_quarantined_for_the_run_but_serves_when_nobody_else_can() {
             "{moment}"
         );
     }
-    let tried = [id(1); 3];
-    let pick = used(&selector.choose(&request.with_exclude(&tried), at(2100)));
+    let tried = Tried::new().excluding([id(1)]);
+    let pick = used(&selector.choose(&request.with_tried(&tried), at(2100)));
     assert_eq!(pick.mirror, id(0));
     assert_eq!(pick.why, Why::LastResort(Standing::Quarantined));
 }
@@ -381,16 +416,16 @@ fn denied_is_no_stain_but_the_mirror_steps_back() {
 #[test]
 fn a_job_retries_a_transient_failure_with_growing_pauses_and_then_gives_up() {
     let mut selector = selector(vec![mirror("a")]);
-    let mut tried = Vec::new();
+    let mut tried = Tried::new();
     let mut now = 0;
     let mut pauses = Vec::new();
     loop {
         let request = Request::content("x")
-            .with_exclude(&tried)
-            .with_attempt(tried.len().try_into().unwrap());
+            .with_tried(&tried)
+            .with_attempt(tried.failures(id(0)));
         match selector.choose(&request, at(now)) {
             Choice::Use(pick) => {
-                tried.push(pick.mirror);
+                tried.record_failure(pick.mirror);
                 attempt(&mut selector, 0, "x", now, 10, Class::Unwell);
                 now += 10;
             }
@@ -409,7 +444,7 @@ fn a_job_retries_a_transient_failure_with_growing_pauses_and_then_gives_up() {
             }
         }
     }
-    assert_eq!(tried.len(), 3);
+    assert_eq!(tried.failures(id(0)), 3);
     assert!(pauses.len() == 2 && pauses[1] > pauses[0], "{pauses:?}");
     assert!(now < 5000);
 }
@@ -419,8 +454,8 @@ fn a_mirror_with_a_lasting_fault_is_not_retried_for_the_same_job() {
     for class in [Class::NotHere, Class::Corrupt, Class::Denied] {
         let mut selector = known(vec![mirror("a")], &[50]);
         attempt(&mut selector, 0, "x", 2000, 50, class);
-        let tried = [id(0)];
-        let request = Request::content("x").with_exclude(&tried);
+        let tried = failed_on(id(0));
+        let request = Request::content("x").with_tried(&tried);
         assert!(
             matches!(selector.choose(&request, at(10_000)), Choice::Exhausted(_)),
             "{class}"
@@ -438,12 +473,8 @@ fn without_mirrors_the_answer_is_exhausted() {
 fn waiting_for_a_fast_busy_mirror_beats_using_a_hopeless_one() {
     let fast = mirror("fast").with_max_connections(1);
     let mut selector = known(vec![fast, mirror("slow")], &[20, 9000]);
-    selector.started(id(0), at(92_000));
+    selector.started_unchosen(id(0), at(92_000));
     let request = Request::content("x").with_bytes(1 << 24);
-    // What little there is to spend on exploring is spent first.
-    for seed in 0..5 {
-        selector.choose(&Request::content("x").with_seed(seed), at(92_000));
-    }
     let choice = selector.choose(&request, at(92_000));
     assert!(
         matches!(choice, Choice::Wait { until, .. } if until < at(93_000)),
@@ -464,7 +495,7 @@ fn exploration_reaches_every_mirror_and_stays_within_its_share() {
         let index = u32::try_from(pick.mirror.index()).unwrap();
         let took = if index == 0 { 20 } else { 2000 };
         others += u32::from(index != 0);
-        attempt(&mut selector, index, "x", now, took, Class::Ok);
+        follow(&mut selector, &pick, "x", now, took);
         now += took;
     }
     let unseen = selector
@@ -493,20 +524,19 @@ fn mirrors_of_the_same_country_are_explored_first() {
 
 #[test]
 fn timeouts_are_short_with_alternatives_and_patient_without() {
-    let mut alone = known(vec![mirror("a")], &[50]);
-    let mut pair = known(vec![mirror("a"), mirror("b")], &[50, 50]);
+    let alone = known(vec![mirror("a")], &[50]);
+    let pair = known(vec![mirror("a"), mirror("b")], &[50, 50]);
     let request = Request::content("x").with_bytes(1 << 22);
     let (lone, one_of_two) = (
         used(&alone.choose(&request, at(2000))),
         used(&pair.choose(&request, at(2000))),
     );
-    assert!(lone.connect_timeout >= Duration::from_secs(10));
-    assert!(one_of_two.connect_timeout <= Duration::from_secs(4));
     assert!(one_of_two.first_byte_timeout < lone.first_byte_timeout);
     assert!(one_of_two.stall_timeout < lone.stall_timeout);
-    assert!(lone.min_rate.abs() < 1e-9 && one_of_two.min_rate > 0.0);
+    assert!(alone.min_rate(&request, id(0), at(2000)).abs() < 1e-9);
+    assert!(pair.min_rate(&request, id(0), at(2000)) > 0.0);
     let later = used(&pair.choose(&request.with_attempt(2), at(2000)));
-    assert!(later.connect_timeout > one_of_two.connect_timeout);
+    assert!(later.first_byte_timeout > one_of_two.first_byte_timeout);
 }
 
 #[test]
@@ -514,7 +544,7 @@ fn the_minimum_rate_asks_no_more_than_the_clients_own_line_gives() {
     // Twenty connections share 10 MB/s, though one alone reached all of it.
     let mut selector = known(vec![mirror("a"), mirror("b")], &[20, 20]);
     for n in 0..20 {
-        selector.started(id(n % 2), at(2000));
+        selector.started_unchosen(id(n % 2), at(2000));
     }
     let request = Request::content("x").with_bytes(1 << 24);
     assert!(selector.min_rate(&request, id(0), at(2000)) < 500_000.0);
@@ -522,13 +552,13 @@ fn the_minimum_rate_asks_no_more_than_the_clients_own_line_gives() {
 
 #[test]
 fn small_requests_are_hedged_after_the_usual_tail_and_large_ones_are_not() {
-    let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 60]);
+    let selector = known(vec![mirror("a"), mirror("b")], &[50, 60]);
     let small = Request::content("x").with_bytes(10_000);
     let after = selector.hedge_after(&small, id(0), at(2000)).unwrap();
     assert!(after >= ms(20) && after <= ms(500), "{after:?}");
     let large = Request::content("x").with_bytes(1 << 30);
     assert_eq!(selector.hedge_after(&large, id(0), at(2000)), None);
-    let mut alone = known(vec![mirror("a")], &[50]);
+    let alone = known(vec![mirror("a")], &[50]);
     assert_eq!(alone.hedge_after(&small, id(0), at(2000)), None);
 }
 
@@ -542,7 +572,7 @@ fn hedging_stops_when_its_budget_of_wasted_bytes_is_spent() {
             break;
         }
         hedged += 1;
-        selector.started(id(1), at(2000));
+        selector.started_unchosen(id(1), at(2000));
         let seen = Progress {
             at: at(2010),
             bytes: 400_000,
@@ -560,7 +590,7 @@ fn a_cancelled_request_teaches_speed_but_is_no_failure() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[100, 100]);
     let request = Request::content("x").with_bytes(1 << 22);
     for _ in 0..3 {
-        selector.started(id(0), at(2000));
+        selector.started_unchosen(id(0), at(2000));
         let seen = Progress {
             at: at(7000),
             bytes: 50_000,
@@ -584,7 +614,7 @@ fn the_same_seed_and_history_give_the_same_choice() {
     );
     for seed in 0..100 {
         let request = Request::content("x").with_seed(seed);
-        let once = selector.clone().choose(&request, at(2000));
+        let once = selector.choose(&request, at(2000));
         assert_eq!(once, selector.clone().choose(&request, at(2000)));
     }
 }
@@ -679,7 +709,6 @@ fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 80]);
     attempt(&mut selector, 1, "x", 2000, 50, Class::Corrupt);
     let request = Request::content("y").with_bytes(100_000);
-    let mut other = selector.clone();
     let reasons = selector.explain(&request, at(2100));
     assert!(matches!(
         reasons[..],
@@ -688,15 +717,12 @@ fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
             (_, Why::StandsBack(Standing::Quarantined)),
         ]
     ));
-    // Who has asked chooses as if he had not.
-    let chosen = selector.choose(&request, at(2100));
-    assert_eq!(chosen, other.choose(&request, at(2100)));
 }
 
 #[test]
 fn reports_and_notices_about_unknown_mirrors_are_ignored() {
     let mut selector = selector(vec![mirror("a")]);
-    selector.started(id(7), at(0));
+    selector.started_unchosen(id(7), at(0));
     selector.finished(id(7), &Observation::new(at(1), "x", Class::Ok));
     assert!(selector.report(id(7), at(1)).is_none());
     assert_eq!(
@@ -736,13 +762,16 @@ fn a_path_that_two_mirrors_have_wrong_is_blamed_itself() {
 fn a_long_queue_for_the_fast_mirror_makes_the_slow_one_worth_using() {
     let fast = mirror("fast").with_max_connections(1);
     let mut selector = known(vec![fast, mirror("slow")], &[200, 1000]);
-    selector.started(id(0), at(12_000));
+    selector.started_unchosen(id(0), at(12_000));
     let mut waits = 0;
     for job in 0..50 {
         let path = format!("x{job}");
         let request = Request::content(&path).with_bytes(2_000_000).with_seed(job);
         match selector.choose(&request, at(12_000)) {
-            Choice::Wait { .. } => waits += 1,
+            Choice::Wait { .. } => {
+                selector.queued(&request);
+                waits += 1;
+            }
             Choice::Use(pick) => {
                 assert_eq!(pick.mirror, id(1));
                 break;
@@ -759,7 +788,7 @@ fn a_large_request_leaves_a_mirror_that_proves_to_be_slow() {
     let request = Request::content("x").with_bytes(50_000_000);
     let slow = selector.report(id(0), at(5000)).unwrap().rate.unwrap();
     let fast = selector.report(id(1), at(5000)).unwrap().rate.unwrap();
-    selector.started(id(0), at(5000));
+    selector.started_unchosen(id(0), at(5000));
     let least = selector.min_rate(&request, id(0), at(5000));
     assert!(least > slow && least < fast, "{slow} {least} {fast}");
     // The other way round there is nothing to be gained.
@@ -773,7 +802,7 @@ fn mirrors_that_have_not_worked_yet_get_two_requests_at_once() {
     for seed in 0..20 {
         match selector.choose(&Request::content("x").with_seed(seed), at(0)) {
             Choice::Use(pick) => {
-                selector.started(pick.mirror, at(0));
+                selector.started(&pick, at(0));
                 started += 1;
             }
             Choice::Wait { .. } => {}
@@ -797,13 +826,72 @@ fn a_preferred_mirror_that_was_ill_is_tried_again_while_the_next_tier_serves() {
         let now = 2100 + job * 100;
         let request = Request::content("y").with_bytes(50_000).with_seed(job);
         let pick = used(&selector.choose(&request, at(now)));
-        let index = u32::try_from(pick.mirror.index()).unwrap();
         if matches!(pick.why, Why::Trial { .. }) {
             trials += 1;
         }
-        attempt(&mut selector, index, "y", now, 50, Class::Ok);
+        follow(&mut selector, &pick, "y", now, 50);
     }
     assert_eq!(trials, 1);
     let counts = selector.report(id(0), at(20_000)).unwrap().counts;
     assert!(counts.ok > 80, "{counts:?}");
+}
+
+#[test]
+fn polling_earns_nothing_to_explore_with() {
+    // The slow one was not seen for long and would be measured again, if that could be afforded.
+    let mut selector = known(vec![mirror("fast"), mirror("slow")], &[100, 250]);
+    let request = |seed| Request::content("x").with_bytes(100_000).with_seed(seed);
+    let hour = 3_600_000;
+    for round in 0..10 {
+        attempt(&mut selector, 0, "x", hour + round * 100, 100, Class::Ok);
+    }
+    let now = hour + 2000;
+    let explores = |selector: &Selector| {
+        (0..100).any(|seed| used(&selector.choose(&request(seed), at(now))).why == Why::Exploring)
+    };
+    // Each pick that explores and goes out spends.
+    while let Some(pick) = (0..100)
+        .map(|seed| used(&selector.choose(&request(seed), at(now))))
+        .find(|pick| pick.why == Why::Exploring)
+    {
+        selector.started(&pick, at(now));
+        selector.cancelled(pick.mirror, &nothing_yet(now));
+    }
+    for seed in 0..50 {
+        selector.choose(&request(seed), at(now));
+    }
+    assert!(!explores(&selector));
+    // Requests that go out earn it.
+    for round in 0..50 {
+        let pick = used(&selector.choose(&request(round), at(now)));
+        follow(&mut selector, &pick, "x", now, 100);
+        if explores(&selector) {
+            return;
+        }
+    }
+    panic!("never again");
+}
+
+#[test]
+fn a_job_that_waits_counts_once_however_often_it_asks() {
+    let fast = mirror("fast").with_max_connections(1);
+    let mut selector = known(vec![fast, mirror("slow")], &[200, 1000]);
+    selector.started_unchosen(id(0), at(12_000));
+    let request = |job| Request::content("x").with_bytes(2_000_000).with_seed(job);
+    let until = |selector: &Selector, job| match selector.choose(&request(job), at(12_000)) {
+        Choice::Wait { until, .. } => until,
+        other => panic!("{other:?}"),
+    };
+    let (first, alone) = (until(&selector, 1), until(&selector, 2));
+    assert_eq!(first, alone, "to ask is not to wait");
+    for _ in 0..50 {
+        assert_eq!(until(&selector, 1), first, "it waits for others only");
+        selector.queued(&request(1));
+    }
+    let second = until(&selector, 2);
+    assert!(second > alone, "the first one comes before it");
+    // When a request has ended all of them choose again.
+    selector.cancelled(id(0), &nothing_yet(12_000));
+    selector.started_unchosen(id(0), at(12_000));
+    assert_eq!(until(&selector, 2), alone);
 }

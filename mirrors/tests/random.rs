@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use taipan_mirrors::{
     Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Progress,
-    Request, SavedState, Selector, SelectorConfig, Time,
+    Request, SavedState, Selector, SelectorConfig, Time, Tried,
 };
 
 /// `SplitMix64`.
@@ -103,32 +104,25 @@ fn lacks_nothing(selector: &Selector, id: MirrorId, now: Time) -> bool {
         && report.in_flight < report.window
 }
 
+fn is_untried(request: &Request<'_>, id: MirrorId) -> bool {
+    request.tried.failures(id) == 0 && !request.tried.is_excluded(id)
+}
+
 fn check(selector: &Selector, request: &Request<'_>, choice: &Choice, now: Time) {
     match choice {
         Choice::Use(pick) => {
-            for timeout in [
-                pick.connect_timeout,
-                pick.first_byte_timeout,
-                pick.stall_timeout,
-            ] {
+            for timeout in [pick.first_byte_timeout, pick.stall_timeout] {
                 assert!(timeout > Duration::ZERO && timeout < DAY * 90, "{pick:?}");
             }
-            assert!(
-                pick.min_rate.is_finite() && pick.min_rate >= 0.0,
-                "{pick:?}"
-            );
             assert!(!pick.why.to_string().is_empty());
-            let tried = request
-                .exclude
-                .iter()
-                .filter(|&&id| id == pick.mirror)
-                .count();
-            assert!(tried < 3, "{pick:?}");
+            let failures = request.tried.failures(pick.mirror);
+            assert!(failures < 3, "{pick:?}");
+            assert!(!request.tried.is_excluded(pick.mirror), "{pick:?}");
             let report = selector.report(pick.mirror, now).unwrap();
-            if report.quarantined || report.circuit == Circuit::Open || tried > 0 {
+            if report.quarantined || report.circuit == Circuit::Open || failures > 0 {
                 let better = selector
                     .ids()
-                    .find(|&id| !request.exclude.contains(&id) && lacks_nothing(selector, id, now));
+                    .find(|&id| is_untried(request, id) && lacks_nothing(selector, id, now));
                 assert_eq!(better, None, "{pick:?}");
             }
         }
@@ -141,7 +135,7 @@ fn check(selector: &Selector, request: &Request<'_>, choice: &Choice, now: Time)
         Choice::Exhausted(reasons) => {
             assert_eq!(reasons.len(), selector.mirrors().len());
             for (id, why) in reasons {
-                assert!(request.exclude.contains(id), "{id} {why}");
+                assert!(!is_untried(request, *id), "{id} {why}");
             }
         }
     }
@@ -162,10 +156,15 @@ fn history(config: &SelectorConfig, n: usize, steps: u32) {
         match random.below(10) {
             0..4 => {
                 let fresh = format!("fresh{step}");
-                let excluded = random.index(2 * n.min(4));
-                let exclude: Vec<MirrorId> = (0..excluded)
-                    .map(|_| MirrorId::new(u32::try_from(random.index(n)).unwrap()))
-                    .collect();
+                let mut tried = Tried::new();
+                for _ in 0..random.index(2 * n.min(4)) {
+                    let id = MirrorId::new(u32::try_from(random.index(n)).unwrap());
+                    if random.one_in(3) {
+                        tried.exclude(id);
+                    } else {
+                        tried.record_failure(id);
+                    }
+                }
                 let request = Request {
                     path: if random.one_in(2) { path } else { &fresh },
                     bytes: (!random.one_in(5)).then(|| random.bytes()),
@@ -174,7 +173,7 @@ fn history(config: &SelectorConfig, n: usize, steps: u32) {
                     } else {
                         Kind::Content
                     },
-                    exclude: &exclude,
+                    tried: &tried,
                     attempt: u32::try_from(random.below(6)).unwrap(),
                     seed: random.next(),
                 };
@@ -182,9 +181,13 @@ fn history(config: &SelectorConfig, n: usize, steps: u32) {
                 if request.path == fresh {
                     check(&selector, &request, &choice, now);
                 }
-                if let Choice::Use(pick) = choice {
-                    selector.started(pick.mirror, now);
-                    running.push(pick.mirror);
+                match choice {
+                    Choice::Use(pick) => {
+                        selector.started(&pick, now);
+                        running.push(pick.mirror);
+                    }
+                    Choice::Wait { .. } => selector.queued(&request),
+                    Choice::Exhausted(_) => {}
                 }
                 let _ = selector.hedge_after(&request, any, now);
                 let rate = selector.min_rate(&request, any, now);
@@ -274,7 +277,6 @@ fn absurd_settings_break_nothing() {
         quarantine: Duration::MAX,
         exploration: f64::NAN,
         hedge_share: f64::INFINITY,
-        connect_timeout: Duration::MAX,
         idle_timeout: Duration::MAX,
         ..SelectorConfig::default()
     };
@@ -290,7 +292,6 @@ fn absurd_settings_break_nothing() {
         quarantine: Duration::ZERO,
         exploration: -1.0,
         hedge_share: -1.0,
-        connect_timeout: Duration::ZERO,
         idle_timeout: Duration::ZERO,
         ..SelectorConfig::default()
     };
@@ -301,19 +302,20 @@ fn absurd_settings_break_nothing() {
 
 /// One job on mirrors of which only the last is sure to serve, after whatever the history was.
 /// Returns how many attempts it took.
-fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut Time) -> usize {
+fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut Time) -> u32 {
     let n = selector.mirrors().len();
-    let mut tried = Vec::new();
+    let mut tried = Tried::new();
+    let mut attempts = 0;
     let begin = *now;
     loop {
         let request = Request::content(path)
             .with_bytes(random.below(5_000_000))
-            .with_exclude(&tried)
-            .with_attempt(tried.len().try_into().unwrap())
+            .with_tried(&tried)
+            .with_attempt(attempts)
             .with_seed(random.next());
         match selector.choose(&request, *now) {
             Choice::Use(pick) => {
-                selector.started(pick.mirror, *now);
+                selector.started(&pick, *now);
                 *now = *now + Duration::from_millis(random.below(300));
                 let good = pick.mirror.index() == n - 1;
                 let class = if good {
@@ -325,9 +327,10 @@ fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut T
                     .with_duration(Duration::from_millis(random.below(300)))
                     .with_bytes(random.below(100_000));
                 selector.finished(pick.mirror, &shown);
-                tried.push(pick.mirror);
+                tried.record_failure(pick.mirror);
+                attempts += 1;
                 if class == Class::Ok {
-                    return tried.len();
+                    return attempts;
                 }
             }
             Choice::Wait { until, .. } => *now = until,
@@ -357,11 +360,72 @@ fn a_job_ends_whenever_one_mirror_can_serve_it() {
         for job in 0..100 {
             // Whatever the history says against the good one: it must be asked in the end.
             let last = MirrorId::new(u32::try_from(n - 1).unwrap());
-            selector.started(last, now);
+            selector.started_unchosen(last, now);
             let shown = Observation::new(now, "elsewhere", Class::ALL[random.index(7)]);
             selector.finished(last, &shown);
             let attempts = run_job(&mut random, &mut selector, &format!("job{job}"), &mut now);
-            assert!(attempts <= 3 * n, "{attempts}");
+            assert!(attempts as usize <= 3 * n, "{attempts}");
         }
+    }
+}
+
+/// Two equal selectors go through the same history; one of them is polled. Both must decide alike.
+fn polled_and_not(seed: u64, polls: &[usize]) {
+    let mut random = Random(seed);
+    let n = 1 + random.index(6);
+    let set = mirrors(&mut random, n);
+    let mut polled = Selector::new(set, SelectorConfig::default());
+    let mut quiet = polled.clone();
+    let mut now = Time::from_unix(Duration::from_hours(500_000));
+    let mut running: Vec<MirrorId> = Vec::new();
+    for (step, &polls) in polls.iter().enumerate() {
+        now = now + Duration::from_micros(random.below(600_000));
+        let path = format!("p{}", step % 7);
+        for _ in 0..polls {
+            let request = Request::content(&path)
+                .with_bytes(random.below(3_000_000))
+                .with_seed(random.next());
+            let any = MirrorId::new(u32::try_from(random.index(n)).unwrap());
+            polled.choose(&request, now);
+            polled.explain(&request, now);
+            polled.hedge_after(&request, any, now);
+            polled.min_rate(&request, any, now);
+        }
+        let request = Request::content(&path)
+            .with_bytes(random.below(3_000_000))
+            .with_seed(random.next());
+        let choice = quiet.choose(&request, now);
+        assert_eq!(polled.choose(&request, now), choice);
+        let ends = !running.is_empty() && random.one_in(2);
+        let ended = ends.then(|| running.swap_remove(random.index(running.len())));
+        let shown = Observation::new(now, &path, random.class())
+            .with_bytes(random.below(3_000_000))
+            .with_first_byte(Duration::from_micros(random.below(400_000)))
+            .with_duration(Duration::from_micros(random.below(5_000_000)));
+        for selector in [&mut polled, &mut quiet] {
+            match &choice {
+                Choice::Use(pick) => selector.started(pick, now),
+                Choice::Wait { .. } => selector.queued(&request),
+                Choice::Exhausted(_) => {}
+            }
+            if let Some(id) = ended {
+                selector.finished(id, &shown);
+            }
+        }
+        if let Choice::Use(pick) = choice {
+            running.push(pick.mirror);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn polling_changes_no_later_decision(
+        seed in any::<u64>(),
+        polls in prop::collection::vec(0_usize..50, 1..150),
+    ) {
+        polled_and_not(seed, &polls);
     }
 }

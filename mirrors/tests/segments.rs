@@ -35,13 +35,19 @@ struct Flow {
     stops_at: u64,
 }
 
+#[derive(Debug, PartialEq)]
 struct Run {
     seconds: f64,
     delivered: Vec<Range<u64>>,
 }
 
-#[expect(clippy::too_many_lines, reason = "one loop, as an engine has it")]
 fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
+    fetch_polling(servers, size, line, seed, 0)
+}
+
+/// Before each step so many copies of the plan are asked, and what they want is not done.
+#[expect(clippy::too_many_lines, reason = "one loop, as an engine has it")]
+fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32) -> Run {
     let mirrors = (0..servers.len())
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
@@ -61,6 +67,9 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
         loop {
             steps += 1;
             assert!(steps < 1000, "the plan goes round in circles");
+            for _ in 0..polls {
+                plan.clone().next(&mut selector, now);
+            }
             match plan.next(&mut selector, now) {
                 SegmentStep::Fetch {
                     segment,
@@ -68,7 +77,7 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
                     pick,
                 } => {
                     assert!(range.start < range.end && range.end <= size);
-                    selector.started(pick.mirror, now);
+                    selector.started(&pick, now);
                     let index = pick.mirror.index();
                     requests[index] += 1;
                     let nth = |n: u64| n > 0 && requests[index].is_multiple_of(n);
@@ -219,6 +228,22 @@ fn a_mirror_that_stops_in_the_middle_costs_seconds_only() {
         };
         let run = fetch(&[stalling, steady(5e6), steady(5e6)], SIZE, 20e6, seed);
         assert!(run.seconds < 14.0, "seed {seed}: {}", run.seconds);
+    }
+}
+
+#[test]
+fn asking_a_plan_more_often_changes_nothing() {
+    let servers = [
+        steady(4e6),
+        steady(2e6),
+        Server {
+            stalls: 3,
+            ..steady(5e6)
+        },
+    ];
+    for seed in 0..5 {
+        let once = fetch_polling(&servers, SIZE, 20e6, seed, 0);
+        assert_eq!(fetch_polling(&servers, SIZE, 20e6, seed, 20), once);
     }
 }
 

@@ -184,7 +184,7 @@ impl Segments<'_> {
         let name = self.mirrors.describe(mirror, &self.job.target);
         let bytes = self.given_by(Some(mirror)).into_iter();
         let bytes = bytes.map(|range| range.end - range.start).sum();
-        let mut flight = self.mirrors.start(mirror, &self.job.target.path);
+        let mut flight = self.mirrors.start_unchosen(mirror, &self.job.target.path);
         flight.finish(Class::Corrupt, None);
         let (url, source) = (name.clone(), error.clone());
         self.note(mirror, name, BackendError::Corrupt { url, source }, bytes);

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use taipan_mirrors::{Choice, Kind, MirrorId, Request, SegmentConfig, Why};
+use taipan_mirrors::{Choice, Kind, MirrorId, Request, SegmentConfig, Tried, Why};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -315,17 +315,12 @@ impl Engine {
 
     /// What the mirror that would be asked first says of the length of the file.
     async fn ask_size(&self, mirrors: &MirrorSet, job: &Job) -> Option<u64> {
-        let out = self.out_of_reach(mirrors);
-        let most = mirrors.attempts_per_mirror() as usize;
-        let exclude: Vec<MirrorId> = out
-            .into_iter()
-            .flat_map(|id| std::iter::repeat_n(id, most))
-            .collect();
+        let tried = Tried::new().excluding(self.out_of_reach(mirrors));
         let request = Request {
             path: &job.target.path,
             bytes: Some(1),
             kind: job.kind,
-            exclude: &exclude,
+            tried: &tried,
             attempt: 0,
             seed: self.options.seed,
         };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Progress,
+    Choice, Class, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Pick, Progress,
     Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -147,7 +147,9 @@ impl MirrorSet {
 
     pub(crate) fn choose(&self, request: &Request<'_>) -> (Choice, String) {
         let now = self.now();
-        let choice = self.selector().choose(request, now);
+        let mut selector = self.selector();
+        selector.tick(now);
+        let choice = selector.choose(request, now);
         let why = match &choice {
             Choice::Use(pick) => pick.why.to_string(),
             _ => String::new(),
@@ -161,9 +163,9 @@ impl MirrorSet {
         plan.next(&mut self.selector(), now)
     }
 
-    /// Rules a mirror out of a plan for a large file.
-    pub(crate) fn exclude(&self, plan: &mut SegmentPlan, mirror: MirrorId) {
-        plan.exclude(mirror, &self.selector());
+    /// The job of this request waits, as [`choose`](Self::choose) has told it to.
+    pub(crate) fn queued(&self, request: &Request<'_>) {
+        self.selector().queued(request);
     }
 
     /// How long to wait for a request before it is sent to a second mirror, too.
@@ -216,8 +218,19 @@ impl MirrorSet {
         self.backend(mirror).describe(target)
     }
 
-    pub(crate) fn start(&self, mirror: MirrorId, path: &str) -> InFlight {
-        self.selector().started(mirror, self.now());
+    /// The request of a pick goes out.
+    pub(crate) fn start(&self, pick: &Pick, path: &str) -> InFlight {
+        self.selector().started(pick, self.now());
+        self.in_flight(pick.mirror, path)
+    }
+
+    /// A request goes out to a mirror that was not chosen for it.
+    pub(crate) fn start_unchosen(&self, mirror: MirrorId, path: &str) -> InFlight {
+        self.selector().started_unchosen(mirror, self.now());
+        self.in_flight(mirror, path)
+    }
+
+    fn in_flight(&self, mirror: MirrorId, path: &str) -> InFlight {
         InFlight {
             set: self.clone(),
             mirror,

@@ -6,7 +6,7 @@ use futures_util::{
     StreamExt as _,
     future::{Either, select},
 };
-use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Why};
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Tried, Why};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -222,9 +222,12 @@ impl<'a> Run<'a> {
         loop {
             // Armed before the state is looked at, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
-            match self.mirrors.choose(&self.request(&self.exclude())) {
+            let tried = self.tried();
+            let request = self.request(&tried);
+            match self.mirrors.choose(&request) {
                 (Choice::Use(pick), why) => return Ok((pick, why)),
                 (Choice::Wait { until, why }, _) => {
+                    self.mirrors.queued(&request);
                     if !self.patience.wait(self.mirrors, until, why, changed).await {
                         let all = self.mirrors.ids().map(|id| (id, why)).collect();
                         return Err(self.exhausted(all));
@@ -242,21 +245,21 @@ impl<'a> Run<'a> {
             .exhausted(self.mirrors, self.job, attempts, reasons)
     }
 
-    /// The mirrors that were tried, as often as their failures count. The selector asks one again
-    /// only when nothing better is left, and not at all when it stands here often enough.
-    fn exclude(&self) -> Vec<MirrorId> {
+    /// What was tried, as the selector wants it: a mirror that failed is asked again only when
+    /// nothing better is left, even if it made progress.
+    fn tried(&self) -> Tried {
         let most = self.mirrors.attempts_per_mirror().max(1);
-        let count = |tally: &Tally| {
+        let mut tried = Tried::new();
+        for (id, tally) in &self.tally {
             if tally.out {
-                most
-            } else {
-                tally.fruitless.max(1).min(most - 1)
+                tried.exclude(*id);
+                continue;
             }
-        };
-        self.tally
-            .iter()
-            .flat_map(|(id, tally)| std::iter::repeat_n(*id, count(tally) as usize))
-            .collect()
+            for _ in 0..tally.fruitless.max(1).min(most - 1) {
+                tried.record_failure(*id);
+            }
+        }
+        tried
     }
 
     /// How many bytes are still to come, when it is known.
@@ -265,12 +268,12 @@ impl<'a> Run<'a> {
         Some(size.saturating_sub(self.verifier.length()))
     }
 
-    fn request<'r>(&'r self, exclude: &'r [MirrorId]) -> Request<'r> {
+    fn request<'r>(&'r self, tried: &'r Tried) -> Request<'r> {
         Request {
             path: &self.job.target.path,
             bytes: self.left(),
             kind: self.job.kind,
-            exclude,
+            tried,
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX),
             seed: self.engine.options.seed ^ self.id.0,
         }
@@ -325,8 +328,8 @@ impl<'a> Run<'a> {
     async fn open(&self, line: Line) -> Asked {
         let first = self.ask(line.pick);
         tokio::pin!(first);
-        let excluded = self.exclude();
-        let request = self.request(&excluded);
+        let tried = self.tried();
+        let request = self.request(&tried);
         let second = match self.mirrors.hedge_after(&request, line.pick.mirror) {
             None => None,
             Some(after) => match timeout(after, &mut first).await {
@@ -368,13 +371,12 @@ impl<'a> Run<'a> {
 
     /// Another mirror for a request that takes long on this one, if there is one that is no worse.
     fn second(&self, mirror: MirrorId) -> Option<Line> {
-        let mut excluded = self.exclude();
-        excluded.push(mirror);
-        let (Choice::Use(pick), why) = self.mirrors.choose(&self.request(&excluded)) else {
+        let tried = self.tried().excluding([mirror]);
+        let (Choice::Use(pick), why) = self.mirrors.choose(&self.request(&tried)) else {
             return None;
         };
         let is_last_resort = matches!(pick.why, Why::LastResort(_) | Why::Retry { .. });
-        if pick.mirror == mirror || is_last_resort || !self.can_continue_on(pick.mirror) {
+        if is_last_resort || !self.can_continue_on(pick.mirror) {
             return None;
         }
         Some(self.begin(pick, &why))
@@ -393,7 +395,7 @@ impl<'a> Run<'a> {
             offset,
             why,
         });
-        let flight = self.mirrors.start(mirror, &self.job.target.path);
+        let flight = self.mirrors.start(&pick, &self.job.target.path);
         Line { pick, name, flight }
     }
 
@@ -543,7 +545,8 @@ impl<'a> Run<'a> {
             } else {
                 have
             };
-            let least = || self.mirrors.min_rate(&self.request(&[]), mirror);
+            let tried = Tried::new();
+            let least = || self.mirrors.min_rate(&self.request(&tried), mirror);
             if let Some(rate) = pace.measure(bytes)
                 && !was_slow
                 && leaves(rate, least(), left, again)

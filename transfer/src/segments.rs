@@ -112,7 +112,7 @@ impl<'a> Segments<'a> {
         let mut plan = SegmentPlan::new(path, self.size, missing, seed, config);
         let offline = self.engine.out_of_reach(self.mirrors);
         for mirror in self.banned.iter().chain(&offline) {
-            self.mirrors.exclude(&mut plan, *mirror);
+            plan.exclude(*mirror);
         }
         let mut lines = BTreeMap::new();
         let mut flying = Flying::new();
@@ -206,7 +206,7 @@ impl<'a> Segments<'a> {
             offset: range.start,
             why: &why,
         });
-        let flight = self.mirrors.start(mirror, &self.job.target.path);
+        let flight = self.mirrors.start(pick, &self.job.target.path);
         let (open, dropped) = oneshot::channel();
         let asking = Asking {
             segment,
@@ -379,7 +379,7 @@ impl<'a> Segments<'a> {
             self.has_whole_only = true;
         }
         if !error.is_transient() || is_about_ranges(&error) {
-            self.mirrors.exclude(plan, line.mirror);
+            plan.exclude(line.mirror);
         }
         line.flight.finish(error.class(), error.retry_after());
         let bytes = line.flight.bytes();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Why};
+use taipan_mirrors::{Choice, Class, MirrorId, Pick, Request, Tried, Why};
 use taipan_zchunk::{
     Archive, Assembler, CostModel, Error as ZchunkError, Goal, Header, Lead, Limits as Bounds,
     Planner,
@@ -195,25 +195,21 @@ impl Engine {
     async fn header(&self, id: JobId, mirrors: &MirrorSet, job: &Job) -> Result<Found, FetchError> {
         let mut attempts: Vec<Attempt> = Vec::new();
         let mut patience = Patience::new(&self.options);
-        let most = mirrors.attempts_per_mirror() as usize;
-        let mut excluded: Vec<MirrorId> = self
-            .out_of_reach(mirrors)
-            .into_iter()
-            .flat_map(|mirror| std::iter::repeat_n(mirror, most))
-            .collect();
+        let mut tried = Tried::new().excluding(self.out_of_reach(mirrors));
         loop {
             let changed = mirrors.changed();
             let request = Request {
                 path: &job.target.path,
                 bytes: Some(FIRST),
                 kind: job.kind,
-                exclude: &excluded,
+                tried: &tried,
                 attempt: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
                 seed: self.options.seed ^ id.0,
             };
             let (pick, why) = match mirrors.choose(&request) {
                 (Choice::Use(pick), why) => (pick, why),
                 (Choice::Wait { until, why }, _) => {
+                    mirrors.queued(&request);
                     if patience.wait(mirrors, until, why, changed).await {
                         continue;
                     }
@@ -233,7 +229,7 @@ impl Engine {
                 offset: 0,
                 why: &why,
             });
-            let mut flight = mirrors.start(mirror, &job.target.path);
+            let mut flight = mirrors.start(&pick, &job.target.path);
             let error = match header_from(mirrors, job, &pick, &mut flight).await {
                 Ok(header) => {
                     flight.finish(Class::Ok, None);
@@ -242,8 +238,11 @@ impl Engine {
                 Err(error) => error,
             };
             let (class, cause) = (error.class(), chain(&error));
-            let times = if error.is_transient() { 1 } else { most };
-            excluded.extend(std::iter::repeat_n(mirror, times));
+            if error.is_transient() {
+                tried.record_failure(mirror);
+            } else {
+                tried.exclude(mirror);
+            }
             flight.finish(class, error.retry_after());
             let bytes = flight.bytes();
             self.observer.event(&Event::AttemptFailed {
@@ -446,16 +445,12 @@ impl Segments<'_> {
         for batch in small.chunks(MOST_AT_ONCE) {
             let bytes = batch.iter().map(length).sum();
             let offline = self.engine.out_of_reach(self.mirrors);
-            let most = self.mirrors.attempts_per_mirror() as usize;
-            let exclude: Vec<MirrorId> = offline
-                .into_iter()
-                .flat_map(|mirror| std::iter::repeat_n(mirror, most))
-                .collect();
+            let tried = Tried::new().excluding(offline);
             let request = Request {
                 path: &self.job.target.path,
                 bytes: Some(bytes),
                 kind: self.job.kind,
-                exclude: &exclude,
+                tried: &tried,
                 attempt: 0,
                 seed: self.engine.options.seed ^ self.id.0 ^ batch[0].start,
             };
@@ -463,7 +458,7 @@ impl Segments<'_> {
                 return Ok(());
             };
             let mirror = pick.mirror;
-            let mut flight = self.mirrors.start(mirror, &self.job.target.path);
+            let mut flight = self.mirrors.start(&pick, &self.job.target.path);
             let backend = self.mirrors.backend(mirror);
             let asked = backend.get_ranges(&self.job.target, batch);
             let patience = pick.first_byte_timeout + pick.stall_timeout;

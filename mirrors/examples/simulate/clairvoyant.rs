@@ -40,7 +40,7 @@ impl World<'_> {
         match best {
             Some((_, mirror, wait)) if wait <= 0.0 => Answer::Use(Go {
                 mirror,
-                connect: f64::INFINITY,
+                pick: None,
                 first_byte: f64::INFINITY,
                 stall: f64::INFINITY,
                 is_good: true,

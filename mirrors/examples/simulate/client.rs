@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use taipan_mirrors::MirrorId;
+use taipan_mirrors::Tried;
 
 use crate::draw::{mix, normal, uniform};
-use crate::policy::Policy;
+use crate::policy::{Policy, id};
 use crate::scenario::Clients;
 use crate::world::Asked;
 
@@ -34,12 +34,13 @@ pub(crate) struct Job {
     pub(crate) begun: f64,
     /// Bytes that are there.
     pub(crate) have: f64,
-    pub(crate) tried: Vec<MirrorId>,
+    /// Attempts count as failures from their beginning.
+    pub(crate) tried: Tried,
     pub(crate) failures: u32,
     /// Places of the attempts under way: one, or two when hedged.
     pub(crate) flows: Vec<usize>,
-    /// How many choices were asked for.
-    pub(crate) asked: u64,
+    /// How many attempts were sent.
+    pub(crate) sent: u64,
 }
 
 impl Client {
@@ -78,20 +79,20 @@ impl Client {
             metadata: uniform(draw, 21) < clients.metadata,
             begun: now,
             have: 0.0,
-            tried: Vec::new(),
+            tried: Tried::new(),
             failures: 0,
             flows: Vec::new(),
-            asked: 0,
+            sent: 0,
         })
     }
 
     /// How an attempt of this job on this mirror will fare.
     pub(crate) fn asked(&self, job: &Job, mirror: usize) -> Asked {
-        let attempt = job.tried.iter().filter(|id| id.index() == mirror).count();
+        let attempt = job.tried.failures(id(mirror));
         Asked {
             client: self.number,
             file: job.file,
-            attempt: attempt as u64,
+            attempt: u64::from(attempt),
             metadata: job.metadata,
         }
     }

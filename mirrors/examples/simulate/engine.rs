@@ -3,11 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use taipan_mirrors::{Class, MirrorId, SavedState};
+use taipan_mirrors::{Class, SavedState, Tried};
 
 use crate::client::{Client, Job};
 use crate::flow::{Flow, Stage};
-use crate::policy::{Answer, Ask, Ended, Go, Name, Ours, Plain, Policy, probe_time};
+use crate::policy::{Answer, Ask, Ended, Go, Name, Ours, Plain, Policy, id, probe_time};
 use crate::scenario::{Scenario, State};
 use crate::world::{Fate, Model, mirrors};
 
@@ -391,6 +391,10 @@ impl<'s> World<'s> {
                 self.launch(client, slot, &go);
             }
             Answer::Wait(until) => {
+                let Client { policy, jobs, .. } = &mut self.clients[client];
+                if let (Some(policy), Some(job)) = (policy, &jobs[slot]) {
+                    policy.queued(&job.ask(self.seed, self.now));
+                }
                 let until = until.max(self.now + 0.001);
                 if until < self.clients[client].wakes_at {
                     self.clients[client].wakes_at = until;
@@ -410,7 +414,6 @@ impl<'s> World<'s> {
         let (Some(policy), Some(job)) = (policy, &mut jobs[slot]) else {
             return Answer::Never;
         };
-        job.asked += 1;
         policy.choose(&job.ask(self.seed, now))
     }
 
@@ -447,7 +450,6 @@ impl<'s> World<'s> {
             fate = Fate::Throttled;
         }
         let latency = model.latency(asked, self.scenario.clients.distance, now);
-        let hangs_at_connect = model.is_down(now);
         self.serial += 1;
         let serial = self.serial;
         let place = self.free.pop().unwrap_or_else(|| {
@@ -457,8 +459,8 @@ impl<'s> World<'s> {
         let job = self.clients[client].jobs[slot].as_mut().expect("a job");
         let offset = job.have;
         let wanted = job.size - offset;
-        job.tried
-            .push(MirrorId::new(u32::try_from(mirror).expect("few mirrors")));
+        job.tried.record_failure(id(mirror));
+        job.sent += 1;
         job.flows.push(place);
         self.flows[place] = Some(Flow {
             serial,
@@ -481,19 +483,14 @@ impl<'s> World<'s> {
         });
         self.loads[mirror].opening += 1;
         if let Some(policy) = &mut self.clients[client].policy {
-            policy.started(mirror, now);
+            policy.started(go, now);
         }
         if fate != Fate::Hang {
             self.push(now + latency, Event::Header(place, serial));
         } else if self.name == Name::Clairvoyant {
             self.push(now + latency, Event::Overdue(place, serial));
         }
-        let patience = if hangs_at_connect {
-            go.connect
-        } else {
-            go.first_byte
-        };
-        self.push(now + patience, Event::Overdue(place, serial));
+        self.push(now + go.first_byte, Event::Overdue(place, serial));
         if self.clients[client].jobs[slot]
             .as_ref()
             .is_some_and(|job| job.flows.len() == 1)
@@ -798,7 +795,8 @@ impl<'s> World<'s> {
                 let Client { policy, jobs, .. } = &mut self.clients[client];
                 let job = jobs[slot].as_ref().expect("a job");
                 let mut ask = job.ask(self.seed, self.now);
-                ask.tried = &[];
+                let nothing = Tried::new();
+                ask.tried = &nothing;
                 let least = policy
                     .as_mut()
                     .map_or(0.0, |policy| policy.min_rate(&ask, mirror));
@@ -856,7 +854,7 @@ impl Job {
             metadata: self.metadata,
             tried: &self.tried,
             failures: self.failures,
-            seed: crate::draw::mix(seed ^ self.client_seed ^ (self.file << 16) ^ self.asked),
+            seed: crate::draw::mix(seed ^ self.client_seed ^ (self.file << 16) ^ self.sent),
             now,
         }
     }

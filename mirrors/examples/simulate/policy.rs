@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Choice, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Progress, Request,
-    SavedState, Selector, SelectorConfig, Time, Why,
+    Choice, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Pick, Progress, Request,
+    SavedState, Selector, SelectorConfig, Time, Tried, Why,
 };
 
 use crate::draw::{Draw, uniform};
@@ -52,8 +52,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) path: &'a str,
     pub(crate) bytes: u64,
     pub(crate) metadata: bool,
-    /// The mirrors tried for this file, one entry per attempt, those under way included.
-    pub(crate) tried: &'a [MirrorId],
+    /// What was tried for this file, attempts under way included.
+    pub(crate) tried: &'a Tried,
     pub(crate) failures: u32,
     pub(crate) seed: u64,
     pub(crate) now: f64,
@@ -71,11 +71,12 @@ pub(crate) enum Answer {
 pub(crate) struct Go {
     pub(crate) mirror: usize,
     /// Timeouts in seconds.
-    pub(crate) connect: f64,
     pub(crate) first_byte: f64,
     pub(crate) stall: f64,
     /// Whether it is a good choice, not a last resort.
     pub(crate) is_good: bool,
+    /// The choice, when it was that of this library.
+    pub(crate) pick: Option<Pick>,
 }
 
 /// An attempt that has ended.
@@ -95,7 +96,10 @@ pub(crate) struct Ended<'a> {
 
 pub(crate) trait Policy {
     fn choose(&mut self, ask: &Ask<'_>) -> Answer;
-    fn started(&mut self, mirror: usize, now: f64);
+    /// The job waits, as it was told to.
+    fn queued(&mut self, _ask: &Ask<'_>) {}
+
+    fn started(&mut self, go: &Go, now: f64);
     fn ended(&mut self, ended: &Ended<'_>);
 
     fn hedge_after(&mut self, _ask: &Ask<'_>, _mirror: usize) -> Option<f64> {
@@ -164,14 +168,14 @@ impl Ours {
             } else {
                 Kind::Content
             },
-            exclude: ask.tried,
+            tried: ask.tried,
             attempt: ask.failures,
             seed: ask.seed,
         }
     }
 }
 
-fn id(mirror: usize) -> MirrorId {
+pub(crate) fn id(mirror: usize) -> MirrorId {
     MirrorId::new(u32::try_from(mirror).expect("few mirrors"))
 }
 
@@ -180,10 +184,10 @@ impl Policy for Ours {
         match self.selector.choose(&Self::request(ask), time(ask.now)) {
             Choice::Use(pick) => Answer::Use(Go {
                 mirror: pick.mirror.index(),
-                connect: pick.connect_timeout.as_secs_f64(),
                 first_byte: pick.first_byte_timeout.as_secs_f64(),
                 stall: pick.stall_timeout.as_secs_f64(),
                 is_good: matches!(pick.why, Why::Soonest { .. } | Why::Exploring),
+                pick: Some(pick),
             }),
             Choice::Wait { until, .. } => {
                 Answer::Wait(ask.now + until.since(time(ask.now)).as_secs_f64())
@@ -192,8 +196,14 @@ impl Policy for Ours {
         }
     }
 
-    fn started(&mut self, mirror: usize, now: f64) {
-        self.selector.started(id(mirror), time(now));
+    fn queued(&mut self, ask: &Ask<'_>) {
+        self.selector.queued(&Self::request(ask));
+    }
+
+    fn started(&mut self, go: &Go, now: f64) {
+        if let Some(pick) = &go.pick {
+            self.selector.started(pick, time(now));
+        }
     }
 
     fn ended(&mut self, ended: &Ended<'_>) {
@@ -272,7 +282,7 @@ impl Plain {
     /// How often librepo uses one mirror at a time.
     const PER_MIRROR: u32 = 3;
     /// The attempts per mirror and file.
-    const PASSES: usize = 4;
+    const PASSES: u32 = 4;
 
     /// `timed` is what the mirrors were like when connecting was timed.
     pub(crate) fn new(name: Name, timed: &[Model], seed: u64) -> Self {
@@ -332,7 +342,7 @@ impl Plain {
 impl Policy for Plain {
     fn choose(&mut self, ask: &Ask<'_>) -> Answer {
         let n = self.order.len();
-        let tries = |m: usize| ask.tried.iter().filter(|t| t.index() == m).count();
+        let tries = |m: usize| ask.tried.failures(id(m));
         let least = (0..n).map(tries).min().unwrap_or(0);
         if least >= Self::PASSES {
             return Answer::Never;
@@ -357,17 +367,17 @@ impl Policy for Plain {
         match mirror {
             Some(mirror) => Answer::Use(Go {
                 mirror,
-                connect: 30.0,
                 first_byte: 30.0,
                 stall: 30.0,
                 is_good: true,
+                pick: None,
             }),
             None => Answer::Wait(ask.now + 1.0),
         }
     }
 
-    fn started(&mut self, mirror: usize, _now: f64) {
-        self.in_flight[mirror] += 1;
+    fn started(&mut self, go: &Go, _now: f64) {
+        self.in_flight[go.mirror] += 1;
     }
 
     fn ended(&mut self, ended: &Ended<'_>) {

@@ -62,7 +62,6 @@ pub(crate) fn hasty() -> SelectorConfig {
     SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
-        connect_timeout: Duration::from_millis(500),
         idle_timeout: Duration::from_secs(1),
         ..SelectorConfig::default()
     }

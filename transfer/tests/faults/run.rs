@@ -167,7 +167,6 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
     let config = SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
-        connect_timeout: cell.fault.patience(),
         idle_timeout: cell.fault.patience(),
         ..SelectorConfig::default()
     };

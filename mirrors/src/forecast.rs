@@ -1,0 +1,182 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::estimate::{Expected, RateLine};
+use crate::health::Health;
+use crate::selector::Selector;
+use crate::{Location, Mirror, Time};
+
+/// What is expected of a mirror.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Forecast {
+    pub(crate) first_byte: Expected,
+    pub(crate) throughput: RateLine,
+    /// Seconds that its failures cost per success.
+    pub(crate) failure_cost: f64,
+    /// Whether it was measured.
+    pub(crate) known: bool,
+    /// Whether the last measurement is so old that another is wanted.
+    pub(crate) stale: bool,
+}
+
+impl Forecast {
+    /// Seconds until one of `n` requests in flight, with so many bytes, is done.
+    pub(crate) fn cost(&self, bytes: f64, n: f64) -> f64 {
+        self.first_byte.mean + bytes * self.throughput.seconds_per_byte(n) + self.failure_cost
+    }
+}
+
+/// What is assumed of a mirror that was not measured: to be like those that were.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prior {
+    pub(crate) first_byte: f64,
+    pub(crate) rate: f64,
+}
+
+impl Default for Prior {
+    fn default() -> Self {
+        Self {
+            first_byte: 0.2,
+            rate: 4e6,
+        }
+    }
+}
+
+/// The forecasts of all mirrors. They are kept, because they change with observations and slowly
+/// with time, while choices are frequent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Forecasts {
+    at: Option<Time>,
+    pub(crate) prior: Prior,
+    pub(crate) each: Vec<Forecast>,
+}
+
+impl Forecasts {
+    /// Older ones are computed anew.
+    const RENEWAL: Duration = Duration::from_secs(1);
+
+    fn are_recent(&self, now: Time) -> bool {
+        // Requests may be reported out of order, so the present may be a little before them.
+        self.at
+            .is_some_and(|at| now.since(at).max(at.since(now)) < Self::RENEWAL)
+    }
+}
+
+impl Selector {
+    /// A mirror that was not asked for so long should be measured again.
+    const STALE: Duration = Duration::from_mins(10);
+    /// The weight of observations from which on a mirror counts as known.
+    const KNOWN: f64 = 0.25;
+
+    /// The kept forecasts while they are recent, otherwise new ones.
+    pub(crate) fn forecasts(&self, now: Time) -> Cow<'_, Forecasts> {
+        if self.forecasts.are_recent(now) {
+            Cow::Borrowed(&self.forecasts)
+        } else {
+            Cow::Owned(self.new_forecasts(now))
+        }
+    }
+
+    /// Renews the forecasts if they are older than a second, which the other methods that take
+    /// `&mut self` do, too. Queries do not need it; but while nothing is reported, each of them
+    /// computes its own forecasts.
+    pub fn tick(&mut self, now: Time) {
+        if !self.forecasts.are_recent(now) {
+            self.renew_forecasts(now);
+        }
+    }
+
+    pub(crate) fn renew_forecasts(&mut self, now: Time) {
+        self.forecasts = self.new_forecasts(now);
+    }
+
+    /// Takes in what was observed of one mirror.
+    pub(crate) fn renew_forecast(&mut self, index: usize, at: Time) {
+        if self.forecasts.are_recent(at) {
+            let new = self.forecast(index, &self.forecasts.prior, at);
+            let old = std::mem::replace(&mut self.forecasts.each[index], new);
+            if old.known == new.known {
+                return;
+            }
+            // What is assumed of the others rests on one mirror more, or one less.
+        }
+        self.renew_forecasts(at);
+    }
+
+    fn new_forecasts(&self, now: Time) -> Forecasts {
+        let prior = self.measured_prior(now);
+        Forecasts {
+            at: Some(now),
+            each: (0..self.mirrors.len())
+                .map(|index| self.forecast(index, &prior, now))
+                .collect(),
+            prior,
+        }
+    }
+
+    fn forecast(&self, index: usize, prior: &Prior, now: Time) -> Forecast {
+        let health = &self.health[index];
+        let prior = self.prior_of(&self.mirrors[index], prior);
+        let first_byte = health.first_byte.expected(prior.first_byte, now);
+        let (bad, missing) = health.outcomes.shares(now);
+        let failure = health.failure.expected(2.0, now).mean.clamp(0.05, 60.0);
+        // Of attempts that fail with the share p, p / (1 - p) come before each success.
+        let odds = |share: f64| share / (1.0 - share.min(0.95));
+        Forecast {
+            first_byte,
+            throughput: health.rates.fit(prior.rate, now),
+            failure_cost: odds(bad) * failure + odds(missing) * first_byte.mean,
+            known: health.first_byte.weight(now) > Self::KNOWN,
+            stale: health
+                .last_tried
+                .is_none_or(|at| now.since(at) > Self::STALE),
+        }
+    }
+
+    /// The geometric means over the mirrors that were measured.
+    fn measured_prior(&self, now: Time) -> Prior {
+        let assumed = Prior::default();
+        let mean = |assumed: f64, measured: &dyn Fn(&Health) -> Option<f64>| {
+            // The assumption keeps the weight of one mirror.
+            let (sum, count) = self
+                .health
+                .iter()
+                .zip(&self.mirrors)
+                .filter(|(_, mirror)| !matches!(mirror.location, Location::File(_)))
+                .filter_map(|(health, _)| measured(health))
+                .fold((assumed.ln(), 1.0), |(sum, count), value| {
+                    (sum + value.ln(), count + 1.0)
+                });
+            (sum / count).exp()
+        };
+        Prior {
+            first_byte: mean(assumed.first_byte, &|health| {
+                (health.first_byte.weight(now) > Self::KNOWN)
+                    .then(|| health.first_byte.expected(assumed.first_byte, now).mean)
+            }),
+            rate: mean(assumed.rate, &|health| {
+                (health.rates.weight(now) > Self::KNOWN)
+                    .then(|| health.rates.fit(assumed.rate, now).rate(1.0))
+            }),
+        }
+    }
+
+    /// What is assumed of one mirror before it is measured.
+    fn prior_of(&self, mirror: &Mirror, prior: &Prior) -> Prior {
+        if matches!(mirror.location, Location::File(_)) {
+            return Prior {
+                first_byte: 0.001,
+                rate: 5e8,
+            };
+        }
+        let distance = match (&self.config.country, &mirror.country) {
+            (Some(ours), Some(theirs)) if ours == theirs => 0.5,
+            (Some(_), Some(_)) => 1.5,
+            _ => 1.0,
+        };
+        Prior {
+            first_byte: prior.first_byte * distance,
+            rate: prior.rate / distance,
+        }
+    }
+}
