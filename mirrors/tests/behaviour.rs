@@ -552,13 +552,13 @@ fn the_minimum_rate_asks_no_more_than_the_clients_own_line_gives() {
 
 #[test]
 fn small_requests_are_hedged_after_the_usual_tail_and_large_ones_are_not() {
-    let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 60]);
+    let selector = known(vec![mirror("a"), mirror("b")], &[50, 60]);
     let small = Request::content("x").with_bytes(10_000);
     let after = selector.hedge_after(&small, id(0), at(2000)).unwrap();
     assert!(after >= ms(20) && after <= ms(500), "{after:?}");
     let large = Request::content("x").with_bytes(1 << 30);
     assert_eq!(selector.hedge_after(&large, id(0), at(2000)), None);
-    let mut alone = known(vec![mirror("a")], &[50]);
+    let alone = known(vec![mirror("a")], &[50]);
     assert_eq!(alone.hedge_after(&small, id(0), at(2000)), None);
 }
 
