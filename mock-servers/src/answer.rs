@@ -1,4 +1,4 @@
-//! What a fault makes of an answer.
+//! The effect of a fault on a response.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::request::Reply;
 use crate::sending::{Drip, Ending, Outbound, Payload};
 use crate::server::Connection;
 
-/// The answer of a fault that does not depend on what is asked for.
+/// The response of a fault that does not depend on the request.
 pub(crate) fn instead(fault: &Fault, target: &str) -> Option<Reply> {
     const PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
         <body><h1>Sign in to continue</h1></body></html>\n";
@@ -62,7 +62,7 @@ pub(crate) fn clock_ahead(fault: &Fault) -> i64 {
     }
 }
 
-/// Where and how a body breaks off.
+/// Where and how a body ends early.
 pub(crate) fn cut(fault: &Fault) -> Option<(u64, Ending)> {
     match *fault {
         Fault::Truncate { after } => Some((after, Ending::Close)),
@@ -91,7 +91,7 @@ pub(crate) fn gzipped(reply: Reply) -> Reply {
     }
 }
 
-/// The head of the answer, and the body that will follow it.
+/// The head of the response and its body.
 pub(crate) fn send(
     reply: Reply,
     is_head: bool,

@@ -9,8 +9,8 @@ use bzip2::write::BzEncoder;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-/// One member of a tar, written as it is said, sensible or not: the `tar` crate refuses names
-/// that a malformed archive needs.
+/// One member of a tar, written without validation: the `tar` crate refuses names that a malformed archive
+/// needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Member<'a> {
     pub(crate) name: &'a [u8],
@@ -97,7 +97,7 @@ const IN_MEMORY: &str = "compressing into memory has no cause to fail";
 /// A `.conda` (CEP 35) of these two tars. `stem` is the file name without extension.
 pub(crate) fn conda(stem: &str, info: &[u8], pkg: &[u8]) -> Vec<u8> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    // No clock: the same package is the same bytes.
+    // No clock: builds are deterministic.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default());
@@ -146,7 +146,7 @@ impl std::error::Error for ArchiveError {
     }
 }
 
-/// What an info directory may hold at most; it is kept in memory.
+/// The maximum size of an info directory, which is kept in memory.
 const MAX_INFO: u64 = 64 << 20;
 
 /// The files below `info/` of a package, by name.

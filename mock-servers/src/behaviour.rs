@@ -1,16 +1,16 @@
-//! How a server is to behave: shaping for every request, and a script of faults.
+//! The behaviour of a server: shaping of every request, and a script of faults.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// Shaping of every answer, and the script of faults. The default is a fast and correct server.
+/// Shaping of every response, and the script of faults. The default is a fast and correct server.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Behaviour {
-    /// Waited before the first byte of every answer.
+    /// The delay before the first byte of every response.
     pub latency: Duration,
-    /// Bytes per second of each connection, both ways together.
+    /// Bytes per second of each connection, both directions together.
     pub rate: Option<u64>,
     /// Bytes per second of the whole server, shared by its connections.
     pub total_rate: Option<u64>,
@@ -59,7 +59,7 @@ impl Behaviour {
 }
 
 /// An ordered list of rules. For each request the first rule that matches and is not used up
-/// applies; a request that none matches is answered correctly.
+/// applies; a request without a matching rule gets a correct response.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     pub(crate) rules: Vec<Rule>,
@@ -77,9 +77,9 @@ impl Script {
         self
     }
 
-    /// From now on a request that no rule matches is *unexpected*: it is still answered, but
-    /// [`Server::verify`](crate::Server::verify) fails, and so does dropping the server if nobody
-    /// has called that. Use [`Fault::None`] for the requests that are to be answered correctly.
+    /// Makes a request without a matching rule *unexpected*: it gets a correct response, but
+    /// [`Server::verify`](crate::Server::verify) fails, and so does dropping the server without a call of it. Use
+    /// [`Fault::None`] for requests that must get a correct response.
     #[must_use]
     pub fn strict(self) -> Self {
         Self {
@@ -130,12 +130,12 @@ pub enum Times {
     N(u32),
 }
 
-/// Which requests a rule is for.
+/// The requests of a rule.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Matcher {
     Any,
-    /// The decoded path ends so.
+    /// The decoded path ends with this.
     Suffix(String),
     /// The decoded path contains this.
     Contains(String),
@@ -184,46 +184,45 @@ impl Matcher {
     }
 }
 
-/// What goes wrong. Offsets count bytes of the body of the answer; for a request that carries a
-/// body (PUT, POST, PATCH) `Truncate`, `Reset { after: Some(_) }` and `Stall` count the bytes of
-/// the *request* instead, and the request has no effect on the store beyond what is said there.
+/// A fault. Offsets count bytes of the response's body; for a request with a body (PUT, POST, PATCH)
+/// `Truncate`, `Reset { after: Some(_) }` and `Stall` count the bytes of the *request* instead, and the request
+/// has no effect on the store beyond what is described there.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Nothing: the step of a strict script that expects a correct answer.
+    /// No fault: the step of a strict script that expects a correct response.
     None,
-    /// This answer instead of the right one; an upload has no effect.
+    /// This response instead of the correct one; an upload has no effect.
     Status {
         code: u16,
         headers: Vec<(String, String)>,
         body: Bytes,
     },
-    /// A status with `Retry-After`, 429 or 503 as a rule.
+    /// A status with `Retry-After`, usually 429 or 503.
     RetryAfter { code: u16, seconds: u64 },
-    /// The right headers and so many bytes of the body, then the connection is closed.
+    /// Correct headers and a number of bytes of the body, then the connection is closed.
     Truncate { after: u64 },
-    /// The connection is reset (RST): after so many bytes of the body, or before the headers.
-    /// In the latter case an upload *has* had its effect: the answer is what gets lost.
+    /// The connection is reset (RST): after a number of bytes of the body, or before the headers. In the latter
+    /// case an upload *has* had its effect: only the response is lost.
     Reset { after: Option<u64> },
-    /// So many bytes, then nothing; the connection stays open.
+    /// A number of bytes, then nothing; the connection stays open.
     Stall { after: u64 },
-    /// Waited before the first byte, on top of the latency.
+    /// A delay before the first byte, in addition to the latency.
     SlowFirstByte(Duration),
-    /// Bytes per second of this answer.
+    /// Bytes per second of this response.
     Drip { rate: u64 },
-    /// So many bytes at full speed, from there on so many bytes per second.
+    /// A number of bytes at full speed, then a rate in bytes per second.
     SlowDown { after: u64, rate: u64 },
-    /// The lowest bit of the byte at this offset of the *file* is flipped, in every answer that
-    /// contains it.
+    /// The lowest bit of the byte at this offset of the *file* is flipped, in every response that contains it.
     Corrupt { at: u64 },
-    /// 200 with the whole file, although a range was asked for.
+    /// 200 with the whole file, although a range was requested.
     IgnoreRange,
-    /// 206 whose range and bytes are shifted by one byte against what was asked for.
+    /// 206 whose range and bytes are shifted by one byte from the request.
     WrongRange,
-    /// `Content-Length` is wrong by this much. If it promises too much, the connection closes
-    /// after the body; if too little, the body is cut at the promise.
+    /// `Content-Length` is wrong by this much. If it is too large, the connection closes after the body; if it is
+    /// too small, the body is truncated to it.
     WrongLength { delta: i64 },
-    /// Another entity tag than the file has, as if the file had just been replaced by an equal one.
+    /// Another entity tag, as if the file had been replaced by an equal one.
     ChangedEtag,
     /// 307 to this address; if it ends with a slash, the path and query of the request are
     /// appended. To the server's own address this is a loop.
@@ -232,15 +231,14 @@ pub enum Fault {
     Html,
     /// The whole file with `Content-Encoding: gzip`, whatever the client accepts.
     Gzip,
-    /// The request is accepted and never answered.
+    /// The request is accepted without a response.
     Hang,
-    /// The clock of the server is ahead of ours by this much, or behind: its `Date` says so, and
-    /// signatures of S3 are judged by it.
+    /// The clock of the server is wrong by this much, in its `Date` and in the verification of S3 signatures.
     ClockSkew { seconds: i64 },
 }
 
 impl Fault {
-    /// An answer of this status with a short text body.
+    /// A response of this status with a short text body.
     pub fn status(code: u16) -> Self {
         Self::Status {
             code,

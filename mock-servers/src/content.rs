@@ -1,4 +1,4 @@
-//! Bytes to be served: held in memory, or left on disk until they are asked for.
+//! The content of served files: in memory, or on disk until it is requested.
 
 use std::io;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     Memory(Bytes),
-    /// The length is the one seen when the file was looked up; a file that shrinks meanwhile
-    /// ends the body early, as it would with any other server.
+    /// The length is that of the look-up; a file that shrinks meanwhile truncates the body, as with any other
+    /// server.
     File {
         path: PathBuf,
         len: u64,

@@ -17,7 +17,7 @@ struct Civil {
     second: u64,
 }
 
-/// A time so many seconds later, or earlier.
+/// A time shifted by a number of seconds.
 pub(crate) fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
     let by = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 { time - by } else { time + by }
@@ -83,7 +83,7 @@ pub(crate) fn http_date(time: SystemTime) -> String {
     )
 }
 
-/// Reads IMF-fixdate only: the two obsolete forms of RFC 9110 are not sent by any client here.
+/// Parses only IMF-fixdate: no client here sends the two obsolete forms of RFC 9110.
 pub(crate) fn parse_http_date(text: &str) -> Option<SystemTime> {
     let (_, rest) = text.split_once(", ")?;
     let mut parts = rest.split(' ');
@@ -106,7 +106,7 @@ fn clock_seconds(hhmmss: &str) -> Option<u64> {
     Some(number / 10_000 * 3_600 + number / 100 % 100 * 60 + number % 100)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS.000Z`, as in the answers of S3.
+/// `YYYY-MM-DDTHH:MM:SS.000Z`, as in the responses of S3.
 pub(crate) fn iso_date(time: SystemTime) -> String {
     let c = civil(time);
     format!(
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_date() {
+    fn an_invalid_date_is_refused() {
         for text in [
             "",
             "Thu, ",

@@ -1,4 +1,4 @@
-//! The channel that is built in: enough to show a solve, parallel downloads and linking.
+//! The built-in channel: sufficient for a solve, parallel downloads and linking.
 
 use crate::package::{
     ArchiveFormat, Noarch, PLACEHOLDER, Package, PackageBuilder, PackageFile, Placeholder,
@@ -6,7 +6,7 @@ use crate::package::{
 use crate::repodata::channel_site;
 use crate::site::Site;
 
-/// How large the demo channel is to be.
+/// The size of the demo channel.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DemoOptions {
@@ -40,9 +40,9 @@ impl DemoOptions {
     }
 }
 
-/// A small channel for linux-64 and noarch, the same bytes every time.
+/// A small channel for linux-64 and noarch. Deterministic.
 ///
-/// `taipan-demo` is what one installs: it needs all others but `demo-greetings` 1.0 and 2.0 and
+/// `taipan-demo` depends on all other packages except `demo-greetings` 1.0 and 2.0 and
 /// `demo-old-world`, which needs `demo-greetings <1.1` and so cannot be installed beside it.
 #[derive(Debug, Clone)]
 pub struct DemoChannel {
@@ -65,8 +65,8 @@ impl DemoChannel {
         Self { packages, site }
     }
 
-    /// The channel's files, below `linux-64/` and `noarch/`. Clones share changes; use
-    /// [`Site::half`] for a mirror of its own.
+    /// The files of the channel, below `linux-64/` and `noarch/`. Clones share changes; use [`Site::half`] for
+    /// an independent mirror.
     pub fn site(&self) -> Site {
         self.site.clone()
     }
@@ -129,8 +129,8 @@ fn greetings(version: &str) -> Package {
         .build()
 }
 
-/// A binary file with the placeholder twice, as a library with compiled-in paths has it: padded
-/// with NULs, followed by bytes that must not move.
+/// A binary file with the placeholder twice, as in a library with compiled-in paths: padded with NULs,
+/// followed by bytes that must not move.
 fn library() -> Package {
     let mut bytes = b"\x7fDEMO\x02\x01\x01\0\0\0\0".to_vec();
     for tail in ["/share/demo-greetings", "/etc/demo-lib.conf"] {
@@ -192,7 +192,7 @@ fn old_world() -> Package {
         .build()
 }
 
-/// Each link needs the one before, so that all of them are downloaded.
+/// Each package depends on the one before, so all of them are downloaded.
 fn link(number: usize) -> Package {
     let mut builder = PackageBuilder::new(format!("demo-link-{number:02}"), format!("1.{number}"))
         .noarch(Noarch::Generic)

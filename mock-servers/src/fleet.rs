@@ -1,4 +1,4 @@
-//! Six mirrors of the demo channel, each with a character of its own.
+//! Six mirrors of the demo channel with different properties.
 
 use std::fmt::Write as _;
 use std::io;
@@ -20,7 +20,7 @@ const PREFIX: &str = "channels/demo";
 const REGION: &str = "us-east-1";
 const NAMESPACE: &str = "demo-mirror/channel";
 
-/// Mirrors of the demo channel: fast, slow, dead, lying, S3 and OCI. They end with the fleet.
+/// Mirrors of the demo channel: fast, slow, dead, corrupt, S3 and OCI. They are stopped on drop.
 #[derive(Debug)]
 pub struct Fleet {
     channel: DemoChannel,
@@ -33,17 +33,17 @@ pub struct Fleet {
 pub struct FleetMirror {
     /// One word for tables: `fast`, `slow`, `dead`, `corrupt`, `s3`, `oci`.
     pub name: &'static str,
-    /// What is special about it, in a few words.
+    /// A short description.
     pub description: &'static str,
     pub location: Location,
     host: Host,
 }
 
-/// Where the channel lies on a mirror.
+/// The location of the channel on a mirror.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Location {
-    /// With a slash at its end.
+    /// With a trailing slash.
     Http { url: String },
     /// Path-style, with the endpoint as `http://HOST:PORT`.
     S3 {
@@ -53,12 +53,12 @@ pub enum Location {
         region: String,
         keys: S3Keys,
     },
-    /// Plain HTTP; tokens are given to everyone.
+    /// Plain HTTP with anonymous tokens.
     Oci { host: String, namespace: String },
 }
 
 impl Location {
-    /// The mirror's address as mirror lists write it.
+    /// The URL of the mirror in mirror lists.
     pub fn url(&self) -> String {
         match self {
             Self::Http { url } => url.clone(),
@@ -97,17 +97,17 @@ enum Host {
 }
 
 impl FleetMirror {
-    /// The requests it got; none for a mirror that refuses connections.
+    /// The received requests; none for a mirror that refuses connections.
     pub fn requests(&self) -> Vec<RequestLog> {
         self.server().map(Server::requests).unwrap_or_default()
     }
 
-    /// How many connections it accepted.
+    /// The number of accepted connections.
     pub fn connections(&self) -> u64 {
         self.server().map_or(0, Server::connections)
     }
 
-    /// The port it is at, be it open or refusing.
+    /// The port, open or refusing.
     pub fn address(&self) -> SocketAddr {
         match &self.host {
             Host::Http(server) => server.address(),
@@ -117,7 +117,7 @@ impl FleetMirror {
         }
     }
 
-    /// The server, unless it is the one that refuses connections.
+    /// The server; `None` for the mirror that refuses connections.
     pub fn server(&self) -> Option<&Server> {
         match &self.host {
             Host::Http(server) => Some(server),
@@ -142,7 +142,7 @@ impl Fleet {
             .with_latency(milliseconds(150))
             .with_rate(400_000)
             .with_total_rate(800_000);
-        // A damaged disk: this one file is wrong, every time and at the same place.
+        // A corrupt disk: this file is always wrong at the same offset.
         let damage = Rule::always(
             Matcher::contains("/demo-corpus-"),
             Fault::Corrupt { at: 4_321 },
@@ -175,7 +175,7 @@ impl Fleet {
         Ok(Self { channel, mirrors })
     }
 
-    /// The channel that all of them mirror.
+    /// The channel of the mirrors.
     pub fn channel(&self) -> &DemoChannel {
         &self.channel
     }
@@ -189,14 +189,14 @@ impl Fleet {
         self.mirrors.iter().find(|mirror| mirror.name == name)
     }
 
-    /// The mirrors file for a channel of this address, with all mirrors on a par. S3 keys are not
+    /// The mirrors file for a channel with this URL, with equal priorities. S3 keys are not
     /// part of the format; [`Fleet::environment`] has them.
     pub fn mirrors_toml(&self, channel_url: &str) -> String {
         let all: Vec<(&str, u32)> = self.mirrors.iter().map(|mirror| (mirror.name, 0)).collect();
         self.some_mirrors_toml(channel_url, &all)
     }
 
-    /// The same with only these mirrors, each with a priority: the lower is asked first.
+    /// A mirrors file with only these mirrors and their priorities.
     pub fn some_mirrors_toml(&self, channel_url: &str, chosen: &[(&str, u32)]) -> String {
         let mut text = format!("[[channel]]\nurl = {}\nmirrors = [\n", quoted(channel_url));
         for (name, priority) in chosen {
@@ -210,7 +210,7 @@ impl Fleet {
         text
     }
 
-    /// The environment variables with which S3 clients find the keys of the S3 mirror.
+    /// The environment variables with the keys of the S3 mirror.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         self.mirrors
             .iter()

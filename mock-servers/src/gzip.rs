@@ -1,10 +1,9 @@
 //! gzip with stored blocks only, and the CRC-32 it needs.
 //!
-//! The point is an answer whose `Content-Encoding` the client did not ask for, and the info layer
-//! of a registry; neither needs compression, so neither needs a deflate library.
+//! It is for responses with an unrequested `Content-Encoding`, and for the info layer of a registry. Neither
+//! needs compression, so no deflate library is needed.
 
-/// CRC-32 (IEEE 802.3, reflected), bit by bit: 6 MB take some tens of milliseconds, and only
-/// tests wait for it.
+/// CRC-32 (IEEE 802.3, reflected), bit by bit: 6 MB take tens of milliseconds.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     let mut table = [0_u32; 256];
     for (index, slot) in (0_u32..).zip(table.iter_mut()) {
@@ -18,8 +17,7 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
 /// A gzip member (RFC 1952) around stored deflate blocks (RFC 1951 §3.2.4).
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 65_535 * 5 + 32);
-    // Magic, deflate, no flags, no time, no extra flags, unknown system: the same input always
-    // gives the same bytes.
+    // Magic, deflate, no flags, no time, no extra flags, unknown system: deterministic.
     out.extend([0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255]);
     let mut blocks = bytes.chunks(65_535).peekable();
     if blocks.peek().is_none() {

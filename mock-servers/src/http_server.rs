@@ -20,7 +20,7 @@ use crate::tls::Tls;
 /// A web server for GET and HEAD, with ranges and conditional requests: HTTP/1.1, and HTTP/2 over
 /// TLS.
 ///
-/// All else is in [`Server`], to which it dereferences.
+/// It dereferences to [`Server`].
 #[derive(Debug)]
 pub struct HttpServer {
     server: Server,
@@ -43,7 +43,7 @@ impl HttpServer {
         }
     }
 
-    /// The address of the site: [`Server::url`], then the prefix with a slash.
+    /// The URL of the site: [`Server::url`] and the prefix with a slash.
     pub fn url(&self) -> String {
         format!("{}{}", self.server.url(), self.prefix)
     }
@@ -68,7 +68,7 @@ pub struct HttpServerBuilder {
 }
 
 impl HttpServerBuilder {
-    /// Speaks TLS.
+    /// Uses TLS.
     #[must_use]
     pub fn tls(self, tls: Tls) -> Self {
         Self {

@@ -5,7 +5,7 @@
 //! client shared with its test server would hide the client's bugs.
 //!
 //! Every server is started on a free port of 127.0.0.1, runs on the caller's tokio runtime, and
-//! ends when it is dropped. [`Server`] holds what all of them have: the address, the request log,
+//! is stopped on drop. [`Server`] is the common part: the URL, the request log,
 //! the [`Behaviour`] that can be changed at run time, and the verdict of a strict [`Script`].
 
 mod answer;

@@ -6,20 +6,19 @@ use std::time::Instant;
 use http::{HeaderMap, header};
 use tokio::sync::watch;
 
-/// One request as the server saw it. It is recorded when its head has been read, and completed
-/// while it is answered, so that requests whose client goes away are there as well.
+/// One request. It is recorded when its head has been read and updated until the response ends, so requests
+/// of clients that disconnect are included.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RequestLog {
     pub method: String,
     /// Percent-decoded, with its leading slash.
     pub path: String,
-    /// As it came, without the question mark.
+    /// Undecoded, without the question mark.
     pub query: Option<String>,
     /// The version of HTTP.
     pub version: http::Version,
-    /// The scheme of the `Authorization` header (`Basic`, `Bearer`, `AWS4-HMAC-SHA256`); the
-    /// secret itself is not kept.
+    /// The scheme of the `Authorization` header (`Basic`, `Bearer`, `AWS4-HMAC-SHA256`), without the secret.
     pub authorization: Option<String>,
     /// All headers but `Authorization` and `Cookie`.
     pub headers: HeaderMap,
@@ -27,21 +26,21 @@ pub struct RequestLog {
     pub connection: u64,
     /// The scripted fault that was applied.
     pub fault: Option<&'static str>,
-    /// `None` while, and if, no answer has been begun.
+    /// `None` before a response is started.
     pub status: Option<u16>,
-    /// Bytes of the answer's body given to the connection, which may hold some of them still.
+    /// Bytes of the response's body passed to the connection, which may buffer some of them.
     pub bytes_sent: u64,
     /// Bytes of the request's body that were read.
     pub bytes_received: u64,
     pub started: Instant,
-    /// When the answer had been sent, or broke off.
+    /// When the response was sent or failed.
     pub finished: Option<Instant>,
     /// The body was sent to its end.
     pub complete: bool,
 }
 
 impl RequestLog {
-    /// A header of the request, if it is there once and is text.
+    /// A header of the request, if it occurs once and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -66,7 +65,7 @@ pub(crate) struct Log {
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<RequestLog>,
-    /// How many entries have been cleared; ids go on counting.
+    /// The number of cleared entries; ids continue.
     cleared: usize,
 }
 
@@ -131,7 +130,7 @@ impl Log {
 
     pub(crate) async fn wait_until(&self, mut holds: impl FnMut(&[RequestLog]) -> bool) {
         let mut changes = self.changes.subscribe();
-        // The sender lives as long as `self`, so an error cannot come.
+        // The sender lives as long as `self`, so this does not fail.
         while !holds(&self.lock().entries) && changes.changed().await.is_ok() {}
     }
 
@@ -145,7 +144,7 @@ impl Log {
     }
 }
 
-/// The right to complete one entry; dropping it says that the answer is over.
+/// The handle to update one entry; its drop marks the end of the response.
 #[derive(Debug)]
 pub(crate) struct Entry {
     log: Arc<Log>,

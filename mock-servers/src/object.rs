@@ -10,7 +10,7 @@ use crate::range::{self, Wanted};
 use crate::request::{Reply, Request};
 use crate::site::Object;
 
-/// Answers a GET or HEAD for an object that exists. The conditions are judged in the order of
+/// Answers a GET or HEAD for an existing object. The conditions are evaluated in the order of
 /// RFC 9110 §13.2.2.
 pub(crate) fn serve(request: &Request, object: &Object) -> Reply {
     let len = object.content.len();
@@ -66,7 +66,7 @@ pub(crate) fn serve(request: &Request, object: &Object) -> Reply {
     validated(reply)
 }
 
-/// 412 or 304 if a condition of the request asks for it.
+/// 412 or 304 by the conditions of the request.
 fn precondition(request: &Request, etag: &str, modified: SystemTime) -> Option<StatusCode> {
     let dated = |name| request.header(name).and_then(date::parse_http_date);
     if let Some(list) = request.header("if-match") {

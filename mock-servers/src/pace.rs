@@ -1,12 +1,12 @@
-//! Shaping: a rate kept smoothly, by saying when a piece may go out.
+//! Shaping: schedules pieces to keep a rate smoothly.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far a sender may lag behind its rate and still catch up. It covers the resolution of the
-/// timer (1 ms) and a busy machine, and is too short to show as a burst.
+/// How far a sender may lag behind its rate and still catch up. It covers the resolution of the timer (1 ms)
+/// and a busy machine, and is too short for a burst.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// The smallest and the largest piece that is sent at once when a rate is set.
@@ -14,12 +14,12 @@ const PIECES: (u64, u64) = (256, 16 * 1024);
 
 #[derive(Debug, Default)]
 pub(crate) struct Pacer {
-    /// When all that was reserved so far will have been sent.
+    /// When all reserved bytes will have been sent.
     busy_until: Mutex<Option<Instant>>,
 }
 
 impl Pacer {
-    /// Reserves the time that so many bytes take, and waits until they would have arrived.
+    /// Reserves the time of a number of bytes, and waits until they would have arrived.
     pub(crate) async fn pace(&self, bytes: usize, rate: u64) {
         tokio::time::sleep_until(self.reserve(Instant::now(), bytes, rate)).await;
     }
@@ -48,20 +48,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_kept_by_all_who_share_the_pacer() {
+    fn all_users_of_a_pacer_share_its_rate() {
         let pacer = Pacer::default();
         let start = Instant::now();
         let mut now = start;
         for _ in 0..100 {
             pacer.reserve(now, 500, 100_000);
-            // The second sender waits as long as both take together.
+            // The second sender waits for both.
             now = pacer.reserve(now, 500, 100_000);
         }
         assert_eq!(now - start, Duration::from_secs(1));
     }
 
     #[test]
-    fn a_late_sender_catches_up_but_idle_time_is_not_saved_up() {
+    fn a_late_sender_catches_up_but_idle_time_does_not_accumulate() {
         let pacer = Pacer::default();
         let start = Instant::now();
         let first = pacer.reserve(start, 1_000, 100_000);

@@ -1,4 +1,4 @@
-//! Conda packages made in memory, the same bytes every time.
+//! Conda packages built in memory. Deterministic.
 
 use bytes::Bytes;
 use md5::Md5;
@@ -7,8 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::archive::{self, Member};
 
-/// The prefix that packages are built with: 255 bytes, as conda-build makes it, so that every
-/// real prefix fits in its place.
+/// The placeholder: 255 bytes, as in conda-build, so that every real prefix fits.
 pub const PLACEHOLDER: &str = concat!(
     "/opt/taipan-demo-build/",
     "placeholder_placeholder_placeholder_placeholder_placeholder_placeholder_placeholder_",
@@ -17,7 +16,7 @@ pub const PLACEHOLDER: &str = concat!(
 );
 const _: () = assert!(PLACEHOLDER.len() == 255);
 
-/// How a file mentions the prefix.
+/// How a file contains the placeholder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placeholder {
     #[default]
@@ -42,7 +41,7 @@ pub struct HardLink {
     pub target: String,
 }
 
-/// A member that is written to the archive as it is, and mentioned nowhere else.
+/// A member that is written to the archive unchanged, and is not in `paths.json`.
 #[derive(Debug, Clone)]
 pub struct RawEntry {
     pub name: Vec<u8>,
@@ -85,7 +84,7 @@ pub struct Package {
 }
 
 impl Package {
-    /// `SUBDIR/FILE_NAME`, the place in a channel.
+    /// `SUBDIR/FILE_NAME`, the path in a channel.
     pub fn path(&self) -> String {
         format!("{}/{}", self.subdir, self.file_name)
     }
@@ -221,7 +220,7 @@ impl PackageBuilder {
         })
     }
 
-    /// Adds a file of mode 0755 whose text may mention [`PLACEHOLDER`].
+    /// Adds a file of mode 0755 whose text may contain [`PLACEHOLDER`].
     #[must_use]
     pub fn script(self, path: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
@@ -508,8 +507,7 @@ impl PackageBuilder {
             ));
         }
         for (path, target) in &self.symlinks {
-            // conda-build gives the digest of what the link leads to, and of nothing if it leads
-            // nowhere.
+            // conda-build writes the digest of the target, and that of no bytes for a dangling link.
             let bytes = self
                 .file_at(&resolve(path, target))
                 .map_or(&b""[..], |file| &file.bytes);
@@ -528,7 +526,7 @@ fn mode(placeholder: Placeholder) -> Option<&'static str> {
     }
 }
 
-/// Where a relative link of the package leads.
+/// The target of a relative link of the package.
 fn resolve(path: &str, target: &str) -> String {
     let mut parts: Vec<&str> = path.split('/').collect();
     parts.pop();

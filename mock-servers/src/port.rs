@@ -8,9 +8,9 @@ use tokio::net::{TcpListener, TcpSocket};
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// A port of 127.0.0.1 that stays ours while nobody listens on it. Linux lets two sockets have
-/// one port as long as at most one listens: the guard never does, so no other process can get
-/// the port, and a connection attempt is refused.
+/// A port of 127.0.0.1 that stays bound without a listener. Linux lets two sockets bind one port as long as
+/// at most one listens: the guard never listens, so no other process can bind the port, and connections are
+/// refused.
 #[derive(Debug)]
 pub(crate) struct Port {
     address: SocketAddr,

@@ -59,7 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn ranges_are_read_as_rfc_9110_says() {
+    fn ranges_are_parsed_by_rfc_9110() {
         let cases = [
             ("bytes=0-0", Wanted::Part(0..1)),
             ("bytes=5-9", Wanted::Part(5..10)),
@@ -84,7 +84,7 @@ mod tests {
     }
 
     proptest! {
-        /// The oracle walks over every byte and asks whether it is wanted.
+        /// The oracle checks every byte.
         #[test]
         fn parts_hold_exactly_the_bytes_asked_for(
             len in 0_u64..40,

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpSocket;
 
-/// A port that is taken but on which nobody listens: Linux answers a connection attempt with a
-/// reset, and no other process can get the port while this guard lives.
+/// A bound port without a listener: Linux resets connection attempts, and no other process can bind the port
+/// while this guard lives.
 #[derive(Debug)]
 pub struct RefusingServer {
     address: SocketAddr,

@@ -1,4 +1,4 @@
-//! Channels out of packages.
+//! Channels of packages.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::package::Package;
 use crate::site::Site;
 
-/// Lays packages out as a channel: each at its path, and `repodata.json` and `repodata.json.zst`
+/// Makes a channel of packages: each at its path, and `repodata.json` and `repodata.json.zst`
 /// for every subdir that occurs, and for `linux-64` and `noarch` in any case.
 pub fn channel_site(packages: &[Package]) -> Site {
     let site = Site::new();

@@ -1,4 +1,4 @@
-//! What a handler gets and what it gives back.
+//! The request and the response of a handler.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,8 +16,7 @@ use crate::sending::Ending;
 use crate::server::Connection;
 use crate::uri;
 
-/// The connection is to be dropped without (further) answer: by a fault, or because the client
-/// has gone.
+/// The connection is dropped without (further) response: by a fault, or because the client has disconnected.
 #[derive(Debug)]
 pub(crate) struct Cut;
 
@@ -29,7 +28,7 @@ impl fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// Faults that only the code that serves an object can commit.
+/// Faults in serving an object.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Quirks {
     pub(crate) ignore_range: bool,
@@ -42,7 +41,7 @@ pub(crate) struct Quirks {
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: Method,
-    /// As it came, for signatures.
+    /// Undecoded, for signatures.
     pub(crate) raw_path: String,
     /// Decoded, with its leading slash.
     pub(crate) path: String,
@@ -53,7 +52,7 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// A header that is there and is text.
+    /// A header, if it is present and is text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -75,10 +74,10 @@ impl Request {
     }
 }
 
-/// The largest request body that is taken. The servers keep uploads in memory.
+/// The maximum size of a request body. The servers keep uploads in memory.
 const MAX_BODY: usize = 4 << 30;
 
-/// The body of a request, read at the connection's rate and cut where a fault says so.
+/// The body of a request, read at the connection's rate and truncated by faults.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) body: Incoming,
@@ -88,7 +87,7 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// Reads on. `None` at the end of the body.
+    /// The next piece; `None` at the end of the body.
     async fn next(&mut self) -> Result<Option<Bytes>, Cut> {
         loop {
             let Some(frame) = self.body.frame().await else {
@@ -104,7 +103,7 @@ impl Inbound {
         }
     }
 
-    /// The whole body. If it is cut the request must have no effect.
+    /// The whole body. If it is truncated, the request must have no effect.
     pub(crate) async fn collect(&mut self) -> Result<Bytes, Cut> {
         let mut kept = BytesMut::new();
         match self.collect_into(&mut kept).await {
@@ -113,7 +112,7 @@ impl Inbound {
         }
     }
 
-    /// Like [`Inbound::collect`], but leaves what arrived before the cut in `kept`.
+    /// Like [`Inbound::collect`], but leaves the bytes of a truncated body in `kept`.
     pub(crate) async fn collect_into(&mut self, kept: &mut BytesMut) -> Result<(), Cut> {
         let before = kept.len();
         loop {
@@ -137,8 +136,8 @@ impl Inbound {
     }
 }
 
-/// An answer: status, headers, and a range of some content as its body. `Content-Length` is
-/// added when it is sent.
+/// A response: status, headers, and a range of a content as its body. `Content-Length` is added when it is
+/// sent.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,

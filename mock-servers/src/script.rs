@@ -1,15 +1,15 @@
-//! The run of a script: which steps are used up, which requests nobody expected.
+//! The state of a script: used rules and unexpected requests.
 
 use std::fmt;
 
 use crate::behaviour::{Behaviour, Fault, Times};
 
-/// What a script saw that it should not have, or did not see that it should have.
+/// The unexpected requests and unused rules of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptError {
     /// `METHOD path` of each request that no rule matched; only a strict script collects them.
     pub unexpected: Vec<String>,
-    /// Each rule of [`Times::N`] that was not used up, with how often it was not.
+    /// Each rule of [`Times::N`] that was not used up, with the remaining times.
     pub unused: Vec<String>,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Run {
     behaviour: Behaviour,
     used: Vec<u32>,
     unexpected: Vec<String>,
-    /// What earlier strict scripts have against the run.
+    /// The failures of earlier strict scripts.
     earlier: Vec<ScriptError>,
-    /// The verdict was asked for since the last request.
+    /// Whether the script was verified since the last request.
     heard: bool,
 }
 
@@ -48,7 +48,7 @@ impl Run {
         }
     }
 
-    /// Another script from now on.
+    /// Replaces the script.
     pub(crate) fn replace(&mut self, behaviour: Behaviour) {
         let unheard = self.unheard_verdict();
         let mut earlier = std::mem::take(&mut self.earlier);
@@ -61,7 +61,7 @@ impl Run {
         };
     }
 
-    /// What is wrong by a strict script, if nobody has been told.
+    /// The failures of a strict script that were not reported yet.
     pub(crate) fn unheard_verdict(&self) -> Option<ScriptError> {
         let strict = self.behaviour.script.strict || !self.earlier.is_empty();
         (strict && !self.heard)
@@ -141,7 +141,7 @@ mod tests {
     use crate::behaviour::{Matcher, Rule, Script};
 
     #[test]
-    fn the_first_rule_that_is_left_applies() {
+    fn the_first_matching_rule_that_is_not_used_up_applies() {
         let script = Script::new()
             .rule(Rule::once(Matcher::suffix(".zst"), Fault::Html))
             .rule(Rule::times(2, Matcher::method("GET"), Fault::Hang))
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strict_verdict_is_given_once_and_is_not_lost_with_its_script() {
+    fn failures_of_a_strict_script_are_reported_once_and_survive_its_replacement() {
         let strict = || Behaviour::new().with_script(Script::new().strict());
         let mut run = Run::new(strict());
         assert_eq!(run.unheard_verdict(), None);
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(run.unheard_verdict().unwrap().unexpected, ["GET a"]);
         assert_eq!(run.verify().unwrap_err().unexpected, ["GET a"]);
         assert_eq!(run.unheard_verdict(), None);
-        // One that was told is not told again by the next script.
+        // A reported failure is not reported again by the next script.
         let mut run = Run::new(strict());
         run.decide("GET", "a", false);
         assert!(run.verify().is_err());
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_is_not_strict_keeps_its_verdict_to_itself() {
+    fn a_script_that_is_not_strict_reports_no_failures() {
         let rule = Rule::once(Matcher::Any, Fault::Hang);
         let mut run = Run::new(Behaviour::new().with_rule(rule));
         assert_eq!(run.unheard_verdict(), None);

@@ -1,4 +1,4 @@
-//! The body of an answer on its way out: pieces, pace, and faults in the middle.
+//! Sending the body of a response: pieces, pace, and faults.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::pace::{self, Pacer};
 use crate::request::Cut;
 use crate::server::Connection;
 
-/// How a connection ends where a fault says so.
+/// How a fault ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     Close,
@@ -22,14 +22,14 @@ pub(crate) enum Ending {
     Stall,
 }
 
-/// Pieces that are not shaped: large enough that a fast client is not limited by them.
+/// The size of pieces without shaping: large enough for fast clients.
 const LARGE_PIECE: usize = 256 * 1024;
 
-/// A rate of this answer alone.
+/// A rate of this response alone.
 #[derive(Debug)]
 pub(crate) struct Drip {
     pacer: Pacer,
-    /// So many more bytes before it begins.
+    /// The remaining bytes before it begins.
     after: u64,
     /// Bytes per second.
     rate: u64,
@@ -62,17 +62,17 @@ impl Drip {
     }
 }
 
-/// Everything that sending needs, passed from piece to piece.
+/// The state of sending.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) reader: Reader,
     pub(crate) connection: Arc<Connection>,
     pub(crate) entry: Arc<Entry>,
-    /// Offset in the file of the byte to be damaged.
+    /// The offset in the file of the byte to be changed.
     pub(crate) corrupt: Option<u64>,
-    /// So many more bytes, then this end.
+    /// The remaining bytes, then this end.
     pub(crate) cut: Option<(u64, Ending)>,
-    /// How much of the promised `Content-Length` is left.
+    /// The rest of the declared `Content-Length`.
     pub(crate) promised: u64,
     pub(crate) drip: Option<Drip>,
 }
@@ -94,10 +94,9 @@ impl Outbound {
         let piece = match self.reader.next(largest).await {
             Ok(Some(piece)) => piece,
             Ok(None) if self.promised == 0 => return Ok(None),
-            // More was promised than there is. hyper would notice as well, but drop what it has
-            // not sent yet.
+            // The declared length is too large. hyper would detect it, too, but drop unsent bytes.
             Ok(None) => return Err(self.connection.end(Ending::Close).await),
-            // A file that has become unreadable cannot be reported any more.
+            // A file that has become unreadable can no longer be reported.
             Err(_) => return Err(Cut),
         };
         let piece = match self.corrupt.and_then(|offset| offset.checked_sub(at)) {
@@ -117,7 +116,7 @@ impl Outbound {
         if let Some((left, _)) = &mut self.cut {
             *left -= len;
         }
-        // hyper does not ask again once it has what was promised, so the end is noted here.
+        // hyper does not poll again after the declared length, so the end is recorded here.
         let complete = self.promised == 0;
         self.entry.update(|entry| {
             entry.bytes_sent += len;
@@ -129,8 +128,7 @@ impl Outbound {
 
 type Step = BoxFuture<'static, (Outbound, Result<Option<Bytes>, Cut>)>;
 
-/// The body as hyper wants it. It never tells its size, because hyper would then insist on a
-/// `Content-Length` that is right.
+/// The body for hyper. It has no size hint, because hyper would then require a correct `Content-Length`.
 pub(crate) enum Payload {
     Idle(Option<Box<Outbound>>),
     Busy(Step),

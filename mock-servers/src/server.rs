@@ -1,4 +1,4 @@
-//! What all servers have in common: listening, logging, shaping, and the faults.
+//! The common part of all servers: listening, logging, shaping, and faults.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,12 +31,12 @@ use crate::tls::Tls;
 use crate::uri;
 use crate::wire::{Control, Wire};
 
-/// What a kind of server answers when nothing is made to go wrong.
+/// The responses of a kind of server without faults.
 pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(self: Arc<Self>, request: Request) -> BoxFuture<'static, Result<Reply, Cut>>;
 }
 
-/// A running server: its address, its log and its behaviour. It ends when it is dropped.
+/// A running server: its URL, its log and its behaviour. It is stopped on drop.
 #[derive(Debug)]
 pub struct Server {
     port: Port,
@@ -46,7 +46,7 @@ pub struct Server {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Another listener for the port, or none; the sender learns when the old one is gone.
+/// A new listener for the port, or none; the sender is notified when the old one is closed.
 type Door = (Option<TcpListener>, oneshot::Sender<()>);
 
 #[derive(Debug)]
@@ -67,9 +67,8 @@ impl Shared {
 }
 
 impl Server {
-    /// Binds a free port of 127.0.0.1 and serves on the runtime of the caller. The handler is
-    /// made once the address is known, because some answers name it: it gets
-    /// `SCHEME://ADDRESS/`.
+    /// Binds a free port of 127.0.0.1 and serves on the runtime of the caller. The handler is created with
+    /// the URL `SCHEME://ADDRESS/`, which some responses contain.
     #[expect(
         clippy::unused_async,
         reason = "it needs the runtime of its caller, which an async function has"
@@ -117,7 +116,7 @@ impl Server {
         self.port.address()
     }
 
-    /// From now on connections are refused; those that stand stay.
+    /// Refuses new connections; existing ones stay open.
     pub async fn close_port(&self) {
         self.door(None).await;
     }
@@ -137,8 +136,8 @@ impl Server {
         let _ = changed.await;
     }
 
-    /// New connections speak TLS in another way; those that stand stay as they are. A server that
-    /// was started without TLS has an `http` address and cannot change to it.
+    /// Changes TLS for new connections. A server that was started without TLS has an `http` URL and cannot
+    /// change to TLS.
     pub fn set_tls(&self, tls: Tls) {
         assert_eq!(self.scheme, "https", "the server was started without TLS");
         *self
@@ -148,7 +147,7 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner) = Some(tls);
     }
 
-    /// How many connections ended in their TLS handshake.
+    /// The number of connections that failed in the TLS handshake.
     pub fn failed_handshakes(&self) -> u64 {
         self.shared.failed_handshakes.load(Ordering::SeqCst)
     }
@@ -158,29 +157,28 @@ impl Server {
         self.shared.log.snapshot()
     }
 
-    /// Forgets the requests so far.
+    /// Clears the request log.
     pub fn clear_requests(&self) {
         self.shared.log.clear();
     }
 
-    /// Waits until the log satisfies a condition, which is asked again after every change.
+    /// Waits until the log satisfies a condition, which is checked after every change.
     pub async fn wait_until(&self, holds: impl FnMut(&[RequestLog]) -> bool) {
         self.shared.log.wait_until(holds).await;
     }
 
-    /// How many connections have been accepted.
+    /// The number of accepted connections.
     pub fn connections(&self) -> u64 {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn open_connections(&self) -> u64 {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// Replaces shaping and script. Rates apply at once, even to answers under way. What a strict
-    /// script has seen that it should not have is kept for the verdict; what another has seen is
-    /// forgotten.
+    /// Replaces shaping and script. Rates apply at once, also to running responses. Failures of a strict
+    /// script are kept for [`Self::verify`]; those of other scripts are discarded.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         self.shared.run().replace(behaviour);
     }
@@ -188,8 +186,8 @@ impl Server {
     /// Whether the script ran as written: each step of `Times::N` used up and, if the script is
     /// strict, no request that no rule matched.
     ///
-    /// A strict script that nobody has asked for its verdict gives it when the server is dropped,
-    /// by a panic: a test that forgets to ask fails all the same.
+    /// A strict script that was not verified is verified on drop, with a panic, so a test without a call of
+    /// this fails as well.
     pub fn verify(&self) -> Result<(), ScriptError> {
         self.shared.run().verify()
     }
@@ -203,7 +201,7 @@ impl Server {
             .take();
         if let Some(task) = task {
             task.abort();
-            // The only possible error is the cancellation that was just asked for.
+            // The only possible error is the requested cancellation.
             let _ = task.await;
         }
         // Other threads of the runtime may still be dropping connections.
@@ -246,12 +244,11 @@ async fn accept<H: Handler>(
         tokio::select! {
             Some((door, done)) = doors.recv() => {
                 listener = door;
-                // Who asked may have gone.
+                // The receiver may be gone.
                 let _ = done.send(());
             }
             accepted = accepting => {
-                // Errors of accept are those of a peer that has gone, or of a full file table;
-                // either way the next attempt may succeed.
+                // Accepting fails for a disconnected peer or a full file table; the next attempt may succeed.
                 let Ok((stream, _)) = accepted else {
                     tokio::task::yield_now().await;
                     continue;
@@ -274,8 +271,8 @@ impl Drop for Open {
 }
 
 async fn serve<H: Handler>(stream: TcpStream, shared: Arc<Shared>, handler: Arc<H>) {
-    // Pieces are to leave when their time has come, not when the last one was acknowledged.
-    // Failing to set this changes timing only.
+    // Pieces are sent at their time, not when the last one was acknowledged. A failure to set this only
+    // changes the timing.
     let _ = stream.set_nodelay(true);
     let control = Arc::new(Control::default());
     let id = shared.accepted.fetch_add(1, Ordering::SeqCst);
@@ -316,7 +313,7 @@ async fn serve<H: Handler>(stream: TcpStream, shared: Arc<Shared>, handler: Arc<
     }
 }
 
-/// Answers the requests of a connection, in the version of HTTP that it has.
+/// Serves a connection in its version of HTTP.
 async fn speak<H: Handler>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: &Arc<Connection>,
@@ -331,26 +328,26 @@ async fn speak<H: Handler>(
         return http1.serve_connection(io, service).await;
     }
     let http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    // Neither is used again after the other is done.
+    // Neither future is polled after the other is done.
     tokio::select! {
         served = http2.serve_connection(io, service) => served,
         () = connection.control.aborted() => Ok(()),
     }
 }
 
-/// One connection, as its requests share it.
+/// The state of a connection, shared by its requests.
 #[derive(Debug)]
 pub(crate) struct Connection {
     id: u64,
     shared: Arc<Shared>,
     pacer: Pacer,
     control: Arc<Control>,
-    /// HTTP/2, where an answer that ends in an error does not end the connection.
+    /// HTTP/2, where an error of a response does not end the connection.
     multiplexed: bool,
 }
 
 impl Connection {
-    /// The largest piece that keeps the rates smooth.
+    /// The maximum piece size that keeps the rates smooth.
     pub(crate) fn piece(&self) -> usize {
         let run = self.shared.run();
         let behaviour = run.behaviour();
@@ -362,7 +359,7 @@ impl Connection {
             .unwrap_or(usize::MAX)
     }
 
-    /// Waits until so many bytes may pass.
+    /// Waits until this many bytes may be sent.
     pub(crate) async fn pace(&self, bytes: usize) {
         let (rate, total_rate) = {
             let run = self.shared.run();
@@ -376,10 +373,10 @@ impl Connection {
         }
     }
 
-    /// Brings a body to the end that a fault asks for. What was sent before is flushed first.
+    /// Ends a body as its fault requires. Bytes that were sent before are flushed first.
     pub(crate) async fn end(&self, ending: Ending) -> Cut {
         match ending {
-            // hyper drops the answer when the client goes or the server shuts down.
+            // hyper drops the response when the client disconnects or the server shuts down.
             Ending::Stall => std::future::pending().await,
             Ending::Close => self.flushed().await,
             Ending::Reset => {
@@ -394,8 +391,8 @@ impl Connection {
         if !self.multiplexed {
             return self.control.flushed().await;
         }
-        // With HTTP/2 another task writes, as the client makes room for it, and does not tell when
-        // it is done: it has when nothing was written for a while.
+        // With HTTP/2 another task writes, as flow control allows, and does not report its end: it is assumed
+        // when nothing was written for a while.
         let mut written = None;
         while written != Some(self.control.written()) {
             written = Some(self.control.written());
@@ -403,7 +400,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection without another word. HTTP/1 does it by itself when a body fails.
+    /// Ends the connection abruptly. HTTP/1 does it by itself when a body fails.
     async fn abort(&self) -> Cut {
         if self.multiplexed {
             self.control.abort();
@@ -413,7 +410,7 @@ impl Connection {
     }
 }
 
-/// When nothing is written for so long, HTTP/2 has written all that it was given.
+/// When nothing was written for this long, HTTP/2 is assumed to have written everything.
 const FLUSHING: Duration = Duration::from_millis(50);
 
 async fn answer<H: Handler>(
@@ -422,7 +419,7 @@ async fn answer<H: Handler>(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Payload>, Cut> {
     let (mut head, body) = request.into_parts();
-    // HTTP/2 has no `Host` but `:authority`, which says the same (RFC 9113 §8.3.1).
+    // HTTP/2 has `:authority` instead of `Host` (RFC 9113 §8.3.1).
     if let Some(authority) = head.uri.authority()
         && !head.headers.contains_key(header::HOST)
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -458,7 +455,7 @@ async fn answer<H: Handler>(
         .path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str)
         .to_owned();
-    // Of a request that brings a body it is that body which breaks off, else the answer's.
+    // For a request with a body the fault truncates that body, otherwise the response's.
     let (cut_in, cut_out) = if hyper::body::Body::is_end_stream(&body) {
         (None, cut(&fault))
     } else {

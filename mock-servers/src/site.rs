@@ -1,4 +1,4 @@
-//! What a server serves: paths and their bytes.
+//! The content of a server: paths and bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +24,7 @@ pub struct Site {
 #[derive(Debug, Default)]
 struct Inner {
     objects: BTreeMap<String, Object>,
-    /// What is not in `objects` is looked for below this directory, when it is asked for.
+    /// The directory of files that are not in `objects`.
     root: Option<PathBuf>,
     /// Files of `root` that have been removed from the site. The directory itself is never
     /// written to.
@@ -42,7 +42,7 @@ pub(crate) struct Object {
 }
 
 impl Object {
-    /// The entity tag is the MD5 of the content, which is what S3 gives for a plain upload.
+    /// The entity tag is the MD5 of the content, as for a plain upload to S3.
     pub(crate) fn new(bytes: Bytes) -> Self {
         Self {
             etag: format!("\"{}\"", hex::encode(Md5::digest(&bytes))),
@@ -52,8 +52,8 @@ impl Object {
         }
     }
 
-    /// A file stays on disk, so its tag comes from size and time: hashing gigabytes before the
-    /// first answer would spoil every measurement.
+    /// The tag of a file on disk is made of size and time: hashing gigabytes before the first response would
+    /// distort measurements.
     fn from_file(path: PathBuf, metadata: &fs::Metadata) -> Self {
         let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
         let nanos = modified
@@ -102,7 +102,7 @@ impl Site {
         );
     }
 
-    /// Removes a file from the site (never from disk); tells whether it was there.
+    /// Removes a file from the site (never from disk); returns whether it was there.
     pub fn remove(&self, path: &str) -> bool {
         let path = plain(path);
         let mut inner = self.lock();
@@ -127,8 +127,8 @@ impl Site {
         self.objects().into_keys().collect()
     }
 
-    /// An independent copy with the files for which `keep` holds: a mirror whose synchronisation
-    /// is under way. Bytes are shared, not copied.
+    /// An independent copy with the files for which `keep` holds, such as a partly synchronised mirror. Bytes are
+    /// shared, not copied.
     #[must_use]
     pub fn half(&self, keep: impl Fn(&str) -> bool) -> Self {
         let mut objects = self.objects();
@@ -146,8 +146,8 @@ impl Site {
         self.lock().objects.insert(plain(path).to_owned(), object);
     }
 
-    /// Puts an object if `allowed` agrees with what is there now; both happen under one lock, as
-    /// a conditional PUT needs it. Tells whether it was put.
+    /// Puts an object if `allowed` accepts the current one, both under one lock, as a conditional PUT requires.
+    /// Returns whether it was put.
     pub(crate) fn put_if(
         &self,
         path: &str,
@@ -173,7 +173,7 @@ impl Site {
         let mut objects = inner.objects.clone();
         if let Some(root) = &inner.root {
             let mut found = Vec::new();
-            // An unreadable directory serves nothing; the requests' 404s will say so.
+            // An unreadable directory has no files: requests get 404.
             let _ = walk(root, "", 0, &mut found);
             for (path, object) in found {
                 if !inner.removed.contains(&path) {

@@ -1,5 +1,4 @@
-//! TLS for the servers: an authority of the test's own, and certificates made at run time, good
-//! and bad ones.
+//! TLS of the servers: a test authority, and valid and invalid certificates made at run time.
 
 use std::sync::Arc;
 
@@ -11,10 +10,10 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto};
 
-/// What the servers' addresses are called.
+/// The names of the servers.
 const LOCAL: [&str; 2] = ["127.0.0.1", "localhost"];
 
-/// A certificate authority that exists as long as this value, and that nobody trusts by itself.
+/// A certificate authority that is not trusted by default.
 pub struct TestCa {
     pem: String,
     der: CertificateDer<'static>,
@@ -71,7 +70,7 @@ impl TestCa {
         )
     }
 
-    /// A certificate for a server at `127.0.0.1` or `localhost` whose time is over.
+    /// An expired certificate for a server at `127.0.0.1` or `localhost`.
     pub fn expired(&self) -> Identity {
         let mut params = named("mock server", &LOCAL);
         params.not_before = date_time_ymd(2001, 1, 1);
@@ -152,7 +151,7 @@ impl Identity {
     }
 }
 
-/// How a server speaks TLS. It offers HTTP/2 and HTTP/1.1 unless told otherwise.
+/// The TLS settings of a server. By default it offers HTTP/2 and HTTP/1.1.
 #[derive(Debug, Clone)]
 pub struct Tls(pub(crate) Arc<ServerConfig>);
 
@@ -162,7 +161,7 @@ impl Tls {
         Self::build(identity, None)
     }
 
-    /// With this certificate, for clients only that show one of this authority.
+    /// With this certificate, only for clients with a certificate of this authority.
     pub fn with_client_certificates(identity: &Identity, authority: &TestCa) -> Self {
         Self::build(identity, Some(authority))
     }

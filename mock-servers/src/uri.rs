@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// Decodes `%XX`; a malformed escape stays as it is. Bytes that are no UTF-8 are replaced.
+/// Decodes `%XX`; a malformed escape is kept. Invalid UTF-8 is replaced.
 pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -23,8 +23,8 @@ pub(crate) fn decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Encodes everything but the unreserved characters of RFC 3986, as SigV4 wants it; `/` is kept
-/// when `slashes` is set.
+/// Encodes everything but the unreserved characters of RFC 3986, as SigV4 requires; `/` is kept when
+/// `slashes` is set.
 pub(crate) fn encode(text: &str, slashes: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

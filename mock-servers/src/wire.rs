@@ -1,5 +1,4 @@
-//! The socket below hyper, with the two things that hyper does not offer: to know that all bytes
-//! given to it have left, and to close with a reset.
+//! The socket below hyper. Unlike hyper, it can wait until all bytes have left, and close with a reset.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-/// The side of the wire that the answer's body holds.
+/// The handle of a wire for the body of the response.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     reset: AtomicBool,
@@ -22,12 +21,12 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Makes the coming close of the connection a reset.
+    /// Makes the close of the connection a reset.
     pub(crate) fn reset_on_close(&self) {
         self.reset.store(true, Ordering::SeqCst);
     }
 
-    /// How many bytes the socket has taken.
+    /// The number of bytes that the socket has accepted.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::SeqCst)
     }
@@ -39,18 +38,18 @@ impl Control {
         result
     }
 
-    /// Asks for the end of the connection.
+    /// Requests the end of the connection.
     pub(crate) fn abort(&self) {
         self.abort.notify_one();
     }
 
-    /// Waits until somebody asks for the end of the connection.
+    /// Waits for a request to end the connection.
     pub(crate) async fn aborted(&self) {
         self.abort.notified().await;
     }
 
-    /// Waits until hyper has handed all that it holds to the socket. hyper flushes whenever the
-    /// body it polls is not ready, which is what waiting here means.
+    /// Waits until hyper has passed all its bytes to the socket. hyper flushes when the body is not ready,
+    /// which it is while this waits.
     pub(crate) async fn flushed(&self) {
         self.flush_wanted.store(true, Ordering::SeqCst);
         self.flushed.notified().await;
@@ -72,8 +71,8 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.control.reset.load(Ordering::SeqCst) {
-            // Without linger the kernel drops what is unsent and sends RST. If the option cannot
-            // be set the peer sees an ordinary close, which is all that is left to do here.
+            // Without linger the kernel drops unsent bytes and sends RST. If the option cannot be set, the
+            // peer sees an ordinary close.
             let _ = self.stream.set_zero_linger();
         }
     }

@@ -132,7 +132,7 @@ fn paths_json_describes_what_is_in_the_archive() {
 }
 
 #[test]
-fn builders_make_what_they_are_told() {
+fn packages_have_the_parts_that_the_builder_was_given() {
     let long = format!("lib/{}/{}", "d".repeat(120), "f".repeat(120));
     let package = PackageBuilder::new("tool", "2.0")
         .build_string("py_3", 3)
@@ -180,7 +180,7 @@ fn builders_make_what_they_are_told() {
 }
 
 #[test]
-fn the_demo_program_runs_where_its_prefix_was_written_in() {
+fn the_demo_program_runs_after_prefix_replacement() {
     let channel = DemoChannel::build(&DemoOptions::default().with_corpus_bytes(1234));
     let dir = tempfile::tempdir().unwrap();
     let prefix = dir.path().join("a prefix ü");
@@ -215,7 +215,7 @@ fn the_demo_program_runs_where_its_prefix_was_written_in() {
 }
 
 #[tokio::test]
-async fn the_fleet_has_six_mirrors_with_their_characters() {
+async fn the_fleet_has_six_different_mirrors() {
     let options = DemoOptions::default()
         .with_corpus_bytes(50_000)
         .with_chain(2);

@@ -135,7 +135,7 @@ async fn files_ranges_and_validators_are_served() {
 }
 
 #[tokio::test]
-async fn faults_may_replace_or_disguise_the_answer() {
+async fn faults_replace_or_change_the_response() {
     let server = start().await;
     let whole = content();
 
@@ -225,7 +225,7 @@ async fn faults_may_replace_or_disguise_the_answer() {
 }
 
 #[tokio::test]
-async fn faults_may_break_the_body_off() {
+async fn faults_truncate_the_body() {
     let server = start().await;
     let whole = content();
     faulty(&server, Fault::Truncate { after: 70_001 });
@@ -277,7 +277,7 @@ fn caused_by_reset(error: &reqwest::Error) -> bool {
 }
 
 #[tokio::test]
-async fn a_stall_and_a_hang_last_until_the_client_leaves() {
+async fn a_stall_and_a_hang_last_until_the_client_disconnects() {
     let server = start().await;
     faulty(&server, Fault::Stall { after: 500 });
     let mut response = get(&server, "dir/file.bin").await;
@@ -337,7 +337,7 @@ async fn rates_and_delays_are_kept() {
 }
 
 #[tokio::test]
-async fn a_strict_script_fails_on_the_unexpected_and_on_the_unused() {
+async fn a_strict_script_fails_on_unexpected_requests_and_unused_rules() {
     let server = start().await;
     let script = Script::new()
         .rule(Rule::once(Matcher::suffix("empty"), Fault::None))
@@ -358,7 +358,7 @@ async fn a_strict_script_fails_on_the_unexpected_and_on_the_unused() {
 }
 
 #[tokio::test]
-async fn prefix_and_password_are_asked_for() {
+async fn prefix_and_password_are_required() {
     let site = Site::new();
     site.insert("a b/ü", "here");
     let builder = HttpServer::builder(site)
@@ -432,7 +432,7 @@ async fn files_on_disk_are_served_like_those_in_memory() {
 }
 
 #[tokio::test]
-async fn the_log_tells_requests_connections_and_bytes() {
+async fn the_log_has_requests_connections_and_bytes() {
     let server = start().await;
     let client = client();
     let url = format!("{}dir/file.bin", server.url());
@@ -478,7 +478,7 @@ async fn shutting_down_frees_the_port_even_while_bodies_stall() {
 }
 
 #[tokio::test]
-async fn bad_requests_do_no_harm() {
+async fn invalid_requests_get_an_error() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let server = start().await;
     for text in [
@@ -495,7 +495,7 @@ async fn bad_requests_do_no_harm() {
         stream.write_all(text.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        // A reset is as good an answer as any to the worst of them.
+        // A reset is as good a response as any to the worst of them.
         let _ = stream.read_to_end(&mut answer).await;
     }
     assert_eq!(

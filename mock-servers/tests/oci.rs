@@ -64,7 +64,7 @@ async fn code(response: Response) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn blobs_go_up_come_down_and_are_mounted() {
+async fn blobs_are_pushed_pulled_and_mounted() {
     let server = OciServer::start().await.unwrap();
     let data = b"some layer";
     let config = b"{}";
@@ -134,7 +134,7 @@ async fn blobs_go_up_come_down_and_are_mounted() {
 }
 
 #[tokio::test]
-async fn manifests_are_checked_and_only_given_to_who_accepts_them() {
+async fn manifests_are_checked_and_sent_only_to_clients_that_accept_them() {
     let server = OciServer::start().await.unwrap();
     let data = b"some layer";
     let config = b"{}";
@@ -189,7 +189,7 @@ async fn manifests_are_checked_and_only_given_to_who_accepts_them() {
 }
 
 #[tokio::test]
-async fn chunks_go_in_order_and_through_the_newest_location() {
+async fn chunks_must_come_in_order_to_the_newest_location() {
     let server = OciServer::builder()
         .absolute_locations()
         .max_chunk(6)
@@ -363,7 +363,7 @@ async fn bearer(response: Response) -> String {
 }
 
 #[tokio::test]
-async fn tokens_are_for_one_scope_and_for_a_time() {
+async fn tokens_have_a_scope_and_a_lifetime() {
     let auth = BearerAuth::new()
         .with_credentials("me", "pw")
         .with_lifetime(Duration::from_mins(1))
@@ -481,7 +481,7 @@ async fn blobs_may_lie_on_another_host() {
 }
 
 #[tokio::test]
-async fn a_channel_is_laid_out_as_clients_read_it() {
+async fn a_channel_is_published_in_the_layout_of_clients() {
     let options = DemoOptions::default().with_corpus_bytes(1000).with_chain(1);
     let mut packages = DemoChannel::build(&options).packages().to_vec();
     packages.push(

@@ -250,7 +250,7 @@ async fn signatures_are_verified() {
 }
 
 #[tokio::test]
-async fn presigned_addresses_work_until_they_expire() {
+async fn presigned_urls_work_until_they_expire() {
     let site = Site::new();
     site.insert("k", "hello");
     let server = start(&site).await;
@@ -445,7 +445,7 @@ async fn streamed_uploads_are_decoded_and_their_signatures_checked() {
 }
 
 #[tokio::test]
-async fn uploads_in_parts_are_put_together() {
+async fn multipart_uploads_are_assembled() {
     let site = Site::new();
     let server = start(&site).await;
     let signer = Signer::new(&server);
@@ -618,7 +618,7 @@ async fn buckets_are_found_in_the_host_and_open_ones_are_readable() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_cut_leaves_nothing_and_a_lost_answer_leaves_the_object() {
+async fn a_truncated_upload_has_no_effect_and_a_lost_response_leaves_the_object() {
     let site = Site::new();
     let server = S3Server::builder()
         .bucket("bucket", site.clone())

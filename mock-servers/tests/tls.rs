@@ -51,7 +51,7 @@ async fn the_client_chooses_the_version_among_those_offered() {
 }
 
 #[tokio::test]
-async fn bad_certificates_are_bad() {
+async fn invalid_certificates_are_refused() {
     let ca = TestCa::new();
     let client = trusting(&ca).build().unwrap();
     let server = start(Tls::new(&ca.server())).await;
@@ -77,7 +77,7 @@ async fn bad_certificates_are_bad() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_asked_for() {
+async fn a_client_certificate_is_required() {
     let (ca, clients) = (TestCa::new(), TestCa::new());
     let tls = Tls::with_client_certificates(&ca.server(), &clients);
     let server = start(tls).await;
@@ -95,7 +95,7 @@ async fn a_client_certificate_is_asked_for() {
     assert_eq!(get(&known, &server).await.unwrap(), content());
 }
 
-/// What arrives of an answer before it breaks off.
+/// What arrives of a response before it breaks off.
 async fn partial(client: &Client, server: &HttpServer) -> (usize, bool) {
     let url = format!("{}file", server.url());
     let Ok(mut response) = client.get(url).send().await else {
@@ -112,7 +112,7 @@ async fn partial(client: &Client, server: &HttpServer) -> (usize, bool) {
 }
 
 #[tokio::test]
-async fn answers_break_off_with_either_version() {
+async fn responses_are_truncated_in_both_versions() {
     let ca = TestCa::new();
     let server = start(Tls::new(&ca.server())).await;
     for client in [trusting(&ca), trusting(&ca).http1_only()] {
@@ -140,7 +140,7 @@ async fn answers_break_off_with_either_version() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_ends_with_its_client() {
+async fn an_endless_response_ends_when_its_client_disconnects() {
     let ca = TestCa::new();
     let server = start(Tls::new(&ca.server())).await;
     for fault in [Fault::Stall { after: 1_000 }, Fault::Hang] {
@@ -178,7 +178,7 @@ async fn a_closed_port_refuses_and_opens_again() {
 }
 
 #[tokio::test]
-async fn a_strict_script_that_is_broken_fails_the_test_that_forgets_to_ask() {
+async fn a_strict_script_that_is_not_verified_fails_on_drop() {
     let dropping = tokio::spawn(async {
         let site = Site::new();
         site.insert("file", content());
@@ -212,7 +212,7 @@ async fn the_clock_of_a_server_can_be_wrong() {
 }
 
 #[tokio::test]
-async fn an_answer_slows_down_where_it_is_told_to() {
+async fn a_response_slows_down_at_an_offset() {
     let site = Site::new();
     site.insert("file", content());
     let server = HttpServer::start(site).await.unwrap();

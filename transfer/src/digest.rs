@@ -69,15 +69,15 @@ impl Sha256 {
     }
 }
 
-/// What is known of a file before it is fetched. The more is known, the more can be done: a file
-/// with a digest may be continued on another mirror in the middle of its body.
+/// What is known of a file before it is fetched. With a digest, a broken body can be resumed on
+/// another mirror.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expected {
     /// Its length in bytes.
     pub size: Option<u64>,
     /// Its SHA-256, preferred over the MD5.
     pub sha256: Option<Sha256>,
-    /// Its MD5, for files of which nothing better is known.
+    /// Its MD5, used only without a SHA-256.
     pub md5: Option<Md5>,
 }
 
@@ -88,30 +88,30 @@ impl Expected {
     }
 }
 
-/// Why a body is not the file that was asked for.
+/// Why a body is not the expected file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The body is longer or shorter.
-    #[error("got {got} bytes where {expected} were expected")]
+    #[error("expected {expected} bytes, got {got}")]
     Size {
-        /// The length that was expected, in bytes.
+        /// The expected length in bytes.
         expected: u64,
-        /// The length that came, in bytes.
+        /// The length of the body in bytes.
         got: u64,
     },
     /// The body has another digest.
-    #[error("the {name} is {got} where {expected} was expected")]
+    #[error("{name} mismatch: expected {expected}, got {got}")]
     Digest {
         /// `sha256` or `md5`.
         name: &'static str,
-        /// The digest that was expected.
+        /// The expected digest.
         expected: String,
-        /// The digest of what came.
+        /// The digest of the body.
         got: String,
     },
 }
 
-/// Hashes a body as it passes by and judges it at its end.
+/// Hashes a body while it arrives and verifies it at its end.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     expected: Expected,
@@ -121,8 +121,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that has seen nothing yet. The SHA-256 is always computed, since it names the
-    /// file afterwards; the MD5 only when nothing better can be checked.
+    /// A verifier of an empty body. The SHA-256 is always computed, because callers use it as the
+    /// name of the file; the MD5 only when no SHA-256 is expected.
     pub fn new(expected: Expected) -> Self {
         let md5 = (expected.sha256.is_none() && expected.md5.is_some()).then(md5::Md5::default);
         Self {
@@ -133,7 +133,7 @@ impl Verifier {
         }
     }
 
-    /// Takes the next bytes of the body.
+    /// Adds the next bytes of the body.
     pub fn update(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.sha256.update(bytes);
@@ -142,12 +142,12 @@ impl Verifier {
         }
     }
 
-    /// How many bytes have been seen.
+    /// The length of the body so far, in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Judges the body: its SHA-256 when it is what was expected.
+    /// Verifies the body and returns its SHA-256.
     pub fn finish(self) -> Result<Sha256, VerifyError> {
         if let Some(expected) = self.expected.size
             && expected != self.length

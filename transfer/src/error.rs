@@ -368,7 +368,7 @@ impl fmt::Display for Attempt {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No mirror is left.
-    #[error("all mirrors failed for {label}{}", list(attempts, skipped))]
+    #[error("all mirrors failed for {label}")]
     Exhausted {
         /// The name of the job.
         label: String,
@@ -404,6 +404,25 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// What happened with each mirror, a line each: the failed attempts, then the mirrors that
+    /// received no request, with the reason. Empty unless all mirrors failed.
+    pub fn details(&self) -> Vec<String> {
+        let Self::Exhausted {
+            attempts, skipped, ..
+        } = self
+        else {
+            return Vec::new();
+        };
+        let skipped = skipped
+            .iter()
+            .map(|(name, why)| format!("{name}: no request: {why}"));
+        attempts
+            .iter()
+            .map(Attempt::to_string)
+            .chain(skipped)
+            .collect()
+    }
+
     /// Whether every mirror says that it does not have the file.
     pub fn is_absent(&self) -> bool {
         match self {
@@ -446,21 +465,6 @@ impl FetchError {
             Self::Sink { .. } => false,
         }
     }
-}
-
-fn list(attempts: &[Attempt], skipped: &[(String, String)]) -> String {
-    let mut text = String::new();
-    for attempt in attempts {
-        text.push_str("\n  ");
-        text.push_str(&attempt.to_string());
-    }
-    for (name, why) in skipped {
-        text.push_str("\n  ");
-        text.push_str(name);
-        text.push_str(": not tried: ");
-        text.push_str(why);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -335,7 +335,7 @@ async fn when_all_fail_the_error_lists_every_attempt() {
         (r"[0-9a-f]{64}", "DIGEST"),
         (r"for \d+\.\d s", "for N s"),
     ]}, {
-        insta::assert_snapshot!("every_attempt", error.to_string());
+        insta::assert_snapshot!("every_attempt", [vec![error.to_string()], error.details()].concat().join("\n"));
     });
 }
 

@@ -1,4 +1,4 @@
-//! How fast the parts are: header, buzhash, encoding, decoding, plan.
+//! Benchmarks of header, buzhash, encoding, decoding and plan.
 
 use std::hint::black_box;
 use std::io::Cursor;

@@ -1,9 +1,9 @@
-//! What following a real history costs: `history [DIR] [NAME=VALUE]...`
+//! The cost of following a real history: `history [DIR] [NAME=VALUE]...`
 //!
 //! For every `history-*.tar.zst` in a folder, whose members are versions of one JSON document (the
 //! name sorts by time), this writes every version in the log layout and in sorted layouts, lets
-//! followers of several habits follow, and prints what they fetched as a multiple of the ideal:
-//! zstd-19 of the records that changed, and nothing else. At the end comes one line of JSON.
+//! followers with several intervals update, and prints the fetched bytes as a multiple of the ideal:
+//! zstd-19 of the changed records alone. The last line is JSON.
 //!
 //! The records are the members of all objects at the top level that are named `packages*`; the rest
 //! of the document is left out. Names and values of options are those of `LogOptions`.
@@ -106,7 +106,7 @@ fn zstd_19(bytes: &[u8]) -> u64 {
     zstd::bulk::compress(bytes, 19).map_or(0, |frame| frame.len() as u64)
 }
 
-/// zstd-19 of the records of `new` that `old` has not, and nothing else.
+/// The size of zstd-19 of the records of `new` that `old` does not have.
 fn ideal(old: &Records, new: &Records) -> u64 {
     let changed: Vec<&str> = new
         .iter()
@@ -135,7 +135,7 @@ fn read(file: &[u8]) -> Result<LogFile, taipan_zchunk::Error> {
     LogFile::read(&mut &file[..], &Limits::default())
 }
 
-/// What one jump costs, by really making it.
+/// The cost of one update, measured by doing it.
 fn follow(old: &LogFile, file: &[u8]) -> Result<(u64, u32), taipan_zchunk::Error> {
     let target = Header::parse(file, &Limits::default())?;
     let mut bytes = target.len();
@@ -153,7 +153,7 @@ fn follow(old: &LogFile, file: &[u8]) -> Result<(u64, u32), taipan_zchunk::Error
         follower.derive()?;
     }
     let new = follower.finish()?;
-    // `finish` has verified every chunk; that the document is valid is for the eye.
+    // `finish` has verified every chunk.
     debug_assert!(serde_json::from_slice::<serde_json::Value>(new.content()).is_ok());
     Ok((bytes, rounds))
 }
@@ -192,7 +192,7 @@ fn jumps(versions: &[Records], files: &[Vec<u8>], step: usize) -> Result<Jumps, 
     })
 }
 
-/// What a client fetches that takes the files for any other zchunk files.
+/// The bytes that a client without knowledge of the layout fetches.
 fn unaware(files: &[Vec<u8>]) -> Result<u64, taipan_zchunk::Error> {
     let headers: Vec<Header> = files
         .iter()
@@ -206,7 +206,7 @@ fn unaware(files: &[Vec<u8>]) -> Result<u64, taipan_zchunk::Error> {
     Ok(headers.windows(2).map(delta).sum())
 }
 
-/// The sorted layout: records by key, a chunk ends after a record whose key's hash says so.
+/// The sorted layout: records by key; the hash of a key decides whether a chunk ends after the record.
 fn sorted_layout(versions: &[Records], every: u64) -> Result<(u64, u64), Failed> {
     let mut known: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     let mut previous: Option<Header> = None;
@@ -255,7 +255,7 @@ fn sorted_layout(versions: &[Records], every: u64) -> Result<(u64, u64), Failed>
     Ok((fetched, full))
 }
 
-/// One record in twenty is changed at once.
+/// Changes one record in twenty at once.
 fn patched(records: &Records) -> Records {
     let patch = |(key, record): (&String, &String)| {
         let hash = HashKind::Sha256.digest(key.as_bytes()).as_bytes()[0];
@@ -268,7 +268,7 @@ fn patched(records: &Records) -> Records {
     records.iter().map(patch).collect()
 }
 
-/// One line per habit of followers, and what those fetch who follow every version.
+/// One line per interval of followers, and the bytes for followers of every version.
 fn table(
     versions: &[Records],
     files: &[Vec<u8>],
@@ -345,7 +345,7 @@ fn history(path: &Path, options: &LogOptions, sorted: bool) -> Result<String, Fa
     }
     let (table, every) = table(&versions, &files, options, sorted)?;
     let last = read(&files[files.len() - 1])?;
-    // The full file against one stream of the same content, at ten versions and the last.
+    // The file compared with one stream of the same content, at ten versions and the last.
     let mut samples: Vec<usize> = (0..10).map(|n| n * (files.len() - 1) / 9).collect();
     samples.dedup();
     let fulls: Vec<(u64, u64)> = samples

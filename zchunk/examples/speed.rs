@@ -1,8 +1,8 @@
-//! How fast and how large, beside the C tools: `speed compare FILE [RUNS]`.
+//! Speed and size compared with the C tools: `speed compare FILE [RUNS]`.
 //!
-//! The two take turns, so that whatever else the machine does meets both. `speed create IN OUT`,
-//! `speed extract IN OUT` and `speed delta OLD NEW` are what is compared: the least programs around
-//! the crate that do what `zck`, `unzck` and `zck_delta_size` do.
+//! The runs alternate, so that other load affects both. `speed create IN OUT`,
+//! `speed extract IN OUT` and `speed delta OLD NEW` are the compared programs, minimal
+//! equivalents of `zck`, `unzck` and `zck_delta_size`.
 
 #![allow(clippy::cast_precision_loss, reason = "figures are for people")]
 
@@ -80,7 +80,7 @@ fn header(path: &str) -> Result<Header, Box<dyn Error>> {
     )?)
 }
 
-/// What one run took, and the most memory that it was seen to have.
+/// Time and peak memory of one run.
 #[derive(Clone, Copy)]
 struct Run {
     time: Duration,
@@ -97,7 +97,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<Run, Box<dyn Error>> {
     let status = format!("/proc/{}/status", child.id());
     let mut peak_kib = 0;
     loop {
-        // The high-water mark only grows, so what counts is the last look before the end.
+        // The high-water mark only grows, so the last sample counts.
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let value = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
@@ -113,7 +113,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<Run, Box<dyn Error>> {
     }
 }
 
-/// What it is, the C tool and its arguments, our program and its arguments.
+/// The name, the C tool with arguments, and the program of this crate with arguments.
 type Job<'a> = (&'a str, &'a str, Vec<&'a str>, &'a str, Vec<&'a str>);
 
 fn compare(file: &str, runs: usize) -> Result<(), Box<dyn Error>> {

@@ -1,4 +1,4 @@
-//! Any one chunk of a file, and all of them at once.
+//! Random access to chunks, and extraction of all of them.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 use crate::stream::{check_body, read_exactly, read_header};
 
-/// A file at hand, for random access.
+/// A zchunk file with random access.
 pub struct Archive<R> {
     inner: R,
     header: Header,
@@ -66,7 +66,7 @@ impl<R: Read + Seek> Archive<R> {
         &self.dictionary
     }
 
-    /// The reader beneath.
+    /// The underlying reader.
     pub fn into_inner(self) -> R {
         self.inner
     }
@@ -113,7 +113,7 @@ impl<R: Read + Seek> Archive<R> {
     }
 }
 
-/// One chunk on its way through [`extract`], with buffers that serve the next one, too.
+/// One chunk in [`extract`], with buffers that are reused for the next one.
 struct Job {
     chunk: Chunk,
     stored: Vec<u8>,
@@ -123,9 +123,9 @@ struct Job {
 /// Writes the content of a whole file to `out`, decompressing on all threads of the current rayon
 /// pool, and returns the header.
 ///
-/// Every chunk is verified as by [`crate::Reader`], and the checksum of the body at the end: what
-/// was written before an error must not be used. All streams are written. Memory holds two chunks
-/// more than there are threads.
+/// Every chunk is verified as by [`crate::Reader`], and the checksum of the body at the end: discard
+/// the output after an error. All streams are written. Memory holds two chunks more than there are
+/// threads.
 pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) -> Result<Header> {
     let header = read_header(reader, limits)?;
     if header.is_detached() {
@@ -138,7 +138,7 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
     hasher.update(&stored);
     let dictionary = prepare_dictionary(&decode_dictionary(&header, &stored)?, first.offset)?;
 
-    // Decompressors that are not at work: a thread takes one and puts it back.
+    // Idle decompressors: a thread takes one and puts it back.
     let idle: Mutex<Vec<Decoder>> = Mutex::new(Vec::new());
     let compression = header.compression();
     let mut pipeline = Pipeline::new(move |mut job: Job| {
@@ -177,7 +177,7 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
             chunk.field(),
             chunk.offset,
         )?;
-        // The checksum of the body is sequential, so it is made beside the decompression.
+        // The checksum of the body is sequential, so it is computed in parallel with the decompression.
         if hash {
             hasher.update(&job.stored);
         }

@@ -1,4 +1,4 @@
-//! Putting a file, or its content, together from what was had and what was fetched.
+//! Assembling a file, or its content, from local and fetched chunks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
@@ -12,43 +12,43 @@ use crate::error::{Error, Result};
 use crate::header::{Chunk, Compression, Header};
 use crate::pieces::Pieces;
 use crate::plain::PlainIndex;
-use crate::plan::{Form, Goal, Origin, Plan};
+use crate::plan::{ChunkOrigin, Form, Goal, Plan};
 use crate::stream::{check_body, read_exactly};
 use crate::writer::Spool;
 
-/// What became of bytes that were handed over: indices of chunks.
+/// The chunks that supplied bytes have completed, by index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Verified and written.
     pub good: Vec<usize>,
-    /// Not what the index says. They are still missing: fetch them elsewhere.
+    /// Checksum mismatch. These chunks are still missing: fetch them from another mirror.
     pub bad: Vec<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Missing,
-    /// Verified, but waits for the dictionary.
+    /// Verified, but not decompressed yet: the dictionary is missing.
     Waiting,
     Done,
 }
 
-/// Puts a target together in `sink`.
+/// Assembles a target in `sink`.
 ///
 /// Chunks arrive in any order: from sources, or as bodies of ranges in pieces of any size. Each is
-/// verified when it is complete, and then written to its place, and to that of every chunk that is
-/// the same. Memory holds the pieces of incomplete chunks, and where content is the goal the chunks
-/// that arrived before the dictionary did.
+/// verified when it is complete, and then written to its place and to those of all equal chunks. Memory
+/// holds the pieces of incomplete chunks, and if content is the goal the chunks that arrived before the
+/// dictionary.
 pub struct Assembler<S> {
     target: Header,
     goal: Goal,
     sink: S,
-    origins: Vec<Origin>,
+    origins: Vec<ChunkOrigin>,
     twins: HashMap<usize, Vec<usize>>,
     states: Vec<State>,
     partial: BTreeMap<usize, Partial>,
     waiting: Vec<(usize, Vec<u8>)>,
-    /// As it arrived, where content is the goal.
+    /// The stored form, if content is the goal.
     stored_dictionary: Vec<u8>,
     decoder: Decoder,
     content: Vec<u8>,
@@ -64,8 +64,8 @@ impl<S> std::fmt::Debug for Assembler<S> {
 }
 
 impl<S> Assembler<S> {
-    /// The chunks that have not arrived. Of several equal ones only the first is listed, and the
-    /// dictionary only if something is to be decompressed with it.
+    /// The missing chunks. Of several equal ones only the first is listed, and the dictionary only if a
+    /// chunk is to be decompressed with it.
     pub fn missing(&self) -> impl Iterator<Item = usize> + '_ {
         let dictionary = self.lacks_dictionary()
             && (self.goal == Goal::File
@@ -81,7 +81,8 @@ impl<S> Assembler<S> {
 
     fn missing_chunks(&self) -> impl Iterator<Item = usize> + '_ {
         (1..self.states.len()).filter(|&index| {
-            self.states[index] == State::Missing && !matches!(self.origins[index], Origin::Twin(_))
+            self.states[index] == State::Missing
+                && !matches!(self.origins[index], ChunkOrigin::Twin(_))
         })
     }
 
@@ -89,31 +90,31 @@ impl<S> Assembler<S> {
         self.states[0] == State::Missing
     }
 
-    /// The header of what is being assembled.
+    /// The header of the target.
     pub fn target(&self) -> &Header {
         &self.target
     }
 
-    /// A plan that fetches all that is missing by now, wherever it was to come from. It can be used
-    /// with this assembler, and not for another one.
+    /// A plan that fetches all missing chunks, whatever their origin was. It is valid only with this
+    /// assembler.
     pub fn replan(&self, model: &CostModel) -> Plan {
         self.replan_without(&(0..0), model)
     }
 
-    /// The same, without some chunks that are expected from elsewhere.
+    /// As [`Self::replan`], without chunks that are expected from elsewhere.
     pub(crate) fn replan_without(&self, expected: &Range<usize>, model: &CostModel) -> Plan {
-        let mut origins = vec![Origin::Nowhere; self.states.len()];
+        let mut origins = vec![ChunkOrigin::Nowhere; self.states.len()];
         let mut any = self.goal == Goal::File || !self.waiting.is_empty();
         for index in self
             .missing_chunks()
             .filter(|index| !expected.contains(index))
         {
-            origins[index] = Origin::Fetch;
-            // What will be fetched will have to be decompressed.
+            origins[index] = ChunkOrigin::Fetch;
+            // Fetched chunks will have to be decompressed.
             any = true;
         }
         if self.lacks_dictionary() && any {
-            origins[0] = Origin::Fetch;
+            origins[0] = ChunkOrigin::Fetch;
         }
         Plan::new(&self.target, self.goal, origins, *model)
     }
@@ -139,8 +140,7 @@ impl Assembler<Pieces> {
 }
 
 impl<S: Spool> Assembler<S> {
-    /// Begins to put `target` together as `plan`, which was made for it, says. The sink must be
-    /// empty.
+    /// Starts the assembly of `target` by `plan`, which must be a plan for it. The sink must be empty.
     pub fn new(target: Header, plan: &Plan, sink: S) -> Result<Self> {
         let count = target.chunk_count();
         if plan.origins().len() != count {
@@ -148,7 +148,7 @@ impl<S: Spool> Assembler<S> {
         }
         let mut twins: HashMap<usize, Vec<usize>> = HashMap::new();
         for (index, origin) in plan.origins().iter().enumerate() {
-            if let Origin::Twin(first) = origin {
+            if let ChunkOrigin::Twin(first) = origin {
                 twins.entry(*first).or_default().push(index);
             }
         }
@@ -156,14 +156,14 @@ impl<S: Spool> Assembler<S> {
             .origins()
             .iter()
             .map(|origin| {
-                if *origin == Origin::Nowhere {
+                if *origin == ChunkOrigin::Nowhere {
                     State::Done
                 } else {
                     State::Missing
                 }
             })
             .collect();
-        // Nobody needs it by the plan, but a source may fail.
+        // Not needed by the plan, but a source may fail.
         if target.dictionary().is_some() {
             states[0] = State::Missing;
         }
@@ -188,7 +188,7 @@ impl<S: Spool> Assembler<S> {
         Ok(assembler)
     }
 
-    /// Chunks without stored bytes are complete from the beginning, and must be what they claim.
+    /// Verifies chunks without stored bytes, which are complete from the start.
     fn empty_chunks(&mut self) -> Result<()> {
         for chunk in self.target.chunks().skip(1).filter(|chunk| chunk.len == 0) {
             verify_stored(&chunk, &[])?;
@@ -204,8 +204,8 @@ impl<S: Spool> Assembler<S> {
         self.sink.write_all(bytes).map_err(Error::Write)
     }
 
-    /// Takes from an old file, number `source` of the plan, all that the plan says. Chunks that the
-    /// file turns out not to have are bad.
+    /// Copies the chunks that the plan takes from an old file, number `source` of the plan. Chunks that the
+    /// file does not have are reported as bad.
     pub fn take_file<R: Read + Seek>(
         &mut self,
         source: usize,
@@ -213,7 +213,7 @@ impl<S: Spool> Assembler<S> {
     ) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         for index in 0..self.origins.len() {
-            let Origin::File {
+            let ChunkOrigin::File {
                 source: from,
                 chunk,
                 form,
@@ -236,13 +236,13 @@ impl<S: Spool> Assembler<S> {
         Ok(outcome)
     }
 
-    /// What was to come from a source that does not have it has to be fetched.
+    /// Marks a chunk that its source does not have as to be fetched.
     fn reject(&mut self, index: usize, outcome: &mut Outcome) {
-        self.origins[index] = Origin::Fetch;
+        self.origins[index] = ChunkOrigin::Fetch;
         outcome.bad.push(index);
     }
 
-    /// Takes from a plain old file, number `source` of the plan, all that the plan says.
+    /// Copies the chunks that the plan takes from a plain old file, number `source` of the plan.
     pub fn take_plain(
         &mut self,
         source: usize,
@@ -253,7 +253,7 @@ impl<S: Spool> Assembler<S> {
         let mut encoder = index_of_old.encoder()?;
         let mut content = Vec::new();
         for index in 0..self.origins.len() {
-            let Origin::Plain {
+            let ChunkOrigin::Plain {
                 source: from,
                 range,
                 ..
@@ -285,7 +285,7 @@ impl<S: Spool> Assembler<S> {
         Ok(outcome)
     }
 
-    /// Takes one whole chunk, from a store or from anywhere else.
+    /// Takes one whole chunk, for example from a store of chunks.
     pub fn put_chunk(&mut self, index: usize, form: Form, bytes: &[u8]) -> Result<Outcome> {
         let count = self.states.len();
         if index >= count {
@@ -297,7 +297,7 @@ impl<S: Spool> Assembler<S> {
     }
 
     /// Takes bytes of the target file that were fetched, from `offset` on. The pieces of a range
-    /// may come in any order and overlap; bytes of chunks that are there already are ignored.
+    /// may come in any order and overlap; bytes of complete chunks are ignored.
     pub fn push_range(&mut self, offset: u64, bytes: &[u8]) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let end = offset.saturating_add(bytes.len() as u64);
@@ -328,7 +328,7 @@ impl<S: Spool> Assembler<S> {
         Ok(outcome)
     }
 
-    /// Forgets the incomplete chunks within a range, whose fetching failed midway.
+    /// Discards the incomplete chunks within a range, after fetching it failed.
     pub fn forget(&mut self, range: Range<u64>) {
         let target = &self.target;
         self.partial.retain(|&index, _| {
@@ -337,11 +337,11 @@ impl<S: Spool> Assembler<S> {
         });
     }
 
-    /// Verifies one chunk and writes it, if its turn has come.
+    /// Verifies one chunk and writes it, if the dictionary is there or not needed.
     fn put(&mut self, index: usize, form: Form, bytes: &[u8], outcome: &mut Outcome) -> Result<()> {
         // Equal chunks are one chunk.
         let index = match self.origins[index] {
-            Origin::Twin(first) => first,
+            ChunkOrigin::Twin(first) => first,
             _ => index,
         };
         if self.states[index] != State::Missing {
@@ -369,7 +369,7 @@ impl<S: Spool> Assembler<S> {
                 self.place(index, &content)?;
             }
             self.content = content;
-            // The checksum of the stored form agrees, so it would be the same from anywhere.
+            // The stored form has the right checksum, so another mirror would send the same.
             decoded?;
         }
         self.partial.remove(&index);
@@ -420,7 +420,7 @@ impl<S: Spool> Assembler<S> {
         Ok(())
     }
 
-    /// Writes what the goal wants of a chunk to its place and to its twins'.
+    /// Writes the stored form or the content, by the goal, to the places of a chunk and its equals.
     fn place(&mut self, index: usize, bytes: &[u8]) -> Result<()> {
         let twins = self.twins.get(&index).cloned().unwrap_or_default();
         for place in std::iter::once(index).chain(twins) {
@@ -435,10 +435,10 @@ impl<S: Spool> Assembler<S> {
         Ok(())
     }
 
-    /// Says whether everything is there, verifies the checksum of the body where the goal is the
-    /// file, and gives the sink back.
+    /// Checks that all chunks are there, verifies the checksum of the body if the goal is the file, and
+    /// returns the sink.
     ///
-    /// On [`Error::Missing`] nothing is lost but the assembler; ask [`Assembler::missing`] first.
+    /// [`Error::Missing`] consumes the assembler; check [`Assembler::missing`] first.
     pub fn finish(mut self) -> Result<S> {
         let count = self.missing().count() + self.waiting.len();
         if count > 0 {
@@ -469,12 +469,12 @@ impl<S: Spool> Assembler<S> {
     }
 }
 
-/// The pieces of a chunk that is not complete.
+/// The pieces of an incomplete chunk.
 #[derive(Debug, Default)]
 struct Partial {
-    /// As long as the farthest piece reaches.
+    /// Up to the end of the last piece.
     bytes: Vec<u8>,
-    /// What of it has arrived: sorted, apart.
+    /// The ranges that have arrived, sorted and disjoint.
     covered: Vec<Range<usize>>,
 }
 

@@ -1,13 +1,12 @@
-//! Where `zck` cuts: buzhash over a window of 48 bytes.
+//! Chunk boundaries as `zck` sets them: buzhash over a window of 48 bytes.
 //!
-//! Any chunking is legal, but a file that is cut where `zck` cuts shares its chunks with the files
-//! that `zck` made, so this follows it bit by bit, oddities included.
+//! Any boundaries are valid, but a file with the boundaries of `zck` shares chunks with files made by
+//! `zck`, so this reproduces them exactly, including their oddities.
 
 /// Bytes of the rolling window.
 const WINDOW: usize = 48;
 
-/// The constants that a byte contributes. They are part of the algorithm's definition: with any
-/// others the cuts would fall elsewhere. They are those of the C library zchunk (BSD-2-Clause).
+/// The constants of the hash function, which define the boundaries. They are those of the C library zchunk (BSD-2-Clause).
 #[rustfmt::skip]
 const TABLE: [u32; 256] = [
     0x458b_e752, 0xc107_48cc, 0xfbbc_dbb8, 0x6ded_5b68, 0xb10a_82b5, 0x20d7_5648, 0xdfc5_665f, 0xa842_8801,
@@ -44,7 +43,7 @@ const TABLE: [u32; 256] = [
     0x5eff_22f4, 0x6027_f4cc, 0x7717_8b3c, 0xae50_7131, 0x7bf7_cabc, 0xf9c1_8d66, 0x593a_de65, 0xd95d_df11,
 ];
 
-/// The same, turned as far as a byte has been turned when it leaves the window.
+/// The constants, rotated as a byte's value is when the byte leaves the window.
 const LEAVING: [u32; 256] = {
     let mut table = TABLE;
     let mut i = 0;
@@ -58,16 +57,16 @@ const LEAVING: [u32; 256] = {
 /// The sizes of automatic chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buzhash {
-    /// A cut falls where this many low bits of the hash are zero: every 2^bits bytes on average.
+    /// A boundary is where this many low bits of the hash are zero: every 2^bits bytes on average.
     pub bits: u32,
-    /// No chunk but the last is shorter, in bytes.
+    /// The minimum size in bytes, except of the last chunk.
     pub min: usize,
-    /// No chunk is longer, in bytes.
+    /// The maximum size in bytes.
     pub max: usize,
 }
 
 impl Default for Buzhash {
-    /// What `zck` uses: 32 KiB on average, at least 8 KiB, at most 128 KiB.
+    /// The values of `zck`: 32 KiB on average, at least 8 KiB, at most 128 KiB.
     fn default() -> Self {
         Self {
             bits: 15,
@@ -77,7 +76,7 @@ impl Default for Buzhash {
     }
 }
 
-/// Finds the cuts in a sequence of bytes.
+/// Finds the boundaries in a sequence of bytes.
 #[derive(Debug, Clone)]
 pub struct Chunker {
     mask: u32,
@@ -88,9 +87,9 @@ pub struct Chunker {
     window: [u8; WINDOW],
     /// Bytes in the window, up to [`WINDOW`].
     fill: usize,
-    /// Where the oldest byte lies in the ring, once it is full.
+    /// The position of the oldest byte in a full ring.
     oldest: usize,
-    /// Bytes of the present chunk.
+    /// The length of the current chunk.
     len: usize,
 }
 
@@ -110,10 +109,10 @@ impl Chunker {
         }
     }
 
-    /// Looks for the end of the present chunk in `data`, the bytes that follow those seen.
+    /// Searches the end of the current chunk in `data`, the next bytes.
     ///
     /// `Some(n)`: the chunk ends before `data[n]`, which begins the next one; call again with
-    /// `&data[n..]`. `None`: the chunk goes on through all of `data`.
+    /// `&data[n..]`. `None`: the chunk continues after `data`.
     pub fn next_cut(&mut self, data: &[u8]) -> Option<usize> {
         let mut i = 0;
         // Bytes of `data` in a row that were fed once each: if a window full, the bytes that leave
@@ -140,9 +139,9 @@ impl Chunker {
                     self.len = 0;
                     return Some(i);
                 }
-                // `zck` refuses the cut, and then feeds the same byte once more. Once it fills the
-                // window nothing would ever change again, so that is where this goes on; with the
-                // default parameters no byte does that.
+                // `zck` rejects the boundary and then feeds the same byte again. Once that byte fills the
+                // window, the state would never change, so this continues with the next byte; with the
+                // default parameters this does not happen.
                 run = 0;
                 refused += 1;
                 continue;
@@ -155,7 +154,7 @@ impl Chunker {
         None
     }
 
-    /// Ends the present chunk, as a caller does who cuts here for reasons of his own.
+    /// Ends the current chunk at a boundary of the caller.
     pub fn reset(&mut self) {
         self.fill = 0;
         self.oldest = 0;
@@ -173,7 +172,7 @@ impl Chunker {
         let entering = &data[i..end];
         let leaving = &data[i - WINDOW..end - WINDOW];
         for (n, (&new, &old)) in entering.iter().zip(leaving).enumerate() {
-            // The table look-ups do not wait for the hash: two operations per byte are serial.
+            // The table look-ups do not depend on the hash: two operations per byte are serial.
             let next = hash.rotate_left(1) ^ (LEAVING[old as usize] ^ TABLE[new as usize]);
             if next & self.mask == 0 {
                 self.hash = hash;
@@ -185,7 +184,7 @@ impl Chunker {
         end
     }
 
-    /// Puts the last bytes that were rolled over into the ring.
+    /// Copies the last processed bytes into the ring.
     fn remember(&mut self, last: &[u8]) {
         self.window.copy_from_slice(last);
         self.oldest = 0;
@@ -213,7 +212,7 @@ mod tests {
 
     use super::*;
 
-    /// The algorithm as it is described, byte by byte, with nothing clever.
+    /// The algorithm as it is specified, byte by byte.
     fn oracle(data: &[u8], parameters: Buzhash) -> Vec<usize> {
         let mask = (1u32 << parameters.bits) - 1;
         let (mut cuts, mut start, mut i) = (Vec::new(), 0, 0);
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_matches_by_itself_under_the_default_mask() {
+    fn no_repeated_byte_is_a_boundary_under_the_default_mask() {
         let mask = (1u32 << Buzhash::default().bits) - 1;
         for constant in TABLE {
             let hash =
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_parameters_end_all_the_same() {
+    fn invalid_parameters_terminate() {
         for (bits, min, max) in [(0, 0, 0), (0, 0, 100), (40, 9, 3), (1, 0, usize::MAX)] {
             let data = [7; 500];
             let all = cuts(&data, Buzhash { bits, min, max }, &[100]);
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn constant_data_is_cut_at_the_maximum() {
+    fn constant_data_is_split_at_the_maximum() {
         let data = vec![0x41; 1 << 20];
         let all = cuts(&data, Buzhash::default(), &[70_000]);
         assert_eq!(all, (1..8).map(|n| n * (128 << 10)).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! Chunks between their stored form and their content.
+//! Compression and decompression of chunks.
 
 use std::io;
 use std::sync::Arc;
@@ -40,12 +40,12 @@ impl Strategy {
     }
 }
 
-/// What to compress with.
+/// How chunks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Chunks are stored as they are.
     None,
-    /// Chunks become zstd frames.
+    /// Chunks are zstd frames.
     Zstd {
         /// 1 to 22, or negative for speed.
         level: i32,
@@ -55,7 +55,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// What the C tools use, and so this crate's default: level 9 with the strategy `btopt`.
+    /// The default of the C tools and of this crate: level 9 with the strategy `btopt`.
     pub const DEFAULT: Self = Self::Zstd {
         level: 9,
         strategy: Some(Strategy::BtOpt),
@@ -122,7 +122,7 @@ impl Encoder {
         })
     }
 
-    /// The stored form of `content`, in a buffer that the next call uses again.
+    /// The stored form of `content`, in a buffer that the next call reuses.
     pub(crate) fn encode<'a>(&'a mut self, content: &'a [u8]) -> Result<&'a [u8]> {
         let Some(zstd) = &mut self.context else {
             return Ok(content);
@@ -142,7 +142,7 @@ impl Encoder {
 /// A decompressor's dictionary, shared between threads.
 pub(crate) type SharedDictionary = Option<Arc<DDict<'static>>>;
 
-/// Prepares a dictionary. `content` is empty where the file has none.
+/// Prepares a dictionary. `content` is empty if the file has none.
 pub(crate) fn prepare_dictionary(content: &[u8], offset: u64) -> Result<SharedDictionary> {
     if content.is_empty() {
         return Ok(None);
@@ -199,7 +199,7 @@ impl Decoder {
         self.decode_verified(chunk, stored, content)
     }
 
-    /// The same for a stored form that has been verified.
+    /// As [`Self::decode`], for a verified stored form.
     pub(crate) fn decode_verified(
         &mut self,
         chunk: &Chunk,
@@ -210,8 +210,8 @@ impl Decoder {
         if stored.is_empty() || self.compression == Compression::None || chunk.is_stored_raw() {
             content.extend_from_slice(stored);
         } else {
-            // The header's parser bounded this by the caller's limit and by what so many bytes can
-            // hold at all; pages that zstd does not write to are never touched.
+            // The parser of the header bounds this by the caller's limit and by the maximum content of
+            // this many bytes; pages that zstd does not write to are never touched.
             content.reserve_exact(chunk.raw_len as usize);
             let done = match (&self.dictionary, chunk.index) {
                 // The dictionary itself is compressed without one.
@@ -238,7 +238,7 @@ impl Decoder {
     }
 }
 
-/// Whether these are the bytes that the file stores for a chunk.
+/// Verifies the stored form of a chunk.
 pub(crate) fn verify_stored(chunk: &Chunk, stored: &[u8]) -> Result<()> {
     if stored.len() as u64 != chunk.len {
         return Err(Error::Inconsistent {
@@ -248,7 +248,7 @@ pub(crate) fn verify_stored(chunk: &Chunk, stored: &[u8]) -> Result<()> {
             found: stored.len() as u64,
         });
     }
-    // Nothing to verify, or nothing to verify it by: the content has a checksum then.
+    // Without stored bytes or without a checksum of them, the content has a checksum.
     if chunk.is_stored_raw() || (chunk.index == 0 && stored.is_empty()) {
         return Ok(());
     }
@@ -259,10 +259,10 @@ pub(crate) fn verify_stored(chunk: &Chunk, stored: &[u8]) -> Result<()> {
     verify(chunk, &chunk.digest, stored, Field::ChunkDigest)
 }
 
-/// Whether this is a chunk's content, where the file has a checksum for it.
+/// Verifies the content of a chunk, if the file has a checksum of it.
 pub(crate) fn verify_content(chunk: &Chunk, content: &[u8]) -> Result<()> {
     match &chunk.raw_digest {
-        // Writers leave zeros for an empty dictionary, and some for a dictionary altogether.
+        // Writers store zeros for an empty dictionary, and some for any dictionary.
         Some(digest) if !(chunk.index == 0 && digest.is_zero()) => {
             verify(chunk, digest, content, Field::ChunkRawDigest)
         }

@@ -1,6 +1,6 @@
 //! The format's integers: little-endian base 128, with the stop bit on the *last* byte.
 //!
-//! That is the inverse of LEB128: a byte below 0x80 says that more follow.
+//! The continuation bit is the inverse of LEB128's: after a byte below 0x80 more bytes follow.
 
 use crate::error::{Error, Field};
 
@@ -18,8 +18,8 @@ pub(crate) fn put(out: &mut Vec<u8>, mut value: u64) {
 
 /// Reads one integer from the front of `bytes`: its value and its length in bytes.
 ///
-/// `Ok(None)` means that the bytes end before the integer does. Encodings longer than needed are
-/// accepted, as the C library does, but never more than [`MAX_LEN`] bytes.
+/// `Ok(None)`: the bytes end before the integer. Encodings that are longer than needed are accepted, as
+/// in the C library, up to [`MAX_LEN`] bytes.
 pub(crate) fn get(bytes: &[u8], field: Field, offset: u64) -> Result<Option<(u64, usize)>, Error> {
     let mut value: u64 = 0;
     for (i, &byte) in bytes.iter().take(MAX_LEN).enumerate() {
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_the_specification_encode_as_it_says() {
+    fn the_examples_of_the_specification_are_encoded_correctly() {
         assert_eq!(encoded(0), [0x80]);
         assert_eq!(encoded(61), [0xbd]);
         assert_eq!(encoded(97), [0xe1]);
@@ -74,7 +74,7 @@ mod tests {
         assert!(get(&bytes, Field::Flags, 0).is_err());
         bytes[9] = 0x81;
         assert_eq!(get(&bytes, Field::Flags, 0).unwrap(), Some((u64::MAX, 10)));
-        // Eleven bytes are refused even where all the high ones are zero.
+        // Eleven bytes are refused even if the high ones are zero.
         assert!(get(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80], Field::Flags, 0).is_err());
     }
 

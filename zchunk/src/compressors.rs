@@ -1,4 +1,4 @@
-//! Compressing whole chunks, on any thread.
+//! Compression of whole chunks on several threads.
 
 use std::sync::Mutex;
 
@@ -11,17 +11,17 @@ use crate::header_parts::EntryParts;
 #[derive(Debug, Default)]
 pub(crate) struct Job {
     pub(crate) content: Vec<u8>,
-    /// Where each chunk ends in `content`; the last ends where `content` does.
+    /// The end of each chunk in `content`; the last one is the end of `content`.
     pub(crate) ends: Vec<usize>,
 }
 
-/// What became of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) entries: Vec<EntryParts>,
-    /// The stored forms, one after the other.
+    /// The concatenated stored forms.
     pub(crate) stored: Vec<u8>,
-    /// The job's buffers, emptied, to be used again.
+    /// The emptied buffers of the job, for reuse.
     pub(crate) job: Job,
 }
 
@@ -44,14 +44,14 @@ impl EntryOptions {
     }
 }
 
-/// Bytes in a job from which more jobs are likely to follow.
+/// The size in bytes from which more jobs are likely to follow.
 const MANY: usize = 16 << 10;
 
-/// Chunks larger than this are too rare to prepare for.
+/// Larger chunks are too rare to prepare for.
 const MOST: usize = 256 << 10;
 
-/// Compressors, and those of them that are not at work. A thread takes one and puts it back, so
-/// there are no more than threads.
+/// A pool of compressors. A thread takes one and puts it back, so there are at most as many as
+/// threads.
 pub(crate) struct Compressors {
     encoding: Encoding,
     dictionary: Vec<u8>,
@@ -77,8 +77,8 @@ impl Compressors {
         }
     }
 
-    /// zstd grows its tables with the largest chunk it has seen, and what it leaves behind each time
-    /// stays with the process. So a compressor that is to see many chunks begins with the largest.
+    /// zstd reallocates its tables for each new largest chunk, and the process keeps the freed memory. So
+    /// a compressor for many chunks starts with the size of the largest.
     fn new_encoder(&self, len: usize) -> Result<Encoder> {
         let mut encoder = Encoder::new(self.encoding, &self.dictionary)?;
         if len >= MANY && self.largest <= MOST {

@@ -1,22 +1,22 @@
-//! What fetching costs, and so which ranges to ask for.
+//! The cost of requests, and the ranges to fetch by it.
 
 use std::ops::Range;
 
-/// What a request costs beyond its bytes, in bytes that could have been fetched meanwhile.
+/// The cost of a request beyond its bytes, in bytes that could be fetched in the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CostModel {
-    /// One request: latency times bandwidth, and what servers charge for it.
+    /// Per request: latency times throughput, and the price of a request.
     pub request: u64,
-    /// One range in a multipart answer: its boundary and headers.
+    /// Per range in a multipart response: its boundary and headers.
     pub range: u64,
-    /// The most ranges that one request may name; at least 1. Many servers take no more than one.
+    /// The maximum number of ranges per request; at least 1. Many servers support only one.
     pub max_ranges: usize,
-    /// Gaps longer than this are never filled, whatever they would save; in bytes.
+    /// Gaps longer than this are never filled; in bytes.
     pub max_gap: u64,
 }
 
 impl Default for CostModel {
-    /// One range per request, each worth 4 KiB.
+    /// One range per request, at a cost of 4 KiB each.
     fn default() -> Self {
         Self {
             request: 4 << 10,
@@ -28,7 +28,7 @@ impl Default for CostModel {
 }
 
 impl CostModel {
-    /// Nothing costs anything but bytes: no gap is filled.
+    /// Only bytes have a cost: no gap is filled.
     pub const BYTES_ONLY: Self = Self {
         request: 0,
         range: 0,
@@ -36,22 +36,22 @@ impl CostModel {
         max_gap: 0,
     };
 
-    /// For servers that answer several ranges at once.
+    /// For servers that support several ranges per request.
     #[must_use]
     pub fn with_max_ranges(mut self, max_ranges: usize) -> Self {
         self.max_ranges = max_ranges;
         self
     }
 
-    /// How many requests so many ranges take.
+    /// The number of requests for a number of ranges.
     pub fn requests(&self, ranges: usize) -> usize {
         ranges.div_ceil(self.max_ranges.max(1))
     }
 
-    /// What it costs to fetch `bytes` in so many ranges.
+    /// The cost of fetching `bytes` in a number of ranges.
     pub fn cost(&self, bytes: u64, ranges: usize) -> u64 {
         let requests = self.requests(ranges) as u64;
-        // A request for a single range is answered without a multipart envelope.
+        // The response to a single range is not multipart.
         let single = if self.max_ranges <= 1 {
             requests
         } else {
@@ -66,9 +66,8 @@ impl CostModel {
     /// Merges ranges, which must be sorted, must not overlap and must not be empty, into the
     /// cheapest ranges that cover them.
     ///
-    /// The cost of a set of ranges depends on nothing but their number and the bytes of the gaps
-    /// between those that were joined. So if `k` gaps are filled, the `k` smallest are, and trying
-    /// every `k` finds the optimum.
+    /// The cost of a set of ranges depends only on their number and the sizes of the filled gaps. So the
+    /// best `k` gaps to fill are the `k` smallest, and trying every `k` finds the optimum.
     pub fn merge(&self, ranges: &[Range<u64>]) -> Vec<Range<u64>> {
         let mut gaps: Vec<(u64, usize)> = ranges
             .windows(2)

@@ -3,7 +3,7 @@
 use crate::compint;
 use crate::error::{Error, Field, Result};
 
-/// A position in `bytes`, whose first byte lies at `base` in the file.
+/// A position in `bytes`, whose first byte is at `base` in the file.
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
@@ -51,8 +51,8 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    /// A count of things that take at least `least` bytes each: refused where the bytes that are
-    /// left cannot hold so many, so that a claim alone never sizes an allocation.
+    /// A count of items of at least `least` bytes each. A count that exceeds the remaining bytes is
+    /// refused, so an unverified count never determines an allocation.
     pub(crate) fn count(&mut self, field: Field, least: usize) -> Result<usize> {
         let offset = self.offset();
         let value = self.int(field)?;

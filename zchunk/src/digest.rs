@@ -1,4 +1,4 @@
-//! The four checksums that the format knows.
+//! The four checksums of the format.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl HashKind {
         }
     }
 
-    /// The name that the C tools print.
+    /// The name in the C tools.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha1 => "SHA-1",
@@ -81,17 +81,17 @@ impl fmt::Display for HashKind {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     kind: HashKind,
-    /// Zero after the first `kind.len()` bytes, so that the derived comparisons are right.
+    /// Zero after the first `kind.len()` bytes, so that the derived comparisons are correct.
     bytes: [u8; 64],
 }
 
 impl Digest {
-    /// From bytes of the right length; `None` for any other length.
+    /// `None` for bytes of another length.
     pub fn new(kind: HashKind, bytes: &[u8]) -> Option<Self> {
         (bytes.len() == kind.len()).then(|| Self::from_prefix(kind, bytes))
     }
 
-    /// `bytes` must be at least as long as the kind asks for.
+    /// `bytes` must have at least the length of the kind.
     pub(crate) fn from_prefix(kind: HashKind, bytes: &[u8]) -> Self {
         let mut all = [0; 64];
         all[..kind.len()].copy_from_slice(&bytes[..kind.len()]);
@@ -110,17 +110,16 @@ impl Digest {
         self.kind
     }
 
-    /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.kind.len()]
     }
 
-    /// Whether every byte is zero, which the format uses for *there is none*.
+    /// Whether every byte is zero, which means *no digest*.
     pub fn is_zero(&self) -> bool {
         self.bytes == [0; 64]
     }
 
-    /// This digest as another kind's, where the one is the beginning of the other.
+    /// This digest as another kind, if that is a prefix of this one.
     pub(crate) fn truncated(&self, kind: HashKind) -> Option<Self> {
         match (self.kind, kind) {
             (a, b) if a == b => Some(*self),
@@ -131,8 +130,7 @@ impl Digest {
 }
 
 impl std::hash::Hash for Digest {
-    /// Of the bytes that count, all of which are needed: who writes an index can give any number of
-    /// chunks checksums that begin alike.
+    /// Hashes all bytes of the digest: a hostile index may contain many digests with the same prefix.
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         state.write(self.as_bytes());
     }
@@ -152,7 +150,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A checksum under way.
+/// An incremental checksum.
 #[derive(Debug, Clone)]
 pub struct Hasher(State);
 
@@ -197,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_of_abc_are_those_of_the_standard() {
+    fn digests_of_abc_agree_with_the_standard() {
         let of = |kind: HashKind| kind.digest(b"abc").to_string();
         assert_eq!(
             of(HashKind::Sha1),
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sha_512_answers_for_the_short_one_and_not_the_reverse() {
+    fn sha_512_is_also_sha_512_128_but_not_the_reverse() {
         let long = HashKind::Sha512.digest(b"abc");
         let short = HashKind::Sha512_128.digest(b"abc");
         assert_eq!(long.truncated(HashKind::Sha512_128), Some(short));

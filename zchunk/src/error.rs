@@ -1,4 +1,4 @@
-//! What can be wrong with a file, and where.
+//! Errors, with field and offset.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ pub enum Field {
     HeaderDigest,
     /// The checksum of the body.
     DataDigest,
-    /// The bits that say which optional parts are there.
+    /// The flags of optional parts.
     Flags,
     /// The id of the compression.
     Compression,
@@ -108,142 +108,108 @@ impl fmt::Display for Field {
     }
 }
 
-/// Why a file was refused, or could not be written or assembled.
+/// A file that is refused, or cannot be written or assembled.
 ///
 /// Offsets count bytes from the beginning of the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file begins with something else.
+    /// Not a zchunk file.
     #[error(
         "{} at offset 0: this is neither a zchunk file nor a detached header",
         Field::Magic
     )]
     Magic,
     /// The bytes end inside a field.
-    #[error("{field} at offset {offset}: the data end too early")]
-    Truncated {
-        /// What was being read.
-        field: Field,
-        /// Where it begins.
-        offset: u64,
-    },
+    #[error("{field} at offset {offset}: unexpected end of data")]
+    Truncated { field: Field, offset: u64 },
     /// An integer does not fit in 64 bits.
     #[error("{field} at offset {offset}: the integer does not fit in 64 bits")]
-    Integer {
-        /// What was being read.
-        field: Field,
-        /// Where it begins.
-        offset: u64,
-    },
-    /// A value is legal but larger than the caller allows.
-    #[error("{field} at offset {offset}: {value} is over the limit of {limit}")]
+    Integer { field: Field, offset: u64 },
+    /// A valid value exceeds the caller's limit.
+    #[error("{field} at offset {offset}: {value} exceeds the limit of {limit}")]
     Limit {
-        /// What was being read.
         field: Field,
-        /// Where it begins.
         offset: u64,
-        /// What the file says; `u64::MAX` where a sum overflows.
+        /// `u64::MAX` if a sum overflows.
         value: u64,
-        /// What the caller allows.
         limit: u64,
     },
     /// A value that the format does not define.
     #[error("{field} at offset {offset}: unknown value {value}")]
     Unknown {
-        /// What was being read.
         field: Field,
-        /// Where it begins.
         offset: u64,
-        /// What the file says.
         value: u64,
     },
     /// A value that contradicts another one.
-    #[error("{field} at offset {offset}: {found} where {expected} is needed")]
+    #[error("{field} at offset {offset}: {found} instead of {expected}")]
     Inconsistent {
-        /// What was being read.
         field: Field,
-        /// Where it begins.
         offset: u64,
-        /// What the rest of the file implies.
+        /// By the rest of the file.
         expected: u64,
-        /// What this field says.
         found: u64,
     },
     /// A checksum is not that of the bytes it covers.
-    #[error("{field} at offset {offset}: the bytes have {found}, not {expected}")]
+    #[error("{field} at offset {offset}: checksum mismatch: {found} instead of {expected}")]
     Digest {
-        /// Which checksum it is.
         field: Field,
-        /// Where the bytes that it covers begin.
+        /// The start of the covered bytes.
         offset: u64,
-        /// What was wanted.
         expected: Box<Digest>,
-        /// What the bytes have.
         found: Box<Digest>,
     },
     /// A chunk has the right checksum but does not decompress.
-    #[error("{field} at offset {offset}: the zstd frame cannot be decompressed")]
+    #[error("{field} at offset {offset}: cannot decompress the zstd frame")]
     Decompress {
         /// Chunk or dictionary.
         field: Field,
-        /// Where it begins.
         offset: u64,
-        /// What zstd says.
         source: io::Error,
     },
     /// A detached header was given where a whole file is needed.
     #[error("{} at offset 0: a detached header has no chunks", Field::Magic)]
     Detached,
     /// No such chunk.
-    #[error("chunk {index} of {count}")]
-    NoSuchChunk {
-        /// Which was asked for.
-        index: usize,
-        /// How many there are.
-        count: usize,
-    },
+    #[error("there is no chunk {index}: the file has {count}")]
+    NoSuchChunk { index: usize, count: usize },
     /// zstd refused to compress, or to train a dictionary.
     #[error("zstd cannot {what}")]
     Compress {
-        /// What it was asked to do.
         what: &'static str,
-        /// What it says.
         source: io::Error,
     },
     /// Options that contradict each other or the format.
-    #[error("these options do not go together: {0}")]
+    #[error("conflicting options: {0}")]
     Options(&'static str),
-    /// A record that the layout cannot hold.
+    /// A record that the layout does not allow.
     #[error("record {key:?}: {why}")]
     Record {
-        /// Its key, as text for people.
+        /// The key as printable text.
         key: String,
-        /// What is wrong with it.
         why: &'static str,
     },
     /// Bytes could not be read from the caller's reader.
-    #[error("reading at offset {offset} failed")]
+    #[error("cannot read at offset {offset}")]
     Read {
-        /// Where.
         offset: u64,
         /// The caller's error.
         source: io::Error,
     },
     /// Bytes could not be written to the caller's writer.
-    #[error("writing failed")]
+    #[error("cannot write")]
     Write(#[source] io::Error),
-    /// Something is missing that has to be supplied first.
-    #[error("{count} chunks are still missing, the first of them {first}")]
+    /// Chunks have not been supplied.
+    #[error("{count} chunks are missing, the first is chunk {first}")]
     Missing {
-        /// How many.
         count: usize,
         /// The lowest index among them.
         first: usize,
     },
 }
 
-/// The result of everything in this crate.
+/// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<Error> for io::Error {

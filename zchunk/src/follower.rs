@@ -1,4 +1,4 @@
-//! Following a log: deriving what can be derived, and fetching only the rest.
+//! Updating a file of a log: derives chunks from the older file and fetches the rest.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::header::{Chunk, Header};
 use crate::layout::{CONTENT_HASH, Layout, key, tombstone};
 use crate::log_file::{LogFile, records_of};
 use crate::pieces::Pieces;
-use crate::plan::{Form, Goal, Origin, Plan};
+use crate::plan::{ChunkOrigin, Form, Goal, Plan};
 
 /// Turns an older file of a series into a newer one.
 ///
@@ -20,9 +20,9 @@ use crate::plan::{Form, Goal, Origin, Plan};
 /// loop: plan → fetch its ranges → push_range … → derive → until nothing is missing → finish
 /// ```
 ///
-/// One round suffices, unless the header no longer remembers a removal, or the two files are not
-/// of one series after all: then what could not be derived is fetched in a second round. The old
-/// file is never trusted for anything: each derived chunk is proved by its checksum.
+/// One round suffices, unless the header no longer lists a removal or the two files are not of one
+/// series: then the chunks that cannot be derived are fetched in a second round. The old file is not
+/// trusted: each derived chunk is verified by its checksum.
 #[derive(Debug)]
 pub struct Follower<'a> {
     old: &'a LogFile,
@@ -48,24 +48,24 @@ impl<'a> Follower<'a> {
         let related = ours.series == theirs.series
             && ours.separator == theirs.separator
             && ours.key_end == theirs.key_end;
-        // A settled chunk none of whose records is newer than the old file has nothing new.
+        // A settled chunk without records newer than the old file has nothing new.
         let known = theirs
             .newest
             .partition_point(|&newest| related && newest <= ours.generation);
         let first = theirs.first_settled();
         let derivable = first..first + known;
 
-        let mut origins: Vec<Origin> = target
+        let mut origins: Vec<ChunkOrigin> = target
             .chunks()
             .map(|chunk| {
                 if chunk.len == 0 {
-                    Origin::Nowhere
+                    ChunkOrigin::Nowhere
                 } else {
-                    Origin::Fetch
+                    ChunkOrigin::Fetch
                 }
             })
             .collect();
-        let store = Origin::Store {
+        let store = ChunkOrigin::Store {
             source: 0,
             form: Form::Content,
         };
@@ -109,8 +109,8 @@ impl<'a> Follower<'a> {
         self.assembler.put_chunk(index, form, bytes)
     }
 
-    /// Derives all chunks that can be derived, once everything of the plan has arrived. What
-    /// turns out not to be derivable is missing, and in the next plan.
+    /// Derives all chunks that can be derived, after everything of the plan has arrived. The others are in
+    /// the next plan.
     pub fn derive(&mut self) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let derivable = std::mem::take(&mut self.derivable);
@@ -141,10 +141,10 @@ impl<'a> Follower<'a> {
         LogFile::new(target, dictionary, content, None)
     }
 
-    /// The contents of the wanted chunks, where they can be had.
+    /// The contents of the requested chunks, if they can be derived.
     fn derived(&self, wanted: Range<usize>) -> Vec<Option<Vec<u8>>> {
         let thinned = self.thinned();
-        // Where each run of chunks ends if it is joined to one text, separators included.
+        // The end of each chunk in the joined text, separators included.
         let separator = self.layout.separator.len();
         let mut ends = vec![0];
         for records in &thinned {
@@ -157,8 +157,8 @@ impl<'a> Follower<'a> {
                 let chunk = self.assembler.target().chunk(index);
                 let is_first = index == self.layout.first_settled();
                 let size = chunk.raw_len as usize + if is_first { separator } else { 0 };
-                // The runs of the right length: the one where the last chunk ended is the one,
-                // unless something before could not be derived; then it lies a little ahead.
+                // The runs of the right length. The correct one starts where the last chunk ended, unless
+                // a chunk before could not be derived; then it starts a little later.
                 let starts = next..thinned.len().min(next + MAX_AHEAD);
                 let runs = starts.filter_map(|start| {
                     let end = ends.binary_search(&(ends.get(start)? + size)).ok()?;
@@ -177,8 +177,7 @@ impl<'a> Follower<'a> {
             .collect()
     }
 
-    /// The old chunks, less the records that have been removed or have a newer version. Chunks
-    /// with nothing left are left out.
+    /// The old chunks without removed and changed records; chunks without remaining records are left out.
     fn thinned(&self) -> Vec<Vec<&'a [u8]>> {
         let mut newer: HashSet<&[u8]> = HashSet::new();
         for index in self.layout.first_settled()..self.assembler.target().chunk_count() {
@@ -221,10 +220,10 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// How many old chunks ahead a run is looked for.
+/// The number of old chunks that are searched for the start of a run.
 const MAX_AHEAD: usize = 64;
 
-/// How many runs of the right length are tried for one chunk. Each costs a checksum.
+/// The number of runs of the right length that are tried per chunk. Each costs a checksum.
 const MAX_TRIES: usize = 8;
 
 /// Chunks, other than the derivable ones, whose content the old file has as a chunk: the head, or

@@ -1,6 +1,6 @@
 //! The header: lead, preface, index and signatures.
 //!
-//! Nothing of preface and index is looked at before the header's digest agrees.
+//! Preface and index are parsed after the header's digest is verified.
 
 use std::fmt;
 
@@ -12,8 +12,10 @@ use crate::layout::Layout;
 use crate::lead::Lead;
 use crate::limits::Limits;
 
-pub(crate) const MAGIC: [u8; 5] = *b"\0ZCK1";
-pub(crate) const MAGIC_DETACHED: [u8; 5] = *b"\0ZHR1";
+/// The first bytes of a zchunk file.
+pub const MAGIC: [u8; 5] = *b"\0ZCK1";
+/// The first bytes of a detached header.
+pub const MAGIC_DETACHED: [u8; 5] = *b"\0ZHR1";
 
 pub(crate) const FLAG_STREAMS: u64 = 1;
 pub(crate) const FLAG_ELEMENTS: u64 = 2;
@@ -22,9 +24,9 @@ pub(crate) const FLAG_UNCOMPRESSED_SOURCE: u64 = 4;
 /// How chunks are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// As they are.
+    /// Uncompressed.
     None,
-    /// One zstd frame each, made with the file's dictionary where it has one.
+    /// One zstd frame each, with the file's dictionary if it has one.
     Zstd,
 }
 
@@ -49,25 +51,21 @@ impl fmt::Display for Compression {
 /// An optional element of the preface. Readers skip those whose id they do not know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// What it is.
     pub id: u64,
-    /// What it says.
     pub data: Vec<u8>,
 }
 
-/// A signature at the end of the header. This crate carries them and checks none.
+/// A signature at the end of the header. This crate does not verify signatures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
-    /// What kind of signature.
     pub kind: u64,
-    /// Its bytes.
     pub data: Vec<u8>,
 }
 
 /// One entry of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its place in the index. 0 is the dictionary.
+    /// The position in the index. 0 is the dictionary.
     pub index: usize,
     /// The stream it belongs to: 0 for the dictionary, 1 unless the file has streams.
     pub stream: u64,
@@ -75,25 +73,24 @@ pub struct Chunk {
     pub digest: Digest,
     /// The checksum of its content, where the file has flag 4.
     pub raw_digest: Option<Digest>,
-    /// Where it begins, counted from the beginning of the file.
+    /// The offset in the file.
     pub offset: u64,
-    /// Bytes as stored.
+    /// The length of the stored form.
     pub len: u64,
-    /// Where its content begins in the decompressed file. 0 for the dictionary, which is no part
-    /// of that.
+    /// The offset in the content; 0 for the dictionary, which is not part of the content.
     pub raw_offset: u64,
-    /// Bytes of its content.
+    /// The length of the content.
     pub raw_len: u64,
 }
 
 impl Chunk {
-    /// The bytes of the file that it takes.
+    /// The range in the file.
     pub fn range(&self) -> std::ops::Range<u64> {
         self.offset..self.offset + self.len
     }
 
-    /// With flag 4, a chunk that would not shrink may be stored as it is, with a checksum of
-    /// zeros; only the checksum of its content counts then.
+    /// With flag 4, an incompressible chunk may be stored uncompressed with a checksum of zeros; then only
+    /// the checksum of its content is verified.
     pub fn is_stored_raw(&self) -> bool {
         self.raw_digest.is_some() && self.len > 0 && self.digest.is_zero()
     }
@@ -110,7 +107,7 @@ impl Chunk {
 /// A parsed and verified header.
 #[derive(Clone)]
 pub struct Header {
-    /// With the magic of a whole file, whichever it came with.
+    /// With the magic of a whole file, also for a detached header.
     bytes: Vec<u8>,
     lead: Lead,
     data_digest: Digest,
@@ -137,7 +134,7 @@ impl fmt::Debug for Header {
 }
 
 impl PartialEq for Header {
-    /// The bytes say everything.
+    /// Equal bytes make equal headers.
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
     }
@@ -247,8 +244,7 @@ impl Header {
             signatures,
             layout: None,
         };
-        // An element must not be vital for reading the file, so one that makes no sense is as
-        // good as none.
+        // Elements are not required for reading a file, so an invalid one is ignored.
         header.layout = Layout::parse(&header).ok().flatten();
         Ok(header)
     }
@@ -276,18 +272,17 @@ impl Header {
         self.bytes.len() as u64
     }
 
-    /// Never: a header has at least its lead.
+    /// Always false: a header has at least its lead.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The checksum of the header. Only if it is known from a trusted place does the file prove
-    /// anything beyond the absence of accidents.
+    /// The checksum of the header. It detects modification only if it comes from a trusted source.
     pub fn digest(&self) -> &Digest {
         &self.lead.digest
     }
 
-    /// The checksum of the body; `None` with flag 4, which forgoes it.
+    /// The checksum of the body; `None` with flag 4.
     pub fn data_digest(&self) -> Option<&Digest> {
         (!self.has_uncompressed_source()).then_some(&self.data_digest)
     }
@@ -330,13 +325,13 @@ impl Header {
             .map(|element| &element.data[..])
     }
 
-    /// The log layout, where the file has one that makes sense.
+    /// The log layout, if the file has a valid one.
     pub fn layout(&self) -> Option<&Layout> {
         self.layout.as_ref()
     }
 
-    /// A checksum of a chunk's content, wherever the file gives one: in the index with flag 4, in
-    /// the layout's element, or because the stored form is the content.
+    /// A checksum of a chunk's content, if the file has one: in the index with flag 4, in the element of the
+    /// layout, or of the stored form if that is the content.
     pub fn content_digest(&self, index: usize) -> Option<Digest> {
         let chunk = self.chunk(index);
         let stored = self.compression == Compression::None;
@@ -366,7 +361,7 @@ impl Header {
         let entry = self.entries[index];
         let (start, raw_start) = match index {
             0 => (0, 0),
-            // The dictionary is no part of the content.
+            // The dictionary is not part of the content.
             1 => (self.entries[0].end, 0),
             _ => (self.entries[index - 1].end, self.entries[index - 1].raw_end),
         };
@@ -390,7 +385,7 @@ impl Header {
         }
     }
 
-    /// The first chunk that ends behind `offset`, which counts from the beginning of the file.
+    /// The first chunk that ends after `offset` of the file.
     pub fn first_chunk_after(&self, offset: u64) -> usize {
         let offset = offset.saturating_sub(self.len());
         self.entries.partition_point(|entry| entry.end <= offset)
@@ -427,7 +422,7 @@ impl Header {
     }
 }
 
-/// The header's checksum: of everything but itself, always under the magic of a whole file.
+/// The checksum over everything else of the header, always with the magic of a whole file.
 fn digest_of(bytes: &[u8], lead: &Lead) -> Digest {
     let mut hasher = Hasher::new(lead.hash);
     hasher.update(&bytes[..lead.len - lead.hash.len()]);

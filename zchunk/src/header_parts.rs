@@ -16,7 +16,7 @@ pub(crate) struct EntryParts {
     pub(crate) raw_len: u64,
 }
 
-/// Everything that a header says, to be written.
+/// The parts of a header to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct HeaderParts<'a> {
     pub(crate) hash: HashKind,

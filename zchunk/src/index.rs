@@ -1,4 +1,4 @@
-//! The index: what there is of each chunk.
+//! The index: length, checksums and stream of each chunk.
 
 use crate::cursor::Cursor;
 use crate::digest::HashKind;
@@ -6,7 +6,7 @@ use crate::error::{Error, Field, Result};
 use crate::header::{Compression, FLAG_STREAMS, FLAG_UNCOMPRESSED_SOURCE};
 use crate::limits::Limits;
 
-/// What a chunk ends at, and where its digests lie in the header's bytes.
+/// The end of a chunk, and the position of its digests in the header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) end: u64,
@@ -78,7 +78,7 @@ impl Index {
                 found: size,
             });
         }
-        // So that offsets in the file need no checks later.
+        // Then offsets in the file cannot overflow later.
         let body = self.entries.last().map_or(0, |entry| entry.end);
         sum(body, header_len, Field::BodyLen, at.offset(), u64::MAX)?;
         Ok(hash)
@@ -145,7 +145,7 @@ impl Index {
             return Err(inconsistent);
         }
         if index == 0 && (len == 0) != zero_digest && !stored_raw {
-            // A dictionary of no bytes has a checksum of zeros, and no other has.
+            // A dictionary has a checksum of zeros if and only if it is empty.
             return Err(Error::Inconsistent {
                 field: Field::ChunkDigest,
                 offset: digest_at as u64,
@@ -173,9 +173,9 @@ impl Index {
     }
 }
 
-/// The most content that zstd frames of `len` bytes can hold (RFC 8878 §3.1.1.2): blocks yield at
-/// most 128 KiB, and the smallest that yields anything takes four bytes, three of them its header.
-/// So a claim of gigabytes in a few bytes is refused before anything is sized by it.
+/// The maximum content of zstd frames of `len` bytes (RFC 8878 §3.1.1.2): a block has at most 128 KiB of
+/// content, and the smallest block with content has four bytes. So a length of gigabytes for a few bytes
+/// is refused before it determines an allocation.
 fn most_content(len: u64) -> u64 {
     (len / 4 + 1).saturating_mul(128 << 10)
 }

@@ -1,4 +1,4 @@
-//! The element that makes a file's layout a log: what it says, and how records lie in chunks.
+//! The element of a log layout, and the records in chunks.
 
 use crate::compint;
 use crate::cursor::Cursor;
@@ -9,39 +9,39 @@ use crate::header::Header;
 /// The id of the optional element.
 pub const LAYOUT_ELEMENT: u64 = 76;
 
-/// The version of the element that this crate writes, and the only one that it understands.
+/// The version of the element; no other version is supported.
 const VERSION: u64 = 1;
 
-/// The checksum of contents within the element.
+/// The checksum of contents in the element.
 pub(crate) const CONTENT_HASH: HashKind = HashKind::Sha512_128;
 
-/// Bytes of the name of a series.
+/// The length of the name of a series, in bytes.
 pub(crate) const SERIES_LEN: usize = 4;
 
-/// Bytes by which the key of a removed record is known.
+/// The length of the mark of a removed key, in bytes.
 pub(crate) const TOMBSTONE_LEN: usize = 4;
 
-/// The longest separator and key end, in bytes: searching for longer ones could be made slow.
+/// The maximum length of separator and key end, in bytes: it bounds the time of searching.
 pub(crate) const MAX_MARK: usize = 64;
 
-/// What stands around and between records. `head`, the records with `separator` between each two,
-/// and `tail` are the content of the file.
+/// The bytes around and between records. The content of a file is `head`, the records joined by
+/// `separator`, and `tail`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {
-    /// What stands before the first record.
+    /// Before the first record.
     pub head: Vec<u8>,
-    /// What stands between two records; not empty, at most 64 bytes, and nowhere inside a record.
+    /// Between two records; not empty, at most 64 bytes, and not contained in a record.
     pub separator: Vec<u8>,
-    /// What stands after the last record.
+    /// After the last record.
     pub tail: Vec<u8>,
-    /// The key of a record is what stands before the first occurrence of these bytes, at most 64,
-    /// or all of it.
+    /// The key of a record ends before the first occurrence of these bytes, at most 64; without an
+    /// occurrence the key is the record.
     pub key_end: Vec<u8>,
 }
 
 impl Frame {
-    /// For a JSON object with one member per line. Head and tail are what makes the members a
-    /// document; at least `{` and `}`.
+    /// For a JSON object with one member per line. Head and tail complete the document; at least `{` and
+    /// `}`.
     pub fn json(head: &[u8], tail: &[u8]) -> Self {
         Self {
             head: head.to_vec(),
@@ -61,7 +61,7 @@ pub(crate) fn key<'a>(record: &'a [u8], key_end: &[u8]) -> &'a [u8] {
     find(record, key_end).map_or(record, |at| &record[..at])
 }
 
-/// Where `needle` occurs first. An empty one occurs nowhere.
+/// The position of the first `needle`; `None` for an empty one.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     let (&first, rest) = needle.split_first()?;
     let mut from = 0;
@@ -75,7 +75,7 @@ pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     None
 }
 
-/// The records of a text, which has a separator between each two.
+/// The records of a text with separators between them.
 pub(crate) fn split<'a>(mut text: &'a [u8], separator: &[u8]) -> Vec<&'a [u8]> {
     let mut records = Vec::new();
     if text.is_empty() {
@@ -89,7 +89,7 @@ pub(crate) fn split<'a>(mut text: &'a [u8], separator: &[u8]) -> Vec<&'a [u8]> {
     records
 }
 
-/// The mark by which followers know that a record is gone.
+/// The mark of a removed record.
 pub(crate) fn tombstone(key: &[u8]) -> [u8; TOMBSTONE_LEN] {
     let mut mark = [0; TOMBSTONE_LEN];
     mark.copy_from_slice(&HashKind::Sha512.digest(key).as_bytes()[..TOMBSTONE_LEN]);
@@ -112,7 +112,7 @@ pub struct Layout {
     pub(crate) tail_len: u64,
     pub(crate) separator: Vec<u8>,
     pub(crate) key_end: Vec<u8>,
-    /// For every settled chunk, the newest version that brought a record of it; ascending.
+    /// For each settled chunk, the newest generation of its records; ascending.
     pub(crate) newest: Vec<u64>,
     /// For every chunk but the dictionary.
     pub(crate) digests: Vec<Digest>,
@@ -126,7 +126,7 @@ impl Layout {
         self.generation
     }
 
-    /// How many chunks hold records of earlier versions only.
+    /// The number of chunks with records of earlier versions only.
     pub fn settled_chunks(&self) -> usize {
         self.newest.len()
     }
@@ -140,7 +140,7 @@ impl Layout {
         1 + usize::from(self.head_len > 0)
     }
 
-    /// The index of the chunk with the newest records and the tail, whether it is there or not.
+    /// The index of the chunk with the newest records and the tail, also if it does not exist.
     pub(crate) fn last(&self) -> usize {
         self.first_settled() + self.newest.len()
     }
@@ -226,7 +226,7 @@ impl Layout {
         Ok(Some(layout))
     }
 
-    /// Whether the chunks are as the element says.
+    /// Whether the chunks agree with the element.
     fn check(&self, header: &Header, left: usize) -> Result<()> {
         let wrong = |expected: u64, found: u64| {
             Err(Error::Inconsistent {

@@ -6,7 +6,7 @@ use crate::error::{Error, Field, Result};
 use crate::header::{MAGIC, MAGIC_DETACHED};
 use crate::limits::Limits;
 
-/// The beginning of a file: what has to be known before the rest of the header can be fetched.
+/// The beginning of a file: the information that is needed to fetch the rest of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lead {
     pub(crate) detached: bool,
@@ -17,8 +17,8 @@ pub struct Lead {
 }
 
 impl Lead {
-    /// No lead is longer: magic, two integers, the longest digest. A client that fetches this many
-    /// bytes first knows how many more to ask for.
+    /// The maximum length: magic, two integers, the longest digest. A client that fetches this many bytes
+    /// first knows the length of the rest.
     pub const MAX_LEN: usize = MAGIC.len() + 2 * compint::MAX_LEN + 64;
 
     /// Reads a lead from the first bytes of a file. `Ok(None)`: more bytes are needed.
@@ -43,7 +43,7 @@ impl Lead {
         };
         pos += len;
         let total = size.saturating_add((pos + hash.len()) as u64);
-        // An address space of 32 bits is a limit, too.
+        // The address space may have 32 bits.
         let limit = limits.header.min(usize::MAX as u64 - 1);
         if total > limit {
             return Err(Error::Limit {
@@ -66,12 +66,12 @@ impl Lead {
         }))
     }
 
-    /// Bytes of the whole header, the lead included.
+    /// The length of the header with its lead.
     pub fn header_len(&self) -> u64 {
         self.len as u64 + self.size
     }
 
-    /// Bytes of the lead itself.
+    /// The length of the lead.
     pub fn lead_len(&self) -> usize {
         self.len
     }

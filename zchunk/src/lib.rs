@@ -1,18 +1,18 @@
 //! The zchunk format: read, write, chunk, plan a delta.
 //!
 //! A zchunk file is a header and a body. The body is a sequence of chunks, each compressed by itself;
-//! the header has an index of their checksums and lengths. Whoever has an older version of a file
-//! fetches the new header, and then only those chunks that are new.
+//! the header has an index of their checksums and lengths. A client with an older version of a file
+//! fetches the new header and then only the new chunks.
 //!
 //! The crate is pure: it reads and writes through [`std::io`]'s traits, and must not know of files,
-//! networks, clocks, or what the content means. Bytes from elsewhere are never trusted: a header is
-//! parsed after its checksum agrees, a chunk decompressed after its own does, and [`Limits`] bound
-//! what a truthful file may cost. Only if the header's checksum comes from a trusted place does any
-//! of this prove more than that no accident has happened.
+//! networks, clocks, or the meaning of the content. Input is never trusted: a header is parsed after
+//! its checksum is verified, a chunk is decompressed after its checksum is verified, and [`Limits`]
+//! bound the memory and work of a valid file. The checksums detect modification only if the header's
+//! checksum comes from a trusted source; otherwise they detect accidents.
 //!
 //! # Writing a file
 //!
-//! [`Writer`] takes content by [`std::io::Write`] and cuts it where `zck` would, or, with
+//! [`Writer`] takes content by [`std::io::Write`] and splits it where `zck` would, or, with
 //! [`WriterOptions::with_manual_boundaries`], where [`Writer::end_chunk`] is called.
 //!
 //! ```
@@ -35,7 +35,7 @@
 //! # Reading a file
 //!
 //! [`Reader`] reads from any [`std::io::Read`]; [`StreamDecoder`] takes bytes as they arrive;
-//! [`Archive`] gives any one chunk; [`extract`] decompresses on all cores.
+//! [`Archive`] returns single chunks; [`extract`] decompresses on all cores.
 //!
 //! ```
 //! use std::io::{Cursor, Read};
@@ -57,7 +57,7 @@
 //!         Ok(())
 //!     })?;
 //! }
-//! let header = decoder.finish()?; // only now is it certain that this was everything
+//! let header = decoder.finish()?; // only now is the file known to be complete
 //! assert_eq!(arrived, b"some content");
 //!
 //! let mut archive = Archive::open(Cursor::new(&file), &limits)?;
@@ -67,8 +67,8 @@
 //!
 //! # Updating a file
 //!
-//! A [`Planner`] is told what there is; its [`Plan`] says which ranges to fetch; an [`Assembler`] puts
-//! everything together, and names the chunks that arrived damaged, to be fetched elsewhere.
+//! A [`Planner`] is given the local files; its [`Plan`] lists the ranges to fetch; an [`Assembler`] builds
+//! the file and reports corrupt chunks, which can be fetched from another mirror.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -96,7 +96,7 @@
 //! for range in plan.ranges() {
 //!     let body = &new_file[range.start as usize..range.end as usize]; // fetched
 //!     let outcome = assembler.push_range(range.start, body)?;
-//!     assert!(outcome.bad.is_empty()); // else `replan`, and fetch from another mirror
+//!     assert!(outcome.bad.is_empty()); // otherwise `replan`, and fetch from another mirror
 //! }
 //! assert_eq!(assembler.finish()?.into_inner(), new_file);
 //! # Ok(()) }
@@ -104,9 +104,9 @@
 //!
 //! # A dictionary
 //!
-//! Small chunks compress far better with one. All files of a series need the same: another one, like
-//! another version or level of zstd, changes every stored form. Flag 4 is the way out of that, for
-//! clients that want the content: chunks are then recognised by it.
+//! Small chunks compress far better with a dictionary. All files of a series need the same one: another
+//! dictionary, version or level of zstd changes every stored form. With flag 4, clients that need only
+//! the content recognise chunks by the checksum of their content instead.
 //!
 //! ```
 //! use taipan_zchunk::{WriterOptions, train_dictionary, write_to_vec};
@@ -122,8 +122,8 @@
 //!
 //! # A log of records
 //!
-//! [`write_log`] writes version after version of a set of records so that a [`Follower`] with any
-//! earlier version fetches little more than what it lacks. The layout is described at [`Layout`].
+//! [`write_log`] writes the versions of a set of records so that a [`Follower`] with any earlier version
+//! fetches little more than the records that it lacks. The layout is described at [`Layout`].
 //!
 //! ```
 //! use taipan_zchunk::{
@@ -145,7 +145,7 @@
 //! let two = records(&["bee", "cow"]);
 //! write_log(Some(&old), &frame, two.iter().map(Vec::as_slice), &options, &mut second)?;
 //!
-//! // Elsewhere, somebody who has the first version:
+//! // A client with the first version:
 //! let mut follower = Follower::new(&old, Header::parse(&second, &limits)?)?;
 //! while !follower.is_complete() {
 //!     for range in follower.plan(&CostModel::default()).ranges() {
@@ -156,7 +156,7 @@
 //! }
 //! let new = follower.finish()?;
 //! assert_eq!(new.content(), b"{\n\"bee\":{},\n\"cow\":{}\n}\n");
-//! // To keep for the next time: `new.detached()` and `new.content()`.
+//! // To store for the next update: `new.detached()` and `new.content()`.
 //! # Ok(()) }
 //! ```
 
@@ -201,13 +201,13 @@ pub use dictionary::{DICTIONARY_SIZE, train_dictionary};
 pub use digest::{Digest, HashKind, Hasher};
 pub use error::{Error, Field, Result};
 pub use follower::Follower;
-pub use header::{Chunk, Compression, Element, Header, Signature};
+pub use header::{Chunk, Compression, Element, Header, MAGIC, MAGIC_DETACHED, Signature};
 pub use layout::{Frame, LAYOUT_ELEMENT, Layout};
 pub use lead::Lead;
 pub use limits::Limits;
 pub use log_file::LogFile;
 pub use log_writer::{LogDictionary, LogOptions, write_log};
 pub use plain::PlainIndex;
-pub use plan::{Form, Goal, Origin, Plan, Planner};
+pub use plan::{ChunkOrigin, Form, Goal, Plan, Planner};
 pub use stream::{Reader, StreamDecoder, read_header};
 pub use writer::{Boundaries, Spool, Writer, WriterOptions, Written, write_to_vec};

@@ -1,9 +1,9 @@
-//! What a reader is willing to accept.
+//! Limits of a reader.
 
-/// Bounds on what a file may claim. All are inclusive; all are in bytes but for `chunks`.
+/// Inclusive bounds, in bytes except `chunks`.
 ///
-/// A reader allocates as bytes arrive, not as the header promises, so the limits bound the work
-/// and the memory that a *truthful* file can ask for.
+/// A reader allocates as bytes arrive, not by the lengths in the header. So the limits bound the work and
+/// the memory for a *valid* file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// The header: lead, preface, index and signatures. Memory for a parsed header is at most
@@ -18,7 +18,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limit but that of the integers. For files that one has made oneself.
+    /// No limits. For trusted files.
     pub const NONE: Self = Self {
         header: u64::MAX,
         chunks: u64::MAX,
@@ -28,8 +28,8 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// 16 MiB of header, a million chunks of at most 16 MiB each (the C library never makes one of
-    /// more than 10 MiB), 16 GiB in sum.
+    /// 16 MiB of header, a million chunks of at most 16 MiB each (the C library
+    /// writes at most 10 MiB), 16 GiB in sum.
     fn default() -> Self {
         Self {
             header: 16 << 20,

@@ -1,4 +1,4 @@
-//! A file of a log, whole and in memory: what a writer continues and a follower starts from.
+//! A file of a log in memory: the base of the next version and of a follower.
 
 use std::io::{Read, Write};
 
@@ -16,7 +16,7 @@ pub struct LogFile {
     layout: Layout,
     content: Vec<u8>,
     stored_dictionary: Vec<u8>,
-    /// The body, where it is known.
+    /// The body, if it is known.
     body: Option<Vec<u8>>,
 }
 
@@ -44,7 +44,7 @@ impl LogFile {
         Self::new(header, stored_dictionary, content, Some(body))
     }
 
-    /// From what a follower keeps: the detached header of a file, and its content.
+    /// From the files that a follower stores: the detached header of a file, and its content.
     ///
     /// All of the content is verified by the layout's checksums.
     pub fn from_content(detached: &[u8], content: Vec<u8>, limits: &Limits) -> Result<Self> {
@@ -122,14 +122,14 @@ impl LogFile {
         &self.content
     }
 
-    /// The detached header, which is what a follower keeps beside the content.
+    /// The detached header, which a follower stores with the content.
     pub fn detached(&self) -> Vec<u8> {
         let mut bytes = self.header.to_detached_bytes();
         bytes.extend_from_slice(&self.stored_dictionary);
         bytes
     }
 
-    /// Writes the file itself, where it was read whole; a follower has only the content.
+    /// Writes the zchunk file, if it was read as such; a follower has only the content.
     pub fn write_file(&self, out: &mut impl Write) -> Result<()> {
         let Some(body) = &self.body else {
             return Err(Error::Missing {
@@ -166,7 +166,7 @@ impl LogFile {
         &self.content[start..start + chunk.raw_len as usize]
     }
 
-    /// A chunk's stored form, where it is known.
+    /// A chunk's stored form, if it is known.
     pub(crate) fn stored(&self, chunk: &Chunk) -> Option<&[u8]> {
         let start = (chunk.offset - self.header.len()) as usize;
         self.body

@@ -15,20 +15,18 @@ use crate::layout::{
 use crate::log_file::LogFile;
 use crate::writer::{Writer, WriterOptions, Written};
 
-/// Where the dictionary comes from.
+/// The origin of the dictionary.
 ///
-/// A new dictionary makes every chunk be compressed anew, which costs the writer time and followers
-/// nothing but the dictionary itself, since they derive contents. Clients that do not know the
-/// layout fetch everything once.
+/// With a new dictionary every chunk is compressed again. Followers fetch only the dictionary, since they
+/// derive contents; clients that do not know the layout fetch everything once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogDictionary {
     /// The previous file's, or none.
     None,
-    /// Trained from the records, of at most this many bytes and at most a 32nd of the content, so
-    /// that it never weighs much in the file. It is kept until four times as large a one would be
-    /// in order.
+    /// Trained on the records, of at most this many bytes and at most 1/32 of the content. It is kept until
+    /// a dictionary of four times the size is allowed.
     Trained(usize),
-    /// This one, in every file from now on.
+    /// This one, in this and all later files.
     Given(Vec<u8>),
 }
 
@@ -37,19 +35,19 @@ pub enum LogDictionary {
 pub struct LogOptions {
     /// How chunks are compressed.
     pub encoding: Encoding,
-    /// Where a new series gets its dictionary.
+    /// The dictionary of a new series.
     pub dictionary: LogDictionary,
-    /// No chunk is made larger than this by merging, in bytes of content; a single record may be.
+    /// The maximum size of a merged chunk in bytes of content. A single record may be larger.
     pub max_chunk: usize,
     /// Two neighbours are merged if together they are at most this part of all that is newer, in
     /// percent.
-    /// A follower that lacks only a part of a merged chunk fetches all of it, so it fetches at
-    /// most 1 + slack times what it lacks. Smaller means more chunks, and so a longer header.
+    /// A follower that lacks a part of a merged chunk fetches all of it, at most 1 + slack times the part
+    /// that it lacks. Smaller means more chunks, and so a longer header.
     pub slack_percent: u32,
-    /// Two neighbours are also merged if together they are at most this large, in bytes of content:
-    /// so little is not worth another entry of the index, which every follower fetches.
+    /// Two neighbours are also merged if together they are at most this large, in bytes of content: small
+    /// chunks are not worth an entry of the index, which every follower fetches.
     pub min_chunk: usize,
-    /// How many removed records the header remembers, the newest first.
+    /// The number of removed records that the header lists, the newest first.
     pub max_removed: usize,
 }
 
@@ -66,7 +64,7 @@ impl Default for LogOptions {
     }
 }
 
-/// A chunk in the making: records of earlier versions.
+/// A chunk to be written, with records of earlier versions.
 struct Node<'a> {
     records: Vec<&'a [u8]>,
     /// Bytes of the records and their separators.
@@ -115,7 +113,7 @@ pub fn write_log<'a>(
     }
     let fresh: Vec<&[u8]> = fresh.into_values().collect();
     let mut fresh = log.cut(fresh);
-    // All but the last piece are settled from the beginning.
+    // All pieces but the last are settled chunks.
     let last = fresh.pop();
     let newer: usize = fresh
         .iter()
@@ -168,13 +166,13 @@ fn trained(samples: &[&[u8]], most: usize, old: Vec<u8>) -> Vec<u8> {
         return old;
     }
     match train_dictionary(samples, size) {
-        // The trainer may find less than it may use; then the old one is as good.
+        // If the trainer uses less than the allowed size, the old dictionary is as good.
         Ok(new) if new.len() / 2 >= old.len() => new,
         _ => old,
     }
 }
 
-/// Smaller dictionaries do not earn their place in the index, in bytes.
+/// The minimum size of a dictionary that pays, in bytes.
 const LEAST_DICTIONARY: usize = 1 << 10;
 
 struct Log<'o> {
@@ -192,7 +190,7 @@ impl Log<'_> {
             .sum()
     }
 
-    /// Takes what is unchanged out of `fresh` and into `nodes`; returns what is removed.
+    /// Moves unchanged records from `fresh` to `nodes`; returns the removed records.
     fn carry_over<'a>(
         &self,
         previous: &'a LogFile,
@@ -229,7 +227,7 @@ impl Log<'_> {
         self.remember(previous, &gone, fresh, nodes)
     }
 
-    /// The removed records that followers are to be told of.
+    /// The removed records to be listed.
     fn remember(
         &self,
         previous: &LogFile,
@@ -250,7 +248,7 @@ impl Log<'_> {
         if removed.is_empty() {
             return removed;
         }
-        // A record that came back, or one with the same mark, must not be dropped by followers.
+        // Followers must not drop a record that was added again, or one with the same mark.
         let kept = nodes
             .iter()
             .flat_map(|node| &node.records)
@@ -266,11 +264,11 @@ impl Log<'_> {
         removed
     }
 
-    /// Cuts records into pieces of at most the largest chunk.
+    /// Splits records into pieces of at most the maximum chunk size.
     fn cut<'a>(&self, records: Vec<&'a [u8]>) -> Vec<Vec<&'a [u8]>> {
         let total = self.size(&records);
         let pieces = total.div_ceil(self.options.max_chunk.max(1)).max(1);
-        // Even pieces compress better than full ones and a rest.
+        // Pieces of equal size compress better than full ones and a rest.
         let target = total.div_ceil(pieces);
         let mut cut: Vec<Vec<&[u8]>> = Vec::new();
         let mut size = 0;
@@ -295,7 +293,7 @@ impl Log<'_> {
         for node in nodes.into_iter().rev() {
             if let Some(last) = merged.last_mut() {
                 let size = node.size + last.size;
-                // Whoever lacks the one lacks the other, if the same version completed both.
+                // If the same version completed both, a follower lacks both or none.
                 let free = node.newest == last.newest;
                 let allowed =
                     size as u64 * 100 <= u64::from(self.options.slack_percent) * newer as u64;
@@ -392,7 +390,7 @@ impl Log<'_> {
                 )
             }
         };
-        // Stored forms are of use only if they were made with the same dictionary.
+        // Stored forms can be reused only with the same dictionary.
         let reusable = previous.filter(|_| old.as_ref() == Some(&dictionary));
         let stored = self.compress(reusable, &texts, &layout.digests, &dictionary)?;
         let writer_options = WriterOptions::default()
@@ -407,7 +405,7 @@ impl Log<'_> {
         writer.finish(out)
     }
 
-    /// The stored forms, taken over from the previous file where it has them.
+    /// The stored forms, copied from the previous file if it has them.
     fn compress(
         &self,
         previous: Option<&LogFile>,

@@ -1,10 +1,10 @@
-//! A sink in memory that takes no more than what is written to it, wherever that belongs.
+//! A sparse sink in memory.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-/// Pieces by the place they belong to. Unlike a vector it is not as long as the farthest piece
-/// reaches, which is a claim of the header until everything has arrived.
+/// Pieces by position. Unlike a vector, its memory does not depend on the position of the last piece,
+/// which is unverified until everything has arrived.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     at: u64,
@@ -12,12 +12,12 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    /// What was written at this place.
+    /// The bytes written at this position.
     pub(crate) fn get(&self, at: u64) -> Option<&[u8]> {
         self.pieces.get(&at).map(|piece| &piece[..])
     }
 
-    /// All pieces, one after the other.
+    /// The concatenated pieces.
     pub(crate) fn into_vec(self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.pieces.values().map(Vec::len).sum());
         for piece in self.pieces.into_values() {

@@ -1,4 +1,4 @@
-//! Jobs on their way to other threads and back, in order.
+//! An ordered pipeline of jobs on other threads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use crate::error::{Error, Result};
 
 type Work<J, D> = dyn Fn(J) -> Result<D> + Send + Sync;
 
-/// Does jobs on the current rayon pool and gives them back in the order they came.
+/// Runs jobs on the current rayon pool and returns the results in order.
 ///
-/// There is no barrier: while some are done the caller prepares the next. Only a few are under way
-/// at a time, so memory does not depend on the length of the file.
+/// The caller prepares the next jobs while others run. The number of running jobs is bounded, so memory
+/// does not depend on the length of the file.
 pub(crate) struct Pipeline<J, D> {
     work: Arc<Work<J, D>>,
     sender: Sender<(u64, Result<D>)>,
     receiver: Receiver<(u64, Result<D>)>,
-    /// Jobs that came back before their turn.
+    /// Results that arrived out of order.
     early: BTreeMap<u64, Result<D>>,
     sent: u64,
     returned: u64,
@@ -38,7 +38,7 @@ impl<J: Send + 'static, D: Send + 'static> Pipeline<J, D> {
         }
     }
 
-    /// Whether a job has to be taken back before the next may be sent.
+    /// Whether a result must be received before the next job can be sent.
     pub(crate) fn is_full(&self) -> bool {
         self.sent - self.returned >= self.depth
     }
@@ -47,12 +47,12 @@ impl<J: Send + 'static, D: Send + 'static> Pipeline<J, D> {
         let (work, sender, number) = (self.work.clone(), self.sender.clone(), self.sent);
         self.sent += 1;
         rayon::spawn(move || {
-            // Nobody listens where the pipeline was dropped before its end.
+            // The receiver is gone if the pipeline was dropped.
             let _ = sender.send((number, work(job)));
         });
     }
 
-    /// The oldest job under way, or `None` if there is none.
+    /// The result of the oldest running job; `None` if no job is running.
     pub(crate) fn next(&mut self) -> Result<Option<D>> {
         if self.sent == self.returned {
             return Ok(None);
@@ -80,7 +80,7 @@ impl<J: Send + 'static, D: Send + 'static> Pipeline<J, D> {
                 Err(TryRecvError::Empty) => {}
             }
             match rayon::yield_now() {
-                // A thread of the pool must not block: its own jobs may be the ones it waits for.
+                // A thread of the pool must not block: it may wait for its own jobs.
                 Some(rayon::Yield::Executed) => {}
                 Some(rayon::Yield::Idle) => {
                     if let Ok(result) = self.receiver.recv_timeout(Duration::from_millis(1)) {

@@ -12,12 +12,12 @@ use crate::header::Header;
 use crate::plan::{Key, content_key, key_of, stored_key};
 use crate::stream::read_exactly;
 
-/// Which chunks of one target an old plain file has, and where.
+/// The chunks of one target that an old plain file contains, and their positions.
 ///
-/// The format has no weak rolling checksum, so nothing can be found at arbitrary places. Three
-/// kinds of places are looked at: where buzhash cuts the old file (right for targets that were cut
-/// so), where the target has the chunk, counted from the front and from the end (right for what
-/// lies before the first and after the last change), and where the chunk before it was found.
+/// The format has no weak rolling checksum, so chunks cannot be found at arbitrary positions. Three kinds
+/// of positions are tried: the boundaries of buzhash in the old file (correct for targets with these
+/// boundaries), the position of the chunk in the target, counted from the start and from the end (correct
+/// before the first and after the last change), and the end of the preceding chunk that was found.
 #[derive(Debug, Clone)]
 pub struct PlainIndex {
     found: HashMap<(Key, u64), u64>,
@@ -26,8 +26,8 @@ pub struct PlainIndex {
 }
 
 impl PlainIndex {
-    /// Looks for the chunks of a target that says checksums of their content (flag 4, or no
-    /// compression). For any other target nothing is found; see [`Self::recompressed`].
+    /// Searches the chunks of a target that has checksums of their content (flag 4, or no compression).
+    /// Finds nothing for other targets; see [`Self::recompressed`].
     pub fn new(old: &mut (impl Read + Seek), target: &Header, cuts: Buzhash) -> Result<Self> {
         let mut index = Self {
             found: HashMap::new(),
@@ -45,9 +45,9 @@ impl PlainIndex {
         Ok(index)
     }
 
-    /// Looks for the chunks of a target without flag 4, by compressing what buzhash cuts out of the
-    /// old file. This works only with the encoding, the dictionary and the version of zstd that the
-    /// target was made with, and costs as much as compressing the old file.
+    /// Searches the chunks of a target without flag 4 by compressing the chunks of the old file with the
+    /// boundaries of buzhash. This requires the encoding, the dictionary and the version of zstd of the
+    /// target, and takes as long as compressing the old file.
     pub fn recompressed(
         old: &mut (impl Read + Seek),
         target: &Header,
@@ -68,14 +68,14 @@ impl PlainIndex {
         self.encoding.is_some()
     }
 
-    /// What turns the content that was found into the target's stored form.
+    /// Compresses content to the target's stored form.
     pub(crate) fn encoder(&self) -> Result<Option<Encoder>> {
         self.encoding
             .map(|encoding| Encoder::new(encoding, &self.dictionary))
             .transpose()
     }
 
-    /// How many different chunks were found.
+    /// The number of different chunks that were found.
     pub fn len(&self) -> usize {
         self.found.len()
     }
@@ -91,7 +91,7 @@ impl PlainIndex {
             .map(|&start| start..start + raw_len)
     }
 
-    /// Cuts the old file and keeps the pieces that the target has, too.
+    /// Splits the old file and keeps the chunks of the target.
     fn scan(&mut self, old: &mut (impl Read + Seek), target: &Header, cuts: Buzhash) -> Result<()> {
         old.rewind()
             .map_err(|source| Error::Read { offset: 0, source })?;
@@ -107,7 +107,7 @@ impl PlainIndex {
                 Some((key?, chunk.raw_len))
             })
             .collect();
-        // Only pieces of a length that occurs in the target are worth a checksum.
+        // Only pieces with the length of a chunk of the target are hashed.
         let lengths: HashSet<u64> = wanted.iter().map(|&(_, len)| len).collect();
         let mut chunker = Chunker::new(cuts);
         let mut buffer = vec![0; 64 << 10];
@@ -153,7 +153,7 @@ impl PlainIndex {
         take(&mut piece, &mut start)
     }
 
-    /// Looks for the chunks that are still lacking where they would lie.
+    /// Searches the missing chunks at their expected positions.
     fn probe(&mut self, old: &mut (impl Read + Seek), target: &Header) -> Result<()> {
         let len = old
             .seek(SeekFrom::End(0))

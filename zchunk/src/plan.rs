@@ -1,4 +1,4 @@
-//! What to take from where, so that as little as possible has to be fetched.
+//! The origin of each chunk, so that as little as possible is fetched.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,17 +8,17 @@ use crate::digest::{Digest, HashKind};
 use crate::header::{Chunk, Compression, Header};
 use crate::plain::PlainIndex;
 
-/// What is to be assembled.
+/// The goal of an assembly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Goal {
     /// The file itself, byte by byte. Only chunks in their stored form help.
     File,
-    /// The content of the file. Chunks help in either form, and the dictionary is fetched only
-    /// where something has to be decompressed with it.
+    /// The content of the file. Chunks help in either form, and the dictionary is fetched only if a chunk
+    /// has to be decompressed with it.
     Content,
 }
 
-/// In which form a source has a chunk.
+/// The form of a chunk in a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
     /// As the target stores it; verified by the chunk's checksum.
@@ -27,14 +27,14 @@ pub enum Form {
     Content,
 }
 
-/// Where a chunk of the target is to come from.
+/// Where a chunk of the target comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// It has no bytes, or (a dictionary) nobody needs it.
+pub enum ChunkOrigin {
+    /// Not needed: it has no bytes, or is a dictionary that is not used.
     Nowhere,
-    /// It has to be fetched.
+    /// To be fetched.
     Fetch,
-    /// It is the same as this earlier chunk of the target.
+    /// Equal to this earlier chunk of the target.
     Twin(usize),
     /// A chunk of an old file.
     File {
@@ -42,19 +42,19 @@ pub enum Origin {
         source: usize,
         /// The chunk in the old file.
         chunk: usize,
-        /// Stored: the stored bytes are the same. Content: only what they decompress to is.
+        /// Stored: the stored forms are equal. Content: only the contents are equal.
         form: Form,
     },
     /// Bytes of an old plain file.
     Plain {
         /// The source's number.
         source: usize,
-        /// Where they lie.
+        /// The offset of the bytes.
         range: Range<u64>,
-        /// Content: as they are. Stored: what they compress to.
+        /// Content: the bytes. Stored: the compressed bytes.
         form: Form,
     },
-    /// A store of chunks has it.
+    /// A chunk of a store.
     Store {
         /// The source's number.
         source: usize,
@@ -63,7 +63,7 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl ChunkOrigin {
     /// Whether the chunk comes as the target stores it.
     pub(crate) fn is_stored_form(&self) -> bool {
         match self {
@@ -76,11 +76,11 @@ impl Origin {
     }
 }
 
-/// What identifies bytes: kind and value of a checksum, and the length.
+/// The identity of bytes: kind and value of a checksum, and the length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Key(Digest, u64);
 
-/// The key of a chunk's content, if the header gives a checksum of it.
+/// The identity of a chunk's content, if the header has a checksum of it.
 pub(crate) fn content_key(header: &Header, chunk: &Chunk) -> Option<Key> {
     header
         .content_digest(chunk.index)
@@ -96,41 +96,41 @@ pub(crate) fn key_of(digest: Digest, len: u64) -> Key {
     Key(digest, len)
 }
 
-/// Gathers what the sources have, and makes a plan of it.
+/// Collects the chunks of the sources and makes a plan.
 #[derive(Debug, Clone)]
 pub struct Planner<'a> {
     target: &'a Header,
     goal: Goal,
-    origins: Vec<Origin>,
+    origins: Vec<ChunkOrigin>,
     sources: usize,
 }
 
 impl<'a> Planner<'a> {
-    /// A planner that knows of no source.
+    /// A planner without sources.
     pub fn new(target: &'a Header, goal: Goal) -> Self {
         let mut seen: HashMap<(Key, u64), usize> = HashMap::with_capacity(target.chunk_count());
         let origins = target
             .chunks()
             .map(|chunk| {
                 if chunk.len == 0 {
-                    return Origin::Nowhere;
+                    return ChunkOrigin::Nowhere;
                 }
                 let key = if chunk.is_stored_raw() {
                     content_key(target, &chunk)
                 } else {
                     stored_key(&chunk)
                 };
-                // The dictionary is compressed without itself, so it has no twins.
+                // The dictionary is compressed without a dictionary, so no other chunk is equal.
                 let Some(key) = key.filter(|_| chunk.index > 0) else {
-                    return Origin::Fetch;
+                    return ChunkOrigin::Fetch;
                 };
                 match seen.entry((key, chunk.raw_len)) {
                     std::collections::hash_map::Entry::Occupied(first) => {
-                        Origin::Twin(*first.get())
+                        ChunkOrigin::Twin(*first.get())
                     }
                     std::collections::hash_map::Entry::Vacant(place) => {
                         place.insert(chunk.index);
-                        Origin::Fetch
+                        ChunkOrigin::Fetch
                     }
                 }
             })
@@ -143,7 +143,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Whether content alone, without the stored form, is of use for this chunk.
+    /// Whether content without the stored form is sufficient for this chunk.
     fn takes_content(&self, chunk: &Chunk) -> bool {
         chunk.index > 0
             && (self.goal == Goal::Content
@@ -151,9 +151,9 @@ impl<'a> Planner<'a> {
                 || chunk.is_stored_raw())
     }
 
-    fn add(&mut self, mut find: impl FnMut(&Chunk, bool) -> Option<Origin>) {
+    fn add(&mut self, mut find: impl FnMut(&Chunk, bool) -> Option<ChunkOrigin>) {
         for index in 0..self.origins.len() {
-            if self.origins[index] != Origin::Fetch {
+            if self.origins[index] != ChunkOrigin::Fetch {
                 continue;
             }
             let chunk = self.target.chunk(index);
@@ -168,14 +168,14 @@ impl<'a> Planner<'a> {
         self.sources - 1
     }
 
-    /// Adds an old file by its header. Returns the number under which the plan will name it. What
-    /// several sources have comes from the one that was added first.
+    /// Adds an old file by its header. Returns its number in the plan. A chunk of several sources comes from
+    /// the one that was added first.
     pub fn add_file(&mut self, old: &Header) -> usize {
         let source = self.next_source();
         let mut stored: HashMap<(Key, u64), usize> = HashMap::with_capacity(old.chunk_count());
         let mut contents: HashMap<Key, usize> = HashMap::new();
-        // SHA-512/128 is the beginning of SHA-512, so files that differ in this alone still share
-        // their chunks. A layout's checksums are always of the shorter kind.
+        // SHA-512/128 is a prefix of SHA-512, so files with these two kinds share chunks. A layout always
+        // uses the shorter kind.
         let kind = self.target.chunk_hash();
         let kinds = if kind == HashKind::Sha512_128 {
             &[HashKind::Sha512_128][..]
@@ -186,7 +186,7 @@ impl<'a> Planner<'a> {
             if let Some(digest) = chunk.digest.truncated(kind).filter(|d| !d.is_zero()) {
                 stored.insert((Key(digest, chunk.len), chunk.raw_len), chunk.index);
             }
-            // A dictionary is nobody's content.
+            // A dictionary is not content.
             let Some(content) = content_key(old, &chunk).filter(|_| chunk.index > 0) else {
                 continue;
             };
@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
             let by_content = content_key(target, chunk)
                 .filter(|_| content_helps)
                 .and_then(|key| contents.get(&key))
-                .map(|&chunk| Origin::File {
+                .map(|&chunk| ChunkOrigin::File {
                     source,
                     chunk,
                     form: Form::Content,
@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
             by_content.or_else(|| {
                 let key = stored_key(chunk).filter(|_| same_compression)?;
                 let &chunk = stored.get(&(key, chunk.raw_len))?;
-                Some(Origin::File {
+                Some(ChunkOrigin::File {
                     source,
                     chunk,
                     form: Form::Stored,
@@ -231,7 +231,7 @@ impl<'a> Planner<'a> {
                     Form::Content,
                 )
             };
-            Some(Origin::Plain {
+            Some(ChunkOrigin::Plain {
                 source,
                 range: old.find(&key, chunk.raw_len)?,
                 form,
@@ -240,9 +240,8 @@ impl<'a> Planner<'a> {
         source
     }
 
-    /// Adds a store of chunks, which is asked for each chunk that is still lacking. To answer with
-    /// [`Form::Content`] makes sense only for chunks whose content has a checksum; where it makes
-    /// none, the answer is not used.
+    /// Adds a store of chunks, which is called for each missing chunk. [`Form::Content`] is valid only for
+    /// chunks whose content has a checksum; otherwise the result is ignored.
     pub fn add_store(&mut self, mut has: impl FnMut(&Chunk) -> Option<Form>) -> usize {
         let source = self.next_source();
         let target = self.target;
@@ -252,27 +251,27 @@ impl<'a> Planner<'a> {
                 Form::Stored => !chunk.is_stored_raw(),
                 Form::Content => content_helps && content_key(target, chunk).is_some(),
             };
-            usable.then_some(Origin::Store { source, form })
+            usable.then_some(ChunkOrigin::Store { source, form })
         });
         source
     }
 
     /// The plan.
     pub fn plan(mut self, model: &CostModel) -> Plan {
-        let decompresses = self.origins.iter().skip(1).any(Origin::is_stored_form);
+        let decompresses = self.origins.iter().skip(1).any(ChunkOrigin::is_stored_form);
         if self.goal == Goal::Content && !decompresses {
-            self.origins[0] = Origin::Nowhere;
+            self.origins[0] = ChunkOrigin::Nowhere;
         }
         Plan::new(self.target, self.goal, self.origins, *model)
     }
 }
 
-/// Where every chunk comes from, and which ranges of the target are to be fetched.
+/// The origin of each chunk, and the ranges of the target to fetch.
 #[derive(Debug, Clone)]
 pub struct Plan {
     goal: Goal,
     model: CostModel,
-    origins: Vec<Origin>,
+    origins: Vec<ChunkOrigin>,
     ranges: Vec<Range<u64>>,
     missing_bytes: u64,
     missing_chunks: usize,
@@ -281,11 +280,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(target: &Header, goal: Goal, origins: Vec<Origin>, model: CostModel) -> Self {
+    pub(crate) fn new(
+        target: &Header,
+        goal: Goal,
+        origins: Vec<ChunkOrigin>,
+        model: CostModel,
+    ) -> Self {
         let missing: Vec<Range<u64>> = origins
             .iter()
             .enumerate()
-            .filter(|(_, origin)| **origin == Origin::Fetch)
+            .filter(|(_, origin)| **origin == ChunkOrigin::Fetch)
             .map(|(index, _)| target.chunk(index).range())
             .collect();
         Self {
@@ -305,12 +309,12 @@ impl Plan {
         self.goal
     }
 
-    /// Where each chunk comes from, the dictionary's first.
-    pub fn origins(&self) -> &[Origin] {
+    /// The origin of each chunk, the dictionary first.
+    pub fn origins(&self) -> &[ChunkOrigin] {
         &self.origins
     }
 
-    /// The ranges to fetch, counted from the beginning of the target file, sorted and apart.
+    /// The ranges of the target file to fetch, sorted and disjoint.
     pub fn ranges(&self) -> &[Range<u64>] {
         &self.ranges
     }
@@ -320,7 +324,7 @@ impl Plan {
         self.ranges.chunks(self.model.max_ranges.max(1))
     }
 
-    /// Chunks to fetch; each of several equal ones counts once.
+    /// The number of chunks to fetch; equal chunks count once.
     pub fn missing_chunks(&self) -> usize {
         self.missing_chunks
     }
@@ -338,13 +342,12 @@ impl Plan {
             .sum()
     }
 
-    /// Bytes that are fetched only because a gap was cheaper than another request.
+    /// Bytes of gaps that are cheaper to fetch than another request.
     pub fn gap_bytes(&self) -> u64 {
         self.fetch_bytes() - self.missing_bytes
     }
 
-    /// Everything that an update costs in bytes: the header, which has been fetched already, and
-    /// the ranges.
+    /// All bytes of an update: the header, which has already been fetched, and the ranges.
     pub fn update_bytes(&self) -> u64 {
         self.header_len + self.fetch_bytes()
     }
@@ -354,7 +357,7 @@ impl Plan {
         self.file_len
     }
 
-    /// What it costs to fetch the ranges, by the cost model.
+    /// The cost of fetching the ranges.
     pub fn cost(&self) -> u64 {
         if self.ranges.is_empty() {
             return 0;
@@ -362,7 +365,7 @@ impl Plan {
         self.model.cost(self.fetch_bytes(), self.ranges.len())
     }
 
-    /// What it costs to fetch the whole target file instead, in one request.
+    /// The cost of fetching the whole target file in one request.
     pub fn full_cost(&self) -> u64 {
         self.model.cost(self.file_len, 1)
     }

@@ -11,16 +11,16 @@ use crate::limits::Limits;
 
 /// Decodes a file from pieces of any size.
 ///
-/// Each chunk is verified before it is decompressed and handed over whole; the checksum of the
-/// body is verified at the end. So what was handed over is as the index says, but only
-/// [`StreamDecoder::finish`] says that it was everything. Memory is bounded by the header and the
-/// largest chunk, and grows with the bytes that arrive.
+/// Each chunk is verified before it is decompressed and passed on; the checksum of the body is verified
+/// at the end. So each chunk agrees with the index, but only [`StreamDecoder::finish`] tells whether the
+/// file is complete. Memory is bounded by the header and the largest chunk, and grows with the bytes that
+/// arrive.
 ///
-/// With a detached header the dictionary is all that follows, and no chunk is handed over.
+/// A detached header is followed only by the dictionary, and no chunk is passed on.
 pub struct StreamDecoder {
     limits: Limits,
     expected: Option<Digest>,
-    /// Bytes of the header, and then of the chunk, that has not arrived whole.
+    /// The bytes of the incomplete header, and then of the incomplete chunk.
     pending: Vec<u8>,
     body: Option<Body>,
     content: Vec<u8>,
@@ -45,7 +45,7 @@ impl std::fmt::Debug for StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// A decoder that has seen nothing.
+    /// A decoder at the start of a file.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -56,7 +56,7 @@ impl StreamDecoder {
         }
     }
 
-    /// Refuses any header but the one with this checksum.
+    /// Refuses headers with another checksum.
     #[must_use]
     pub fn with_expected_digest(mut self, digest: Digest) -> Self {
         self.expected = Some(digest);
@@ -68,16 +68,16 @@ impl StreamDecoder {
         self.body.as_ref().map(|body| &body.header)
     }
 
-    /// Takes the next bytes and hands every chunk that they complete to `on_chunk`, with its
-    /// content, in the order of the file; the dictionary is not among them. An error of `on_chunk`
-    /// ends the reading as [`Error::Write`]. After an error the decoder is of no further use.
+    /// Takes the next bytes and passes each completed chunk with its content to `on_chunk`, in the order of
+    /// the file and without the dictionary. An error of `on_chunk` is returned as [`Error::Write`]. After an
+    /// error the decoder must not be used.
     pub fn push(
         &mut self,
         mut bytes: &[u8],
         mut on_chunk: impl FnMut(&Chunk, &[u8]) -> io::Result<()>,
     ) -> Result<()> {
         while self.body.is_none() {
-            // The header is wanted in one piece; take no more than is known to belong to it.
+            // The header is collected in one piece; take only bytes that are known to belong to it.
             let lead = Lead::parse(&self.pending, &self.limits)?;
             if let (Some(lead), Some(expected)) = (&lead, &self.expected) {
                 check_digest(lead, expected)?;
@@ -120,7 +120,7 @@ impl StreamDecoder {
                 });
             }
             let chunk = body.header.chunk(body.next);
-            // The parser bounded the length by the limits.
+            // The parser has checked the length against the limits.
             let len = chunk.len as usize;
             if self.pending.is_empty() && bytes.len() >= len {
                 let (stored, rest) = bytes.split_at(len);
@@ -139,7 +139,7 @@ impl StreamDecoder {
         }
     }
 
-    /// Says whether the file was whole, verifies the checksum of the body and returns the header.
+    /// Checks that the file is complete, verifies the checksum of the body and returns the header.
     pub fn finish(self) -> Result<Header> {
         let Some(mut body) = self.body else {
             return Err(Error::Truncated {
@@ -147,7 +147,7 @@ impl StreamDecoder {
                 offset: self.pending.len() as u64,
             });
         };
-        // Chunks without bytes at the very end have nothing to arrive by.
+        // Chunks without bytes at the end are completed here.
         let mut content = Vec::new();
         while body.next < body.stored_chunks() && body.header.chunk(body.next).len == 0 {
             let chunk = body.header.chunk(body.next);
@@ -197,7 +197,7 @@ pub(crate) fn check_digest(lead: &Lead, expected: &Digest) -> Result<()> {
 }
 
 impl Body {
-    /// How many chunks there are bytes of.
+    /// The number of chunks with bytes.
     fn stored_chunks(&self) -> usize {
         if self.header.is_detached() {
             1
@@ -230,8 +230,8 @@ impl Body {
 
 /// The content of a file, read from another reader.
 ///
-/// Of a file with streams it is the content of stream 1, as the format recommends, unless
-/// [`Reader::with_stream`] says otherwise. Not a byte after the body is read.
+/// For a file with streams it is the content of stream 1, as the format recommends, unless
+/// [`Reader::with_stream`] sets another. Bytes after the body are not read.
 pub struct Reader<R> {
     inner: R,
     decoder: Decoder,
@@ -286,7 +286,7 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// Yields this stream instead of stream 1.
+    /// Reads this stream instead of stream 1.
     #[must_use]
     pub fn with_stream(mut self, stream: u64) -> Self {
         self.stream = stream;
@@ -298,7 +298,7 @@ impl<R: Read> Reader<R> {
         &self.header
     }
 
-    /// The reader beneath, positioned behind the last chunk that was read.
+    /// The underlying reader, positioned after the last chunk that was read.
     pub fn into_inner(self) -> R {
         self.inner
     }
@@ -350,7 +350,7 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// Reads a header, and not a byte more, from any reader.
+/// Reads a header, and no byte after it, from any reader.
 pub fn read_header(reader: &mut impl Read, limits: &Limits) -> Result<Header> {
     let mut bytes = Vec::new();
     let lead = loop {
@@ -372,7 +372,7 @@ pub fn read_header(reader: &mut impl Read, limits: &Limits) -> Result<Header> {
     Header::parse(&bytes, limits)
 }
 
-/// Replaces what is in `buffer` by the next `len` bytes. The buffer grows with what arrives.
+/// Replaces the content of `buffer` by the next `len` bytes. The buffer grows with the bytes that arrive.
 pub(crate) fn read_exactly(
     reader: &mut impl Read,
     buffer: &mut Vec<u8>,
@@ -381,7 +381,7 @@ pub(crate) fn read_exactly(
     offset: u64,
 ) -> Result<()> {
     buffer.clear();
-    // Small claims are believed, so that the common case allocates once.
+    // A small length is allocated at once.
     buffer.reserve(len.min(256 << 10) as usize);
     let got = reader
         .take(len)

@@ -12,12 +12,12 @@ use crate::header_parts::{EntryParts, HeaderParts};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
 
-/// Who decides where chunks end.
+/// How chunk boundaries are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boundaries {
-    /// buzhash, and the caller where [`Writer::end_chunk`] is called.
+    /// By buzhash, and by [`Writer::end_chunk`].
     Auto(Buzhash),
-    /// The caller alone; but a chunk of so many bytes is ended all the same.
+    /// Only by [`Writer::end_chunk`], up to a maximum size.
     Manual {
         /// In bytes. The C library uses 10 MiB and readers may refuse more.
         max: usize,
@@ -25,14 +25,14 @@ pub enum Boundaries {
 }
 
 impl Boundaries {
-    /// The caller decides, up to the C library's 10 MiB.
+    /// Boundaries by the caller, up to the 10 MiB of the C library.
     pub const MANUAL: Self = Self::Manual { max: 10 << 20 };
 }
 
-/// How to write a file. The default is what `zck` does without options.
+/// Options of a writer. The default is that of `zck`.
 #[derive(Debug, Clone)]
 pub struct WriterOptions {
-    /// Where chunks end.
+    /// The chunk boundaries.
     pub boundaries: Boundaries,
     /// How chunks are compressed.
     pub encoding: Encoding,
@@ -40,12 +40,12 @@ pub struct WriterOptions {
     pub dictionary: Vec<u8>,
     /// The checksum of header and body.
     pub hash: HashKind,
-    /// The checksum of chunks. With flag 4 the format demands SHA-256 or SHA-512.
+    /// The checksum of chunks. Flag 4 requires SHA-256 or SHA-512.
     pub chunk_hash: HashKind,
-    /// Flag 4: the index has the checksums of the chunks' contents as well, and the body as a
-    /// whole has none. Readers that keep only the content can then reuse it.
+    /// Flag 4: the index also has the checksums of the chunks' contents, and the body has none. Readers that
+    /// store only the content can reuse it.
     pub uncompressed_source: bool,
-    /// Optional elements, in the order in which they are to stand.
+    /// Optional elements, in order.
     pub elements: Vec<Element>,
 }
 
@@ -71,28 +71,28 @@ impl WriterOptions {
         self
     }
 
-    /// Another encoding.
+    /// Sets the encoding.
     #[must_use]
     pub fn with_encoding(mut self, encoding: Encoding) -> Self {
         self.encoding = encoding;
         self
     }
 
-    /// A dictionary.
+    /// Sets the dictionary.
     #[must_use]
     pub fn with_dictionary(mut self, dictionary: Vec<u8>) -> Self {
         self.dictionary = dictionary;
         self
     }
 
-    /// Another checksum for chunks.
+    /// Sets the checksum of chunks.
     #[must_use]
     pub fn with_chunk_hash(mut self, hash: HashKind) -> Self {
         self.chunk_hash = hash;
         self
     }
 
-    /// Flag 4, and SHA-256 for chunks unless a checksum that the format allows has been chosen.
+    /// Sets flag 4, and SHA-256 for chunks unless a checksum that the format allows is set.
     #[must_use]
     pub fn with_uncompressed_source(mut self) -> Self {
         self.uncompressed_source = true;
@@ -102,7 +102,7 @@ impl WriterOptions {
         self
     }
 
-    /// One more optional element.
+    /// Adds an optional element.
     #[must_use]
     pub fn with_element(mut self, id: u64, data: Vec<u8>) -> Self {
         self.elements.push(Element { id, data });
@@ -114,35 +114,33 @@ fn strong_enough(hash: HashKind) -> bool {
     matches!(hash, HashKind::Sha256 | HashKind::Sha512)
 }
 
-/// Where the compressed body waits until the index, which stands before it, is complete.
-///
-/// Anything that can be written and then read from its beginning: a temporary file, so that memory
-/// stays small, or a `Cursor<Vec<u8>>`. It must be empty.
+/// A buffer for the compressed body until the index, which precedes it, is complete: a temporary file to
+/// save memory, or a `Cursor<Vec<u8>>`. It must be empty.
 pub trait Spool: Read + Write + Seek {}
 
 impl<T: Read + Write + Seek> Spool for T {}
 
-/// Small chunks are compressed together until they have this many bytes, so that what it takes to
-/// hand them to another thread does not count.
+/// Small chunks are compressed together up to this many bytes, to amortise the cost of passing them to
+/// another thread.
 const JOB: usize = 32 << 10;
 
-/// However much is pushed at once, it is copied in pieces of this size.
+/// Pushed bytes are copied in pieces of this size.
 const PIECE: usize = 256 << 10;
 
 /// Writes a file; content goes in through [`Write`].
 ///
-/// The bytes that come out depend on the content, the options and the version of zstd, and not on
-/// the number of threads or on how the content was cut into writes.
+/// The output depends on the content, the options and the version of zstd, but not on the number of
+/// threads or the sizes of the writes.
 pub struct Writer<S = Cursor<Vec<u8>>> {
     options: WriterOptions,
     spool: S,
     hasher: Hasher,
     chunker: Option<Chunker>,
     max: usize,
-    /// Content that has not been sent to be compressed: whole chunks up to the last of its ends,
-    /// then the beginning of the next.
+    /// Content that is not sent to compression yet: whole chunks up to the last of its ends, then the
+    /// beginning of the next.
     batch: Job,
-    /// Buffers to be used again.
+    /// Buffers for reuse.
     spare: Vec<Job>,
     entries: Vec<EntryParts>,
     entry_options: EntryOptions,
@@ -230,7 +228,7 @@ impl<S: Spool> Writer<S> {
         Ok(())
     }
 
-    /// Ends the present chunk here. Does nothing where it has no bytes.
+    /// Ends the current chunk. Does nothing if it has no bytes.
     pub fn end_chunk(&mut self) -> Result<()> {
         if let Some(chunker) = &mut self.chunker {
             chunker.reset();
@@ -238,7 +236,7 @@ impl<S: Spool> Writer<S> {
         self.cut()
     }
 
-    /// The bytes of the present chunk.
+    /// The bytes of the current chunk.
     fn present(&self) -> usize {
         self.batch.content.len() - self.batch.ends.last().copied().unwrap_or(0)
     }
@@ -273,8 +271,8 @@ impl<S: Spool> Writer<S> {
         Ok(())
     }
 
-    /// Adds one whole chunk whose stored form is known, from another file made with the same
-    /// dictionary and compression, without compressing it again. Neither form is checked here.
+    /// Adds a whole chunk with its stored form, from another file with the same dictionary and compression,
+    /// without compressing it again. Neither form is verified.
     pub fn push_stored(&mut self, content: &[u8], stored: &[u8]) -> Result<()> {
         self.end_chunk()?;
         self.drain()?;
@@ -288,14 +286,14 @@ impl<S: Spool> Writer<S> {
     }
 
     fn store(&mut self, stored: &[u8]) -> Result<()> {
-        // With flag 4 there is no checksum of the body.
+        // Flag 4 has no checksum of the body.
         if !self.options.uncompressed_source {
             self.hasher.update(stored);
         }
         self.spool.write_all(stored).map_err(Error::Write)
     }
 
-    /// Sends all whole chunks to be compressed. There must be no beginning of another.
+    /// Sends all whole chunks to compression. There must be no incomplete chunk.
     fn send_batch(&mut self) -> Result<()> {
         while self.pipeline.is_full() {
             self.take_back()?;
@@ -305,7 +303,7 @@ impl<S: Spool> Writer<S> {
         Ok(())
     }
 
-    /// Takes the next compressed chunks, and says whether there were any.
+    /// Receives the next compressed chunks; returns whether there were any.
     fn take_back(&mut self) -> Result<bool> {
         let Some(mut done) = self.pipeline.next()? else {
             return Ok(false);
@@ -316,7 +314,7 @@ impl<S: Spool> Writer<S> {
         Ok(true)
     }
 
-    /// Compresses whatever is not compressed.
+    /// Compresses the remaining chunks.
     fn drain(&mut self) -> Result<()> {
         if !self.batch.ends.is_empty() {
             self.send_batch()?;
@@ -375,7 +373,7 @@ impl<S: Spool> Write for Writer<S> {
     }
 }
 
-/// What was written.
+/// The written file.
 #[derive(Debug, Clone)]
 pub struct Written {
     header: Header,
@@ -383,12 +381,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Its header.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The detached header: what `unzck --header` writes, dictionary included.
+    /// The detached header with the dictionary, as `unzck --header` writes it.
     pub fn detached(&self) -> Vec<u8> {
         let mut bytes = self.header.to_detached_bytes();
         bytes.extend_from_slice(&self.stored_dictionary);
@@ -396,7 +394,7 @@ impl Written {
     }
 }
 
-/// A whole file in memory from content in memory.
+/// Writes a file in memory.
 pub fn write_to_vec(content: &[u8], options: WriterOptions) -> Result<(Vec<u8>, Written)> {
     let mut writer = Writer::new(options)?;
     writer.push(content)?;

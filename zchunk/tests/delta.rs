@@ -1,4 +1,4 @@
-//! Plans and what is assembled by them.
+//! Plans and assemblies.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -13,11 +13,11 @@ use std::io::Cursor;
 
 use proptest::prelude::*;
 use taipan_zchunk::{
-    Archive, Assembler, Buzhash, CostModel, Digest, Encoding, Error, Form, Goal, HashKind, Header,
-    Limits, Origin, PlainIndex, Plan, Planner, Writer, WriterOptions, write_to_vec,
+    Archive, Assembler, Buzhash, ChunkOrigin, CostModel, Digest, Encoding, Error, Form, Goal,
+    HashKind, Header, Limits, PlainIndex, Plan, Planner, Writer, WriterOptions, write_to_vec,
 };
 
-/// A file whose chunks are these.
+/// A file with these chunks.
 fn file_of(chunks: &[Vec<u8>], options: WriterOptions) -> (Vec<u8>, Header) {
     let mut writer = Writer::new(options.with_manual_boundaries()).unwrap();
     for chunk in chunks {
@@ -37,7 +37,7 @@ fn sink() -> Cursor<Vec<u8>> {
     Cursor::new(Vec::new())
 }
 
-/// Hands over all ranges of a plan in small pieces, the last ones first.
+/// Supplies all ranges of a plan in small pieces, the last ones first.
 fn fetch(assembler: &mut Assembler<Cursor<Vec<u8>>>, plan: &Plan, file: &[u8], piece: usize) {
     for range in plan.ranges() {
         let starts: Vec<u64> = (range.start..range.end).step_by(piece).collect();
@@ -68,7 +68,7 @@ struct Case {
 
 prop_compose! {
     fn case()(
-        // Chunks are drawn from a few, so that files share them and repeat them.
+        // From a small set, so that files share and repeat chunks.
         pool in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..120), 1..12),
         old in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         new in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
@@ -132,7 +132,7 @@ proptest! {
         });
         let plan = planner.plan(&case.model);
 
-        // The naive oracle: what neither source has, each once.
+        // The naive oracle: the chunks that neither source has, each once.
         let old_stored: HashSet<(Digest, u64)> =
             old.chunks().map(|chunk| (chunk.digest, chunk.len)).collect();
         let old_content: HashSet<&[u8]> = case.old.iter().map(|chunk| &chunk[..]).collect();
@@ -151,13 +151,13 @@ proptest! {
                 missing_bytes += chunk.len;
             }
         }
-        // Where no chunk needs to be decompressed, nor does the dictionary have to come.
-        if plan.origins()[0] == Origin::Nowhere && missing.remove(&0) {
+        // If no chunk is decompressed, the dictionary is not needed.
+        if plan.origins()[0] == ChunkOrigin::Nowhere && missing.remove(&0) {
             prop_assert_eq!(case.goal, Goal::Content);
             missing_bytes -= target.chunk(0).len;
         }
         let fetched: HashSet<usize> = (0..target.chunk_count())
-            .filter(|&index| plan.origins()[index] == Origin::Fetch)
+            .filter(|&index| plan.origins()[index] == ChunkOrigin::Fetch)
             .collect();
         prop_assert_eq!(&fetched, &missing);
         prop_assert_eq!(plan.missing_bytes(), missing_bytes);
@@ -180,7 +180,7 @@ proptest! {
         prop_assert_eq!(outcome.bad.len(), 0);
         let mut ours = archive(&file);
         for (index, origin) in plan.origins().iter().enumerate() {
-            if let Origin::Store { source, form } = origin {
+            if let ChunkOrigin::Store { source, form } = origin {
                 prop_assert_eq!((*source, *form), (from_store, Form::Stored));
                 let stored = ours.stored_chunk(index).unwrap();
                 assembler.put_chunk(index, Form::Stored, &stored).unwrap();
@@ -226,7 +226,7 @@ proptest! {
 }
 
 #[test]
-fn flag_4_matches_across_compressors_where_the_content_is_wanted() {
+fn flag_4_reuses_content_across_compression_levels() {
     let content = common::json(400_000, 11);
     let write = |level| {
         let options = WriterOptions::default()
@@ -249,7 +249,7 @@ fn flag_4_matches_across_compressors_where_the_content_is_wanted() {
 }
 
 #[test]
-fn a_longer_checksum_answers_for_a_shorter_one() {
+fn a_longer_checksum_matches_its_prefix() {
     let content = common::json(200_000, 12);
     let write = |hash| {
         write_to_vec(&content, WriterOptions::default().with_chunk_hash(hash))
@@ -270,11 +270,11 @@ fn a_longer_checksum_answers_for_a_shorter_one() {
 }
 
 #[test]
-fn a_plain_old_file_is_searched_where_chunks_can_lie() {
+fn chunks_are_found_in_a_plain_file() {
     let old = common::json(600_000, 13);
     let mut new = old.clone();
     new.splice(300_000..300_010, *b"a little longer than before");
-    // Cut by buzhash, so that it finds its cuts again; and cut anywhere, so that only places help.
+    // Boundaries of buzhash, which are found again; and other boundaries, which are found by position.
     let options = WriterOptions::default().with_uncompressed_source();
     let (_, auto) = write_to_vec(&new, options.clone()).unwrap();
     let pieces: Vec<Vec<u8>> = new.chunks(10_000).map(<[u8]>::to_vec).collect();
@@ -302,7 +302,7 @@ fn a_plain_old_file_is_searched_where_chunks_can_lie() {
             outcome.good.len() + plan.missing_chunks() + 1,
             target.chunk_count()
         );
-        // A source that turns out to be another file: everything is named.
+        // The source is another file: all chunks are reported.
         let mut other = Assembler::new(target.clone(), &plan, sink()).unwrap();
         let wrong = vec![0; old.len()];
         let named = other
@@ -311,7 +311,7 @@ fn a_plain_old_file_is_searched_where_chunks_can_lie() {
         assert_eq!((named.good.len(), named.bad), (0, outcome.good));
     }
 
-    // A file with no compression can be assembled as a file, too.
+    // A file without compression can also be assembled as a file.
     let index = PlainIndex::new(
         &mut Cursor::new(&old),
         uncompressed.header(),
@@ -328,7 +328,7 @@ fn a_plain_old_file_is_searched_where_chunks_can_lie() {
     fetch(&mut assembler, &plan, &uncompressed_file, 5000);
     assert!(assembler.finish().unwrap().into_inner() == uncompressed_file);
 
-    // Without flag 4 nothing is found but by compressing again.
+    // Without flag 4, chunks are found only by compressing again.
     let target = plain.header();
     let index = PlainIndex::new(&mut Cursor::new(&old), target, Buzhash::default()).unwrap();
     assert!(index.is_empty());
@@ -364,7 +364,7 @@ fn a_plain_old_file_is_searched_where_chunks_can_lie() {
 }
 
 #[test]
-fn a_dictionary_is_fetched_when_a_source_fails_that_made_it_unnecessary() {
+fn the_dictionary_is_fetched_when_a_failed_source_makes_it_necessary() {
     let chunks: Vec<Vec<u8>> = (0..4).map(|n| common::json(3000, n)).collect();
     let options = || {
         WriterOptions::default()
@@ -378,7 +378,7 @@ fn a_dictionary_is_fetched_when_a_source_fails_that_made_it_unnecessary() {
     assert_eq!(plan.fetch_bytes(), 0);
     assert!(plan.origins()[1..].iter().all(|origin| matches!(
         origin,
-        Origin::Store { source: s, form: Form::Content } if *s == source
+        ChunkOrigin::Store { source: s, form: Form::Content } if *s == source
     )));
     let mut assembler = Assembler::new(target.clone(), &plan, sink()).unwrap();
     assert_eq!(assembler.missing().collect::<Vec<_>>(), [1, 2, 3, 4]);
@@ -401,7 +401,7 @@ fn a_dictionary_is_fetched_when_a_source_fails_that_made_it_unnecessary() {
         second.ranges(),
         std::slice::from_ref(&(target.chunk(0).offset..target.chunk(1).range().end))
     );
-    // The chunk arrives before the dictionary, and waits for it.
+    // The chunk arrives before the dictionary.
     for index in [1, 0] {
         let range = target.chunk(index).range();
         let bytes = &file[range.start as usize..range.end as usize];
@@ -411,7 +411,7 @@ fn a_dictionary_is_fetched_when_a_source_fails_that_made_it_unnecessary() {
 }
 
 #[test]
-fn an_assembly_that_lacks_something_says_so() {
+fn an_incomplete_assembly_is_an_error() {
     let (_, target) = file_of(&[common::json(1000, 1)], WriterOptions::default());
     let plan = Planner::new(&target, Goal::File).plan(&CostModel::default());
     assert_eq!(plan.requests().len(), 1);

@@ -1,5 +1,5 @@
-//! Against the C tools, in both directions. Where they are not installed the tests say so and do
-//! nothing, unless `TAIPAN_REQUIRE_REAL_SERVERS=1` says that they must be there.
+//! Compatibility with the C tools in both directions. Without them the tests are reported as skipped, or
+//! fail with `TAIPAN_REQUIRE_REAL_SERVERS=1`.
 
 #![allow(clippy::print_stderr, reason = "a test that skips says so")]
 
@@ -94,7 +94,7 @@ fn accepted_by_the_tools(folder: &Path, file: &[u8], header: &Header, content: &
 }
 
 #[test]
-fn the_tools_accept_what_we_write_under_every_option() {
+fn the_c_tools_accept_files_of_all_options() {
     if !have_tools() {
         return;
     }
@@ -135,7 +135,7 @@ fn the_tools_accept_what_we_write_under_every_option() {
 }
 
 #[test]
-fn we_read_what_zck_writes_and_cut_where_it_cuts() {
+fn files_of_zck_are_read_and_have_the_same_boundaries() {
     if !have_tools() {
         return;
     }
@@ -178,7 +178,7 @@ fn we_read_what_zck_writes_and_cut_where_it_cuts() {
     }
 }
 
-/// Two versions of a document: an item changed here and there.
+/// Two versions of a document with a few changed items.
 fn two_versions() -> (Vec<u8>, Vec<u8>) {
     let old = common::json(1_000_000, 7);
     let mut new = old.clone();
@@ -189,7 +189,7 @@ fn two_versions() -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn zck_delta_size_counts_what_we_count() {
+fn plans_agree_with_zck_delta_size() {
     if !have_tools() {
         return;
     }
@@ -221,7 +221,7 @@ fn zck_delta_size_counts_what_we_count() {
 }
 
 #[test]
-fn the_detached_header_is_what_unzck_makes() {
+fn the_detached_header_is_that_of_unzck() {
     if !have_tools() {
         return;
     }
@@ -245,7 +245,7 @@ fn the_detached_header_is_what_unzck_makes() {
 }
 
 #[test]
-fn fifty_megabytes_go_both_ways() {
+fn fifty_megabytes_are_compatible_in_both_directions() {
     if !have_tools() {
         return;
     }
@@ -272,7 +272,7 @@ fn fifty_megabytes_go_both_ways() {
 }
 
 #[test]
-fn a_log_is_an_ordinary_file_to_the_tools() {
+fn the_c_tools_read_a_log_as_an_ordinary_file() {
     if !have_tools() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The log layout: whatever happens to the records, every follower ends with the newer content.
+//! The log layout: with any changes of records, every follower ends with the newer content.
 
 #![allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 
@@ -38,7 +38,7 @@ fn read(file: &[u8]) -> LogFile {
     LogFile::read(&mut &file[..], &Limits::default()).unwrap()
 }
 
-/// Follows, and says how many bytes were fetched in how many rounds.
+/// Follows, and returns the number of fetched bytes and rounds.
 fn follow(old: &LogFile, file: &[u8]) -> (LogFile, u64, u32) {
     let target = Header::parse(file, &Limits::default()).unwrap();
     let (mut bytes, mut rounds, mut steps) = (target.len(), 0, 0);
@@ -136,7 +136,7 @@ proptest! {
                 frame.tail.extend_from_slice(b" ");
                 frame.head.extend_from_slice(b" ");
             }
-            // Now and then the writer has lost the previous file, and starts afresh.
+            // Sometimes the writer has no previous file and starts a new series.
             let previous = files.last().filter(|_| forget_at != Some(n)).map(|file| read(file));
             let file = write(previous.as_ref(), &frame, &records, &options);
             prop_assert_eq!(&file, &write(previous.as_ref(), &frame, &records, &options));
@@ -158,7 +158,7 @@ proptest! {
                 let (followed, bytes, rounds) = follow(&old, &file);
                 prop_assert!(followed.content() == content);
                 prop_assert!(bytes <= file.len() as u64);
-                // A follower that has one round behind it may start from the content it keeps.
+                // A follower may start from the content of its last update.
                 let kept = LogFile::from_content(
                     &followed.detached(), followed.content().to_vec(), &Limits::default(),
                 ).unwrap();
@@ -183,7 +183,7 @@ fn json_frame() -> Frame {
 }
 
 #[test]
-fn the_document_is_valid_json_and_unchanged_content_costs_the_header_alone() {
+fn the_document_is_valid_json_and_unchanged_content_costs_only_the_header() {
     let records = grown(0, 2000);
     let options = LogOptions::default();
     let first = write(None, &json_frame(), &records, &options);
@@ -199,7 +199,7 @@ fn the_document_is_valid_json_and_unchanged_content_costs_the_header_alone() {
         bytes,
         header.len() + header.chunk(header.chunk_count() - 1).len
     );
-    // And the same version again costs nothing but its header.
+    // The same version again costs only its header.
     let (_, bytes, rounds) = follow(&followed, &second);
     assert_eq!((bytes, rounds), (header.len(), 0));
 }
@@ -232,7 +232,7 @@ fn a_follower_fetches_new_records_and_derives_thinned_and_merged_chunks() {
         // 25 records of about 30 incompressible bytes per version.
         let lacked = back as u64 * 25 * 34;
         assert!(bytes < lacked * 3 / 2 + 2000, "{back} back: {bytes}");
-        // A client that does not know the layout fetches more, but gets there.
+        // A client that does not know the layout fetches more.
         let target = followed.header();
         let mut planner = Planner::new(target, Goal::File);
         planner.add_file(old.header());
@@ -241,7 +241,7 @@ fn a_follower_fetches_new_records_and_derives_thinned_and_merged_chunks() {
 }
 
 #[test]
-fn a_header_that_has_forgotten_a_removal_costs_a_second_round_and_no_more() {
+fn a_removal_that_the_header_no_longer_lists_costs_only_a_second_round() {
     let options = LogOptions {
         max_removed: 0,
         max_chunk: 20_000,
@@ -266,7 +266,7 @@ fn a_header_that_has_forgotten_a_removal_costs_a_second_round_and_no_more() {
 }
 
 #[test]
-fn two_series_with_the_same_numbers_do_not_confuse_anyone() {
+fn another_series_with_the_same_generations_is_recognised() {
     let options = LogOptions::default();
     let base = grown(0, 500);
     let old = read(&write(None, &json_frame(), &base, &options));
@@ -281,7 +281,7 @@ fn two_series_with_the_same_numbers_do_not_confuse_anyone() {
     let (a, b) = (read(&fork(1000)), fork(2000));
     let (followed, _, _) = follow(&a, &b);
     assert!(followed.content() == read(&b).content());
-    // A file without the layout is refused, with the reason.
+    // A file without the layout is refused.
     let (plain, written) = write_to_vec(b"plain", WriterOptions::default()).unwrap();
     assert!(matches!(
         LogFile::read(&mut &plain[..], &Limits::default()),
@@ -294,7 +294,7 @@ fn two_series_with_the_same_numbers_do_not_confuse_anyone() {
 }
 
 #[test]
-fn an_old_file_that_was_damaged_or_bytes_that_lie_are_found_out() {
+fn a_corrupt_old_file_and_wrong_bytes_are_detected() {
     let options = LogOptions::default();
     let mut records = grown(0, 500);
     let old = read(&write(None, &json_frame(), &records, &options));
@@ -325,7 +325,7 @@ fn an_old_file_that_was_damaged_or_bytes_that_lie_are_found_out() {
 }
 
 #[test]
-fn records_that_the_layout_cannot_hold_are_refused() {
+fn records_that_the_layout_does_not_allow_are_refused() {
     let refused = |records: &[&str], frame: &Frame| {
         let records = records.iter().map(|record| record.as_bytes());
         let result = write_log(
@@ -347,7 +347,7 @@ fn records_that_the_layout_cannot_hold_are_refused() {
         "record \"\\\"a\": the separator stands inside it"
     );
     assert_eq!(refused(&[""], &frame), "record \"\": a record of no bytes");
-    // `xa` and then `aa` would be read as `x`, `aa`, `a`.
+    // `xa` followed by `aa` would be read as `x`, `aa`, `a`.
     let frame = Frame {
         separator: b"aa".to_vec(),
         ..Frame::default()
@@ -380,7 +380,7 @@ fn a_whole_file_continues_a_log_and_content_alone_gives_the_same_bytes() {
 }
 
 #[test]
-fn a_store_by_content_serves_a_log_without_flag_4() {
+fn a_store_of_contents_supplies_a_log_without_flag_4() {
     let file = write(None, &json_frame(), &grown(0, 50), &LogOptions::default());
     let mut archive = Archive::open(Cursor::new(&file), &Limits::default()).unwrap();
     let header = archive.header().clone();
@@ -405,7 +405,7 @@ fn a_store_by_content_serves_a_log_without_flag_4() {
 }
 
 #[test]
-fn a_dictionary_is_trained_anew_when_the_log_has_outgrown_it_and_followers_pay_for_it_alone() {
+fn a_log_that_has_grown_gets_a_new_dictionary_and_followers_fetch_only_that() {
     let options = LogOptions::default();
     let mut previous: Option<LogFile> = None;
     let mut dictionaries = std::collections::BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Bad files: refused with the reason, whatever is wrong, and without doing what they ask.
+//! Invalid files are refused with the reason and without large allocations.
 
 #![allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 
@@ -99,7 +99,7 @@ fn bytes_after_the_body_are_refused_when_pushed_and_left_alone_when_read() {
 }
 
 #[test]
-fn another_header_than_the_expected_one_is_refused_at_the_lead() {
+fn an_unexpected_header_is_refused_at_the_lead() {
     let file = small_file(WriterOptions::default());
     let header = Header::parse(&file, &Limits::default()).unwrap();
     let mut right = StreamDecoder::new(Limits::default()).with_expected_digest(*header.digest());
@@ -127,7 +127,7 @@ fn int(mut value: u64) -> Vec<u8> {
     out
 }
 
-/// A header with the right checksum around what may be nonsense.
+/// A header with a correct checksum and arbitrary content.
 fn sealed(rest: &[u8], body: &[u8]) -> Vec<u8> {
     let mut file = b"\0ZCK1\x81".to_vec();
     file.extend(int(rest.len() as u64));
@@ -185,7 +185,7 @@ fn is_inconsistent(error: &Error, field: Field) {
 }
 
 #[test]
-fn claims_are_checked_before_anything_is_made_of_them() {
+fn lengths_and_counts_are_checked_before_they_are_used() {
     let nothing = [(0, 0, 0)];
     Header::parse(
         &sealed(&rest(0, 2, &[], &index(1, &nothing), &int(0)), &[]),
@@ -226,7 +226,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
         )),
         Field::ChunkRawLen,
     );
-    // Sixteen megabytes of content in nine bytes: more than zstd can.
+    // 16 MB of content in nine bytes is more than zstd allows.
     is_inconsistent(
         &refusal(&rest(
             0,
@@ -250,7 +250,7 @@ fn claims_are_checked_before_anything_is_made_of_them() {
 }
 
 #[test]
-fn parts_that_the_format_does_not_know_are_refused() {
+fn unknown_parts_are_refused() {
     let nothing = [(0, 0, 0)];
     let huge = u64::MAX;
     // The dictionary's checksum is zero exactly where it has no bytes.
@@ -309,7 +309,7 @@ fn parts_that_the_format_does_not_know_are_refused() {
 #[test]
 fn sizes_and_sums_must_agree() {
     let nothing = [(0, 0, 0)];
-    // An index that says a size other than its own.
+    // An index with a wrong size.
     let mut lying = vec![0; 32];
     lying.extend([int(0), int(2), int(5), index(1, &nothing), int(0)].concat());
     is_inconsistent(&refusal(&lying), Field::IndexSize);
@@ -428,12 +428,12 @@ fn with_flag_4_a_chunk_may_be_stored_as_it_is_under_a_checksum_of_zeros() {
             ..
         })
     ));
-    // A checksum of zeros is no licence to decompress unverified bytes.
+    // A checksum of zeros does not allow decompressing unverified bytes.
     assert!(by_read(&file(content, b"shorter")).is_err());
 }
 
 #[test]
-fn streams_are_told_apart_and_the_first_is_the_default() {
+fn streams_are_separate_and_the_first_is_the_default() {
     let parts: [(&[u8], u64); 3] = [(b"data ", 1), (b"metadata", 2), (b"more data", 1)];
     let mut index = [int(3), int(4), int(0)].concat();
     index.extend([0; 16]);
@@ -462,7 +462,7 @@ fn streams_are_told_apart_and_the_first_is_the_default() {
 }
 
 #[test]
-fn errors_say_field_and_offset() {
+fn errors_name_field_and_offset() {
     let shown = |error: Error| error.to_string();
     assert_eq!(
         shown(by_push(b"\0ZCK1\x87").unwrap_err()),
@@ -473,12 +473,12 @@ fn errors_say_field_and_offset() {
     file[at] ^= 1;
     let error = shown(by_push(&file).unwrap_err());
     assert!(
-        error.starts_with("chunk checksum at offset 115: the bytes have "),
+        error.starts_with("chunk checksum at offset 115: checksum mismatch: "),
         "{error}"
     );
 }
 
-/// The most memory that this process has had, in KiB, where the system says.
+/// The peak memory of this process in KiB, if the system reports it.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -486,8 +486,8 @@ fn peak_memory() -> Option<u64> {
 }
 
 #[test]
-fn a_file_that_claims_as_much_as_the_limits_allow_costs_no_memory() {
-    // Each chunk claims 16 MiB of content, and the header as many chunks as fit.
+fn the_largest_allowed_lengths_without_content_cost_no_memory() {
+    // Each chunk has a declared content of 16 MiB, and the header as many chunks as fit.
     let len = 600;
     let entry = |raw_len: u64| [vec![1; 16], int(len), int(raw_len)].concat();
     let mut index = [int(3), int(1000)].concat();
@@ -502,7 +502,7 @@ fn a_file_that_claims_as_much_as_the_limits_allow_costs_no_memory() {
     assert!(matches!(by_read(&with_body), Err(Error::Digest { .. })));
     assert!(matches!(by_push(&with_body), Err(Error::Digest { .. })));
 
-    // The right checksum over a frame that promises 16 MiB and has a few bytes.
+    // A correct checksum over a frame that declares 16 MiB and has a few bytes.
     let mut stored = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
     stored.extend((16u32 << 20).to_le_bytes());
     stored.extend([0x55; 591]);

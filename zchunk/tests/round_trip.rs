@@ -1,4 +1,4 @@
-//! What is written is what is read, whatever the options and however the bytes come.
+//! Written files are read back, for all options and all sizes of pieces.
 
 #![allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 
@@ -101,7 +101,7 @@ fn flag_4_carries_both_checksums_and_needs_a_strong_one() {
 }
 
 #[test]
-fn a_trained_dictionary_makes_small_chunks_smaller_and_stands_in_the_detached_header() {
+fn a_trained_dictionary_shrinks_small_chunks_and_is_in_the_detached_header() {
     let content = common::json(300_000, 4);
     let lines: Vec<&[u8]> = content.split_inclusive(|&b| b == b'\n').collect();
     let dictionary = train_dictionary(&lines, 8 << 10).unwrap();
@@ -148,7 +148,7 @@ fn a_trained_dictionary_makes_small_chunks_smaller_and_stands_in_the_detached_he
 }
 
 #[test]
-fn a_spool_gives_the_same_bytes_as_memory_and_threads_do_not_matter() {
+fn the_output_does_not_depend_on_spool_and_threads() {
     let content = common::json(3_000_000, 5);
     let (file, _) = write_to_vec(&content, WriterOptions::default()).unwrap();
     let spool = tempfile::tempfile().unwrap();
@@ -168,7 +168,7 @@ fn a_spool_gives_the_same_bytes_as_memory_and_threads_do_not_matter() {
 }
 
 #[test]
-fn a_stored_chunk_is_taken_over_as_it_is() {
+fn a_stored_chunk_is_copied_unchanged() {
     let content = common::json(100_000, 6);
     let (file, written) = write_to_vec(&content, WriterOptions::default()).unwrap();
     let mut archive = Archive::open(Cursor::new(&file), &Limits::default()).unwrap();
@@ -186,7 +186,7 @@ fn a_stored_chunk_is_taken_over_as_it_is() {
 }
 
 #[test]
-fn compression_none_is_said_in_the_header() {
+fn the_header_declares_no_compression() {
     let options = WriterOptions::default().with_encoding(Encoding::None);
     let (_, written) = write_to_vec(b"plain", options).unwrap();
     assert_eq!(written.header().compression(), Compression::None);
@@ -258,7 +258,7 @@ fn extraction_works_within_a_pool_of_one_thread_and_ends_at_the_first_bad_chunk(
     assert!(out.len() as u64 <= middle.raw_offset && content.starts_with(&out));
 }
 
-/// A disk that is full from the beginning.
+/// A full disk.
 struct Full;
 
 impl std::io::Write for Full {
@@ -284,7 +284,7 @@ impl std::io::Seek for Full {
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error_with_its_cause() {
+fn a_write_error_has_its_cause() {
     let content = common::json(500_000, 16);
     let mut writer = Writer::with_spool(WriterOptions::default(), Full).unwrap();
     let pushed = writer

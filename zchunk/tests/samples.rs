@@ -1,4 +1,4 @@
-//! Files made by the C tools, one per feature, where a folder of them is at hand.
+//! Files of the C tools, one per feature, from the directory in `TAIPAN_ZCK_SAMPLES`.
 
 #![allow(clippy::print_stderr, reason = "a test that skips says so")]
 
@@ -9,7 +9,7 @@ use taipan_zchunk::{
     Archive, Compression, HashKind, Header, Limits, Reader, StreamDecoder, extract,
 };
 
-/// The folder that `TAIPAN_ZCK_SAMPLES` names.
+/// The directory in `TAIPAN_ZCK_SAMPLES`.
 fn samples() -> Option<PathBuf> {
     let folder = std::env::var_os("TAIPAN_ZCK_SAMPLES").map(PathBuf::from);
     if folder.is_none() {

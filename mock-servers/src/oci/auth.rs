@@ -1,4 +1,4 @@
-//! Who may do what: Basic, or Bearer tokens with their endpoint.
+//! Access control: Basic, or Bearer tokens with their endpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,11 +13,11 @@ use super::error;
 use crate::http_server::basic;
 use crate::request::{Reply, Request};
 
-/// How a registry asks for authentication.
+/// The authentication of a registry.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum OciAuth {
-    /// Not at all; everyone may do everything.
+    /// None: everything is allowed.
     #[default]
     None,
     Basic {
@@ -68,12 +68,12 @@ impl Default for BearerAuth {
 }
 
 impl BearerAuth {
-    /// Anonymous tokens allow pulling, nobody may push, and tokens live for five minutes.
+    /// Anonymous tokens allow pulling, pushing is forbidden, and tokens are valid for five minutes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tokens got with these credentials allow everything.
+    /// Tokens for these credentials allow everything.
     #[must_use]
     pub fn with_credentials(self, user: impl Into<String>, password: impl Into<String>) -> Self {
         Self {
@@ -91,14 +91,14 @@ impl BearerAuth {
         }
     }
 
-    /// How long a token is good for; told in whole seconds.
+    /// The lifetime of a token, reported in whole seconds.
     #[must_use]
     pub fn with_lifetime(self, lifetime: Duration) -> Self {
         Self { lifetime, ..self }
     }
 
-    /// The token endpoint answers 403 if a token to pull from a repository that does not exist is
-    /// asked for, as ghcr does.
+    /// The token endpoint responds with 403 to a request for a token of a repository that does not exist, as
+    /// ghcr does.
     #[must_use]
     pub fn forbidding_unknown_repositories(self) -> Self {
         Self {
@@ -125,7 +125,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// `base` is the address of the server, with a slash at its end.
+    /// `base` is the URL of the server with a trailing slash.
     pub(crate) fn new(auth: OciAuth, base: &str) -> Self {
         Self {
             auth,
@@ -134,7 +134,7 @@ impl Gate {
         }
     }
 
-    /// Makes all tokens invalid, as if their time had run out.
+    /// Makes all tokens invalid, as if they had expired.
     pub(crate) fn expire(&self) {
         self.tokens
             .lock()
@@ -143,7 +143,7 @@ impl Gate {
             .clear();
     }
 
-    /// The answer to be given instead, if the request is not allowed.
+    /// The error response, if the request is not allowed.
     pub(crate) fn refusal(
         &self,
         request: &Request,
@@ -238,7 +238,7 @@ impl Gate {
                 ));
             }
             for action in actions.split(',') {
-                // Fewer rights than were asked for is no error in this protocol.
+                // Granting fewer rights than requested is not an error in this protocol.
                 if trusted || action == "pull" {
                     access.insert((name.to_owned(), action.to_owned()));
                 }

@@ -46,35 +46,35 @@ impl OciServerBuilder {
         Self { auth, ..self }
     }
 
-    /// Offers the referrers API; otherwise it is 404, and clients keep an index by tag.
+    /// Enables the referrers API; otherwise it is 404, and clients keep an index by tag.
     #[must_use]
     pub fn referrers(mut self) -> Self {
         self.options.referrers = true;
         self
     }
 
-    /// Answers `POST ?digest=` with a session instead of taking the blob.
+    /// Responds to `POST ?digest=` with a session instead of storing the blob.
     #[must_use]
     pub fn without_single_post(mut self) -> Self {
         self.options.without_single_post = true;
         self
     }
 
-    /// Answers a mount with a session.
+    /// Responds to a mount with a session.
     #[must_use]
     pub fn without_mount(mut self) -> Self {
         self.options.without_mount = true;
         self
     }
 
-    /// Gives locations with scheme and host.
+    /// Sends locations with scheme and host.
     #[must_use]
     pub fn absolute_locations(mut self) -> Self {
         self.options.absolute_locations = true;
         self
     }
 
-    /// A chunk that breaks off ends its session, instead of leaving the bytes that arrived.
+    /// A truncated chunk ends its session, instead of keeping the bytes that arrived.
     #[must_use]
     pub fn drop_cut_sessions(mut self) -> Self {
         self.options.drop_cut_sessions = true;
@@ -88,7 +88,7 @@ impl OciServerBuilder {
         self
     }
 
-    /// The most tags in one answer, whatever `n` asks for.
+    /// The maximum number of tags per response, for any `n`.
     #[must_use]
     pub fn max_tags(mut self, tags: usize) -> Self {
         self.options.max_tags = Some(tags.max(1));
@@ -100,7 +100,7 @@ impl OciServerBuilder {
         Self { behaviour, ..self }
     }
 
-    /// Speaks TLS.
+    /// Uses TLS.
     #[must_use]
     pub fn tls(self, tls: Tls) -> Self {
         Self {

@@ -20,7 +20,7 @@ use crate::request::Reply;
 
 const DIGEST_HEADER: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// An error answer in the form of the distribution spec, "Error Codes".
+/// An error response in the form of the distribution spec, "Error Codes".
 fn error(status: StatusCode, code: &str, message: &str) -> Reply {
     let body = json!({ "errors": [{ "code": code, "message": message, "detail": null }] });
     Reply::text(status, "application/json", body.to_string())

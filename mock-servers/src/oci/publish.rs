@@ -16,10 +16,10 @@ use crate::site::Site;
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_TYPE: &str = "application/vnd.unknown.config.v1+json";
 
-/// The time that every layer states; real writers state the present, which no reader uses.
+/// The time of every layer. Real writers use the current time; no reader uses it.
 const CREATION_TIME: &str = "2024.01.01.00.00";
 
-/// What was published.
+/// The result of publishing a channel.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Published {
@@ -33,7 +33,7 @@ pub struct Published {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// The `repodata.json` at this path is not what it should be.
+    /// The `repodata.json` at this path is invalid.
     Repodata {
         path: String,
         source: Option<serde_json::Error>,
@@ -100,7 +100,7 @@ pub(crate) fn publish(
         let bytes = read(channel, &path)?;
         let repodata: Value =
             serde_json::from_slice(&bytes).map_err(|error| broken(Some(error)))?;
-        // A tag holds one archive only; `.conda` comes last and so wins.
+        // A tag has only one archive; `.conda` comes last and replaces `.tar.bz2`.
         for (key, media_type) in [
             ("packages", "application/vnd.conda.package.v1"),
             ("packages.conda", "application/vnd.conda.package.v2"),

@@ -13,7 +13,7 @@ pub(crate) enum Route {
 }
 
 impl Route {
-    /// Repository names hold slashes, so a path is read from its end.
+    /// Repository names contain slashes, so a path is parsed from its end.
     pub(crate) fn of(path: &str) -> Option<Self> {
         let path = path.strip_prefix("/v2")?;
         if path.is_empty() || path == "/" {
@@ -107,7 +107,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_may_hold_the_words_of_the_api() {
+    fn names_may_contain_the_words_of_the_api() {
         assert_eq!(Route::of("/v2/"), Some(Route::Base));
         assert_eq!(
             Route::of("/v2/a/blobs/blobs/x"),
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_keep_to_their_grammar() {
+    fn tags_outside_the_grammar_are_refused() {
         assert!(is_tag("1.0__p__3-h_0"));
         assert!(!is_tag("1.0+3") && !is_tag("-a") && !is_tag("") && !is_tag(&"a".repeat(129)));
     }

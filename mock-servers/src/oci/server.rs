@@ -29,7 +29,7 @@ const MAX_MANIFEST: usize = 4 << 20;
 
 /// An OCI registry (distribution spec 1.1), in memory.
 ///
-/// All else is in [`Server`], to which it dereferences.
+/// It dereferences to [`Server`].
 #[derive(Debug)]
 pub struct OciServer {
     server: Server,
@@ -70,18 +70,17 @@ impl OciServer {
         Ok(Self { server, registry })
     }
 
-    /// `127.0.0.1:PORT`, as it stands in a reference.
+    /// `127.0.0.1:PORT`, as in a reference.
     pub fn host(&self) -> String {
         self.server.address().to_string()
     }
 
-    /// All blobs, at `sha256/HEX`: what a server that GETs are redirected to has to serve.
+    /// All blobs, at `sha256/HEX`: the site of the server that GETs are redirected to.
     pub fn blobs(&self) -> Site {
         self.registry.store.blobs.clone()
     }
 
-    /// From now on a GET of a blob is answered with a redirect (307) to this address with
-    /// `sha256/HEX` appended; `None` ends that.
+    /// Redirects each following GET of a blob (307) to this URL with `sha256/HEX` appended; `None` ends that.
     pub fn redirect_blobs(&self, to: Option<String>) {
         *self
             .registry
@@ -90,7 +89,7 @@ impl OciServer {
             .unwrap_or_else(PoisonError::into_inner) = to;
     }
 
-    /// Makes all tokens invalid that have been given out.
+    /// Makes all issued tokens invalid.
     pub fn expire_tokens(&self) {
         self.registry.gate.expire();
     }
@@ -100,12 +99,12 @@ impl OciServer {
         self.registry.store.repositories()
     }
 
-    /// Adds a blob to a repository; gives its digest.
+    /// Adds a blob to a repository; returns its digest.
     pub fn add_blob(&self, repository: &str, bytes: impl Into<Bytes>) -> String {
         self.registry.store.add_bytes(repository, bytes.into())
     }
 
-    /// Adds a manifest under a tag, without checking it; gives its digest.
+    /// Adds a manifest under a tag without checking it; returns its digest.
     pub fn add_manifest(
         &self,
         repository: &str,
@@ -120,10 +119,10 @@ impl OciServer {
         self.registry.store.add_manifest(repository, tag, manifest)
     }
 
-    /// Lays a channel out as existing clients read it, below `namespace`: a repository for each
+    /// Publishes a channel in the layout of existing clients, below `namespace`: a repository for each
     /// package name and subdir, tagged by version and build, and one for each `repodata.json`.
     ///
-    /// Files that `repodata.json` names and the site lacks are skipped, and told in the answer.
+    /// Files that `repodata.json` names and the site lacks are skipped, and listed in the result.
     pub fn publish(&self, channel: &Site, namespace: &str) -> Result<Published, PublishError> {
         publish::publish(&self.registry.store, channel, namespace)
     }
@@ -370,8 +369,8 @@ impl Registry {
         }
         let mut chunk = BytesMut::new();
         let result = request.body.collect_into(&mut chunk).await;
-        // The session is taken out only now: while the body arrived another request may have
-        // changed it, and a client that went away has not taken it along.
+        // The session is removed only now: another request may have changed it while the body arrived,
+        // and a client that disconnected must not lose it.
         let Some(mut session) = self.uploads.take(name, id, state.as_deref()) else {
             return Ok(upload_unknown());
         };
@@ -415,7 +414,7 @@ impl Registry {
         Ok(self.commit(name, &digest, session.data.freeze()))
     }
 
-    /// Takes a blob in, if it is what its digest says.
+    /// Adds a blob, if it has the given digest.
     fn commit(&self, name: &str, digest: &str, bytes: Bytes) -> Reply {
         if store::digest(&bytes) != digest {
             let message = "the content does not have this digest";
@@ -540,8 +539,8 @@ fn chunk(text: &str) -> Option<(u64, u64)> {
 }
 
 /// Whether a client that sends these `Accept` headers takes this type. Wildcards do not count, as
-/// with the reference registry: HTTP libraries send `*/*` of their own accord, and a client that
-/// forgot to list its types must find out here.
+/// with the reference registry: HTTP libraries send `*/*` by default, and a client that does not list its
+/// types must fail here.
 fn accepts(request: &Request, media_type: &str) -> bool {
     request
         .headers

@@ -1,4 +1,4 @@
-//! What a registry holds.
+//! The content of a registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::site::{Object, Site};
 #[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) media_type: String,
-    /// As they were pushed; a digest is of these.
+    /// As pushed; the digest is that of these bytes.
     pub(crate) bytes: Bytes,
 }
 
@@ -25,10 +25,10 @@ struct Repository {
     tags: BTreeMap<String, String>,
 }
 
-/// Blobs are shared by all repositories; each repository knows which of them are its own.
+/// All repositories share the blobs; each lists its own.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// At `sha256/HEX`, so that another server can serve them as they are.
+    /// At `sha256/HEX`, so that another server can serve them.
     pub(crate) blobs: Site,
     repositories: Mutex<BTreeMap<String, Repository>>,
 }
@@ -67,7 +67,7 @@ impl Store {
             .insert(digest.to_owned());
     }
 
-    /// Adds bytes, and gives their digest.
+    /// Adds bytes; returns their digest.
     pub(crate) fn add_bytes(&self, repository: &str, bytes: Bytes) -> String {
         let digest = digest(&bytes);
         self.add_blob(repository, &digest, Content::Memory(bytes));
@@ -81,7 +81,7 @@ impl Store {
         self.blobs.object(&blob_path(digest)?)
     }
 
-    /// Makes a blob of one repository known in another; tells whether the source has it.
+    /// Adds a blob of one repository to another; returns whether the source has it.
     pub(crate) fn mount(&self, repository: &str, from: &str, digest: &str) -> bool {
         let mut repositories = self.lock();
         let there = repositories
@@ -94,7 +94,7 @@ impl Store {
         there
     }
 
-    /// Forgets a blob in this repository; others keep it.
+    /// Removes a blob from this repository; others keep it.
     pub(crate) fn remove_blob(&self, repository: &str, digest: &str) -> bool {
         self.lock()
             .get_mut(repository)
@@ -109,7 +109,7 @@ impl Store {
         Some((digest.to_owned(), found.manifests.get(digest)?.clone()))
     }
 
-    /// Adds a manifest, with a tag unless the reference is a digest; gives its digest.
+    /// Adds a manifest, with a tag unless the reference is a digest; returns its digest.
     pub(crate) fn add_manifest(
         &self,
         repository: &str,
@@ -126,7 +126,7 @@ impl Store {
         digest
     }
 
-    /// Removes a manifest by digest, and the tags that led to it.
+    /// Removes a manifest by digest, and its tags.
     pub(crate) fn remove_manifest(&self, repository: &str, digest: &str) -> bool {
         let mut repositories = self.lock();
         let Some(found) = repositories.get_mut(repository) else {
@@ -161,7 +161,7 @@ impl Store {
             .collect()
     }
 
-    /// The first config or layer that a manifest names and the repository lacks.
+    /// The first config or layer of a manifest that the repository lacks.
     pub(crate) fn missing_blob(&self, repository: &str, manifest: &Value) -> Option<String> {
         let repositories = self.lock();
         let found = repositories.get(repository);

@@ -9,8 +9,7 @@ use bytes::BytesMut;
 pub(crate) struct Session {
     pub(crate) repository: String,
     pub(crate) data: BytesMut,
-    /// Part of the location; it changes with every chunk, so that a client that does not use
-    /// the newest location is found out.
+    /// Part of the location; it changes with every chunk, so that using an older location is detected.
     state: u64,
 }
 
@@ -40,7 +39,7 @@ impl Uploads {
         id
     }
 
-    /// How many bytes have been received, if the location is the newest one.
+    /// The number of received bytes, if the location is the newest one.
     pub(crate) fn received(
         &self,
         repository: &str,
@@ -54,8 +53,8 @@ impl Uploads {
             .then_some(session.data.len())
     }
 
-    /// Takes a session out if the location is the newest one; the caller puts it back or lets it
-    /// end. Two requests for one session at once therefore cannot mix their bytes.
+    /// Removes a session if the location is the newest one; the caller puts it back or ends it. So two
+    /// concurrent requests for a session cannot mix their bytes.
     pub(crate) fn take(&self, repository: &str, id: &str, state: Option<&str>) -> Option<Session> {
         let mut sessions = self.lock();
         if !sessions.1.get(id)?.is_at(repository, state) {

@@ -12,7 +12,7 @@ use super::sigv4::Signed;
 use crate::gzip::crc32;
 use crate::request::Request;
 
-/// The payload of an upload, decoded and checked against all that the client promised of it.
+/// The payload of an upload, decoded and verified by its headers.
 pub(crate) fn payload(
     request: &Request,
     body: Bytes,
@@ -45,14 +45,13 @@ pub(crate) fn payload(
     {
         return Err(S3Error::IncompleteBody);
     }
-    // What completes an upload carries the sums of the object, not of its own body.
+    // The request that completes an upload has the checksums of the object, not of its own body.
     let completes = request.method == Method::POST && request.parameter("uploadId").is_some();
     for (name, value) in sums.iter().filter(|_| !completes) {
         let right = match name.as_str() {
             "x-amz-checksum-crc32" => STANDARD.encode(crc32(&payload).to_be_bytes()),
             "x-amz-checksum-sha256" => STANDARD.encode(Sha256::digest(&payload)),
-            // CRC-32C, CRC-64 and SHA-1 are taken on trust; so are the two headers that name an
-            // algorithm instead of a sum.
+            // CRC-32C, CRC-64 and SHA-1 are not verified; two headers name an algorithm instead of a checksum.
             _ => continue,
         };
         if *value != right {
@@ -121,7 +120,7 @@ fn decode(
     Ok(out.freeze())
 }
 
-/// Takes a line off the front, without its end.
+/// Removes the first line and returns it without its end.
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
     let line = std::str::from_utf8(&rest[..end]).ok()?;
@@ -135,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn unsigned_chunks_and_trailers_are_taken_apart() {
+    fn unsigned_chunks_and_trailers_are_parsed() {
         let mut sums = Vec::new();
         let body = b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nx-amz-checksum-crc32: AAAA\r\n\r\n";
         assert_eq!(decode(body, None, &mut sums).unwrap(), "abcde");
@@ -175,7 +174,7 @@ mod tests {
             body.extend(b"0\r\n\r\n");
             let decoded = decode(&body, None, &mut Vec::new()).unwrap();
             prop_assert_eq!(decoded, chunks.concat());
-            // Cut anywhere before the last chunk is complete, it is an error.
+            // Truncated before the end of the last chunk, it is an error.
             for end in 0..body.len() - 4 {
                 prop_assert!(decode(&body[..end], None, &mut Vec::new()).is_err());
             }

@@ -11,7 +11,7 @@ use crate::request::{Reply, Request};
 use crate::site::Site;
 use crate::uri;
 
-/// The most that one answer lists, as with S3.
+/// The maximum number of entries per response, as in S3.
 const MAX_KEYS: usize = 1000;
 
 /// Lists a bucket: prefix, delimiter, `max-keys`, `start-after`, continuation, and
@@ -65,7 +65,7 @@ pub(crate) fn list(request: &Request, bucket: &str, site: &Site) -> Result<Reply
             continue;
         }
         if count == max_keys.min(MAX_KEYS) {
-            // With `max-keys=0` there is no entry to go on from, and S3 says that this is all.
+            // With `max-keys=0` there is no entry to continue from, and S3 reports the end of the list.
             truncated = count > 0;
             break;
         }

@@ -48,7 +48,7 @@ impl std::fmt::Debug for S3Keys {
     }
 }
 
-/// What goes wrong with a request, by the names that S3 gives.
+/// The error codes of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum S3Error {
     AccessDenied,

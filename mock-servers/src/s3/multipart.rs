@@ -20,7 +20,7 @@ struct Upload {
     parts: BTreeMap<u32, (String, Bytes)>,
 }
 
-/// The uploads under way, by their id.
+/// The running uploads by id.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
     state: Mutex<(u64, BTreeMap<String, Upload>)>,
@@ -117,8 +117,8 @@ impl Uploads {
         Ok(Reply::empty(StatusCode::NO_CONTENT))
     }
 
-    /// The object that the listed parts make. The upload stays until [`Uploads::forget`], because
-    /// a precondition may still fail.
+    /// The object made of the listed parts. The upload stays until [`Uploads::forget`], because a precondition
+    /// may still fail.
     pub(crate) fn assemble(
         &self,
         bucket: &str,

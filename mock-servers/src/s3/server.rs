@@ -46,7 +46,7 @@ impl S3Server {
         }
     }
 
-    /// `http://127.0.0.1:PORT`, or with `https`, as the endpoint setting of S3 clients wants it.
+    /// `http://127.0.0.1:PORT`, or with `https`, for the endpoint setting of S3 clients.
     pub fn endpoint(&self) -> String {
         self.server.url().trim_end_matches('/').to_owned()
     }
@@ -79,14 +79,14 @@ pub struct S3ServerBuilder {
 }
 
 impl S3ServerBuilder {
-    /// Adds a bucket; the site is what it holds, and uploads appear in it.
+    /// Adds a bucket with the files of a site; uploads appear in the site.
     #[must_use]
     pub fn bucket(mut self, name: impl Into<String>, site: Site) -> Self {
         self.buckets.insert(name.into(), site);
         self
     }
 
-    /// Requires requests to be signed with these keys. Without keys everyone may do everything.
+    /// Requires requests to be signed with these keys. Without keys everything is allowed.
     #[must_use]
     pub fn keys(self, keys: S3Keys) -> Self {
         Self {
@@ -95,8 +95,7 @@ impl S3ServerBuilder {
         }
     }
 
-    /// Refuses requests that are signed for another region, and says which one it is in, as S3
-    /// does.
+    /// Refuses requests that are signed for another region, with the region in the response, as S3 does.
     #[must_use]
     pub fn region(self, name: impl Into<String>) -> Self {
         Self {
@@ -105,7 +104,7 @@ impl S3ServerBuilder {
         }
     }
 
-    /// Lets everyone read and list, although keys are set.
+    /// Allows reading and listing without keys.
     #[must_use]
     pub fn anonymous_read(self) -> Self {
         Self {
@@ -123,7 +122,7 @@ impl S3ServerBuilder {
         }
     }
 
-    /// The least size of a part but the last; 5 MiB unless set.
+    /// The minimum size of a part, except the last; 5 MiB by default.
     #[must_use]
     pub fn min_part_size(self, bytes: usize) -> Self {
         Self {
@@ -137,7 +136,7 @@ impl S3ServerBuilder {
         Self { behaviour, ..self }
     }
 
-    /// Speaks TLS.
+    /// Uses TLS.
     #[must_use]
     pub fn tls(self, tls: Tls) -> Self {
         Self {
@@ -177,7 +176,7 @@ struct S3Handler {
 impl Handler for S3Handler {
     fn handle(self: Arc<Self>, mut request: Request) -> BoxFuture<'static, Result<Reply, Cut>> {
         Box::pin(async move {
-            // Who may not, is told so before the body is read, as S3 does.
+            // Access is denied before the body is read, as in S3.
             let signed = match self.authorise(&request) {
                 Ok(signed) => signed,
                 Err(error) => return Ok(error.reply(&request.path)),
@@ -199,7 +198,7 @@ impl Handler for S3Handler {
     }
 }
 
-/// What S3 answers to a request that is signed for another region.
+/// The response of S3 to a request that is signed for another region.
 fn elsewhere(region: &str, path: &str) -> Reply {
     let (code, message) = ("AuthorizationHeaderMalformed", "the region is wrong");
     let name = HeaderName::from_static("x-amz-bucket-region");
@@ -303,7 +302,7 @@ impl S3Handler {
             }
             (&Method::DELETE, key) if has("uploadId") => self.uploads.abort(bucket, key, request),
             (&Method::DELETE, key) => {
-                // S3 does not tell whether it was there.
+                // S3 does not report whether it was there.
                 site.remove(key);
                 Ok(Reply::empty(StatusCode::NO_CONTENT))
             }

@@ -12,10 +12,10 @@ use crate::uri;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
-/// How far the clock of a client may be off.
+/// The allowed deviation of a client's clock.
 const MAX_SKEW: Duration = Duration::from_mins(15);
 
-/// What of a signature the body still needs.
+/// The part of a signature that the body needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Signed {
     key: [u8; 32],
@@ -177,8 +177,7 @@ fn from_query(request: &Request) -> Option<Claim> {
     })
 }
 
-/// The canonical request. What the client encoded in its own way is decoded and encoded again,
-/// so that only the content counts.
+/// The canonical request. Path and query are decoded and encoded again, so that only the content counts.
 fn canonical(request: &Request, claim: &Claim) -> Result<String, S3Error> {
     let mut query: Vec<(String, String)> = request
         .raw_query

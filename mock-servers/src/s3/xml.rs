@@ -1,4 +1,4 @@
-//! The little XML that S3 speaks.
+//! The XML of S3.
 
 use http::{StatusCode, header};
 

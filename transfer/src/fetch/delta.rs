@@ -381,7 +381,7 @@ impl SegmentedFetch<'_, '_> {
 fn chunk_mismatch(range: &Range<u64>) -> VerifyError {
     VerifyError::Digest {
         name: "checksum of a chunk",
-        expected: "that of the header".to_owned(),
-        got: format!("another at {}..{}", range.start, range.end),
+        expected: "the one in the header".to_owned(),
+        got: format!("another one for the bytes {}..{}", range.start, range.end),
     }
 }

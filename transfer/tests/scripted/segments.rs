@@ -252,7 +252,7 @@ async fn a_failure_leaves_what_is_of_use() {
         .fetch_file(&world.set, &world.job("f"), &path)
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("404"), "{error}");
+    assert!(error.details()[0].contains("404"), "{error}");
     assert_eq!(names(dir.path()), ["f.taipan-part"]);
     let world = World::one(1_000_000, vec![acts([Act::Good])]);
     let (second, sums) = engine();
@@ -321,7 +321,7 @@ async fn offline_nobody_far_away_is_asked() {
             .fetch_file(&world.set, &world.job("f"), &path)
             .await
             .unwrap_err();
-        assert!(error.to_string().contains("offline"), "{error}");
+        assert!(error.details()[0].contains("offline"), "{error}");
         assert_eq!(world.log(0), []);
         assert_eq!(names(dir.path()), [""; 0]);
     }
