@@ -1,19 +1,22 @@
-//! The command line, as clap sees it. Nothing beyond this file and `settings.rs` knows clap.
+//! The command line, as clap parses it. Only this file, `main.rs` and `settings.rs` know clap.
 
 #![expect(
     clippy::doc_markdown,
-    reason = "these comments are the help, which is no Markdown"
+    reason = "the comments of options are the help, which is not Markdown"
 )]
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+use crate::rate_limit::parse_rate_limit;
 
 /// A mirror-aware installer for conda packages.
 ///
-/// taipan fetches packages from whichever mirror gives them (HTTP servers, S3 buckets, OCI
-/// registries, directories), carries on elsewhere when one fails in the middle, and links them
-/// into an environment that conda itself can read.
+/// taipan downloads packages from HTTP servers, S3 buckets, OCI registries and directories, fails
+/// over to another mirror in the middle of a file, verifies everything, and links the packages into
+/// an environment that conda can read and change.
 #[derive(Debug, Parser)]
 #[command(
     name = "taipan",
@@ -28,13 +31,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that every command takes.
+/// Options of all commands.
 #[derive(Debug, Args)]
 pub(crate) struct GlobalArgs {
     /// Print one JSON object per line to stdout instead of text
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
-    /// Print nothing but errors and what was asked for
+    /// Print only errors and the requested data
     #[arg(
         short,
         long,
@@ -43,23 +46,23 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) quiet: bool,
-    /// Say more; twice: log every request
+    /// Print each request and each failed attempt; -vv: print the log
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub(crate) verbose: u8,
-    /// The configuration file [default: taipan/config.toml in the user's configuration directory]
+    /// Configuration file [env: TAIPAN_CONFIG] [default: taipan/config.toml in the user's
+    /// configuration directory]
     #[arg(
         long,
         global = true,
-        env = "TAIPAN_CONFIG",
         value_name = "FILE",
         help_heading = "Global options"
     )]
     pub(crate) config: Option<PathBuf>,
-    /// Where packages and repodata are kept [default: taipan in the user's cache directory]
+    /// Directory of downloaded packages and repodata [env: TAIPAN_CACHE_DIR] [default: taipan in the
+    /// user's cache directory]
     #[arg(
         long,
         global = true,
-        env = "TAIPAN_CACHE_DIR",
         value_name = "DIR",
         help_heading = "Global options"
     )]
@@ -74,75 +77,77 @@ pub(crate) enum Command {
     Install(InstallArgs),
     /// List the packages of an environment
     List(ListArgs),
-    /// Show what taipan sees: platform, virtual packages, settings and where each comes from
+    /// Show the platform, the virtual packages, and the settings with their origins
     Info(InfoArgs),
-    /// Fetch files from whichever mirror gives them
+    /// Download files from mirrors
     ///
-    /// A file is named by its path in a channel, by a URL, or by a metalink. Packages are verified by
-    /// the repodata of their channel, what a metalink lists by its digests, anything by --sha256. A
-    /// file that is there and right is not fetched again, and nothing wrong gets the final name.
+    /// An argument is the path of a file below a channel, a URL, or a metalink. A package is verified
+    /// by the repodata of its channel, the files of a metalink by its digests, any file by --sha256.
+    /// A file that is already present and verified is not downloaded again. A file gets its final
+    /// name after verification.
     Fetch(FetchArgs),
     /// Show and measure the mirrors of channels
     #[command(subcommand)]
     Mirror(MirrorCommand),
-    /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
-    /// is dead and one serves wrong bytes
+    /// Demonstrate taipan on six embedded mirrors, one of them down and one corrupt, without network
     Demo(DemoArgs),
-    /// Make, unpack and compare zchunk files
+    /// Create, extract and compare zchunk files
     #[command(subcommand)]
     Zck(ZckCommand),
     /// Print a completion script for a shell
     Completion {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
 
-/// Where files come from: what all commands take that ask mirrors.
+/// Channels and mirrors: options of all commands that fetch.
 #[derive(Debug, Args)]
-pub(crate) struct PlaceArgs {
-    /// A channel: a name such as conda-forge, a URL, or a path; the first has priority
+pub(crate) struct SourceArgs {
+    /// Channel: a name such as conda-forge, a URL, or a path (repeatable; the first has the highest
+    /// priority)
     #[arg(short, long = "channel", value_name = "CHANNEL")]
     pub(crate) channels: Vec<String>,
-    /// A list of mirrors, of any kind: a mirrors file, a plain list, a metalink, a .condarc, or
-    /// the configuration of rattler or pixi [env: TAIPAN_MIRRORS, several divided by ;]
+    /// Mirror list: a mirrors file, a plain list, a metalink, a .condarc, or a configuration file of
+    /// rattler or pixi (repeatable) [env: TAIPAN_MIRRORS, separated by ;]
     #[arg(short, long = "mirrors", value_name = "FILE|URL")]
     pub(crate) mirrors: Vec<String>,
-    /// Where channels without a URL lie [default: https://conda.anaconda.org]
-    #[arg(long, env = "TAIPAN_CHANNEL_ALIAS", value_name = "URL")]
+    /// Base URL of channels that are given by name [env: TAIPAN_CHANNEL_ALIAS] [default:
+    /// https://conda.anaconda.org]
+    #[arg(long, value_name = "URL")]
     pub(crate) channel_alias: Option<String>,
 }
 
-/// What `create` and `install` take.
+/// Options of `create` and `install`.
 #[expect(
     clippy::struct_excessive_bools,
     reason = "they are the flags of a command line"
 )]
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// The environment's directory
+    /// Directory of the environment
     #[arg(short, long, value_name = "DIR")]
     pub(crate) prefix: PathBuf,
     #[command(flatten)]
-    pub(crate) places: PlaceArgs,
-    /// What to install, e.g. python=3.12 or 'numpy>=2,<3'
+    pub(crate) source: SourceArgs,
+    /// Packages to install, for example python=3.12 or 'numpy>=2,<3'
     #[arg(value_name = "SPEC")]
     pub(crate) specs: Vec<String>,
-    /// A file with one spec per line
+    /// Read specs from a file, one per line (repeatable)
     #[arg(short, long = "file", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Solve and show what would be done, and do nothing
+    /// Solve and print the plan, but change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Whether a package may come from a channel other than the first that has its name
-    /// [default: strict]
-    #[arg(long, env = "TAIPAN_CHANNEL_PRIORITY", value_name = "HOW")]
+    /// Whether a package may come from a channel other than the first that has its name [env:
+    /// TAIPAN_CHANNEL_PRIORITY] [default: strict]
+    #[arg(long, value_name = "PRIORITY")]
     pub(crate) channel_priority: Option<Priority>,
-    /// The platform to install for [default: this machine's]
-    #[arg(long, env = "TAIPAN_PLATFORM", value_name = "SUBDIR")]
+    /// Platform to install for [env: TAIPAN_PLATFORM] [default: the platform of this machine]
+    #[arg(long, value_name = "SUBDIR")]
     pub(crate) platform: Option<String>,
-    /// How many packages are fetched at a time [default: 16]
-    #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
+    /// Maximum number of concurrent downloads [env: TAIPAN_JOBS] [default: 16]
+    #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Copy files into the environment instead of linking them
     #[arg(long)]
@@ -155,123 +160,125 @@ pub(crate) struct InstallArgs {
     pub(crate) no_scripts: bool,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Priority {
-    /// The first channel that has a name is the only one for it
+    /// A package comes only from the first channel that has its name
     Strict,
-    /// Later channels serve what earlier ones cannot
+    /// A later channel is used when the earlier ones have no suitable version
     Flexible,
-    /// All channels are as one
+    /// All channels have the same priority
     Disabled,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// The environment's directory
+    /// Directory of the environment
     #[arg(short, long, value_name = "DIR")]
     pub(crate) prefix: PathBuf,
-    /// Only packages whose name contains this
+    /// List only packages whose name contains this text
     #[arg(value_name = "TEXT")]
     pub(crate) filter: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// Also show this environment
+    /// Also show the environment in this directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) prefix: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Keep the environment and make it here [default: a temporary directory that is removed]
+    /// Create the environment in this directory and keep it [default: a temporary directory, removed
+    /// at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 }
 
-/// What `fetch` takes.
+/// Options of `fetch`.
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
-    /// What to fetch: a path below a channel, as in conda-forge/noarch/repodata.json.zst; with -c
-    /// the path alone; a URL; or a file or URL that ends in .meta4 or .metalink
+    /// Files: a path below a channel, such as conda-forge/noarch/repodata.json.zst, or with --channel
+    /// such as noarch/repodata.json.zst; a URL; or a metalink, a file or URL that ends in .meta4 or
+    /// .metalink
     #[arg(value_name = "[CHANNEL/]PATH|URL", required = true)]
-    pub(crate) targets: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     #[command(flatten)]
-    pub(crate) places: PlaceArgs,
-    /// Where the file goes; - is stdout, to which it goes while it arrives, so that wrong bytes are
-    /// known as such, by exit code 5, only after them
+    pub(crate) source: SourceArgs,
+    /// Output file, or - for stdout; stdout is written before verification: discard it if taipan exits
+    /// with 5
     #[arg(short, long, value_name = "FILE", conflicts_with = "directory")]
     pub(crate) output: Option<PathBuf>,
-    /// Where files go [default: here]
+    /// Output directory [default: the current directory]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
-    /// The SHA-256 of the file
+    /// Expected SHA-256 of the file
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
-    /// Fetch of a zchunk file only what this older one, or this other one, does not have; a file
-    /// that is at the output's place serves, too
+    /// Reuse chunks of this local zchunk file (repeatable); an existing output file is always used
     #[arg(long, value_name = "FILE")]
     pub(crate) delta_from: Vec<PathBuf>,
-    /// Take the arguments for metalinks, whatever they are called
+    /// Treat all arguments as metalinks
     #[arg(long, conflicts_with = "sha256")]
     pub(crate) metalink: bool,
-    /// The most bytes per second of all files together, such as 500k or 2.5M
-    #[arg(long, value_name = "RATE", value_parser = crate::fetch_target::parse_rate)]
+    /// Maximum rate of all downloads together in bytes per second, for example 500k or 2.5M
+    #[arg(long, value_name = "RATE", value_parser = parse_rate_limit)]
     pub(crate) limit_rate: Option<u64>,
-    /// The most connections for one file [default: 6]
+    /// Maximum number of connections per file [default: 6]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) connections: Option<u16>,
-    /// Ask no server: only what lies on this machine is used
+    /// Do not access the network; file:// mirrors are still used
     #[arg(long)]
     pub(crate) offline: bool,
     /// Do not look up packages in the repodata of their channel
     #[arg(long)]
     pub(crate) no_repodata: bool,
-    /// How many files are fetched at a time [default: 16]
-    #[arg(long, env = "TAIPAN_JOBS", value_name = "N")]
+    /// Maximum number of concurrent downloads [env: TAIPAN_JOBS] [default: 16]
+    #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MirrorCommand {
-    /// Show the mirrors of channels, who named each, and what earlier runs learnt of it
+    /// List the mirrors of channels, where each was named, and its measurements
     ///
-    /// Without -c it shows all channels that the lists of mirrors name. With -v it also says how
-    /// each mirror stands to the next request.
+    /// Without --channel, lists all channels that the mirror lists name. With --verbose, also explains
+    /// how each mirror would be considered for the next request. Sends no requests to mirrors.
     List {
         #[command(flatten)]
-        places: PlaceArgs,
+        source: SourceArgs,
     },
-    /// Measure the mirrors of channels now, and rank them
+    /// Measure and rank the mirrors of channels
     ///
-    /// Each mirror is asked for the same small part of a file that all have. What is learnt serves
-    /// the next install. The exit code is 4 when no mirror of a channel serves.
+    /// Fetches the same small range of one file from each mirror. The next install uses the
+    /// measurements. Exits with 4 if a channel has no usable mirror.
     Probe(ProbeArgs),
 }
 
-/// What `mirror probe` takes.
+/// Options of `mirror probe`.
 #[derive(Debug, Args)]
 pub(crate) struct ProbeArgs {
     #[command(flatten)]
-    pub(crate) places: PlaceArgs,
-    /// Also measure mirrors that served a little while ago
+    pub(crate) source: SourceArgs,
+    /// Also measure mirrors that were used successfully within the last ten minutes
     #[arg(long)]
     pub(crate) all: bool,
-    /// How long one mirror may take; all of a channel take a second more
+    /// Timeout per mirror in seconds; a channel takes at most one second more
     #[arg(long, value_name = "SECS", default_value_t = 1.5)]
     pub(crate) timeout: f64,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ZckCommand {
-    /// Make a zchunk file
+    /// Create a zchunk file
     Create(ZckCreateArgs),
-    /// Unpack a zchunk file
+    /// Extract the content of a zchunk file
     Extract {
         /// The zchunk file
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Where its content goes; - is stdout [default: FILE without .zck]
+        /// Output file, or - for stdout [default: FILE without .zck]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -280,44 +287,44 @@ pub(crate) enum ZckCommand {
         /// The zchunk file, or a detached header
         #[arg(value_name = "FILE")]
         file: PathBuf,
-        /// Also list its chunks
+        /// Also list the chunks
         #[arg(short, long)]
         chunks: bool,
     },
-    /// Show what must be fetched to get from one file to another
+    /// Show how much must be downloaded to update one file to another
     Delta {
-        /// What there is: a zchunk file, or a plain file
+        /// The local file: a zchunk file or a plain file
         #[arg(value_name = "OLD")]
         old: PathBuf,
-        /// What is wanted: a zchunk file, or a detached header
+        /// The new file: a zchunk file or a detached header
         #[arg(value_name = "NEW")]
         new: PathBuf,
     },
 }
 
-/// What `zck create` takes.
+/// Options of `zck create`.
 #[derive(Debug, Args)]
 pub(crate) struct ZckCreateArgs {
-    /// The file to pack
+    /// The file to compress
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// The zchunk file [default: FILE.zck]
+    /// Output file [default: FILE.zck]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// The level of compression, 1 to 22 [default: as zck, level 9 with its strategy]
+    /// Compression level of zstd, 1 to 22 [default: level 9 with the strategy of the zck tool]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
     pub(crate) level: Option<i32>,
-    /// Do not compress
+    /// Store the content without compression
     #[arg(long, conflicts_with_all = ["level", "dictionary", "train_dictionary"])]
     pub(crate) store: bool,
-    /// The checksum of chunks [default: sha512-128, or sha256 with --uncompressed-source]
+    /// Checksum of chunks [default: sha512-128, or sha256 with --uncompressed-source]
     #[arg(long, value_name = "KIND")]
     pub(crate) chunk_hash: Option<ChunkHash>,
-    /// Also store the checksums of the chunks' content, so that they can be found in files that
-    /// were compressed otherwise
+    /// Also store the checksums of the uncompressed chunks, to find them in files that were
+    /// compressed differently
     #[arg(short, long)]
     pub(crate) uncompressed_source: bool,
-    /// A dictionary for zstd
+    /// Use this zstd dictionary
     #[arg(
         short = 'D',
         long,
@@ -325,13 +332,13 @@ pub(crate) struct ZckCreateArgs {
         conflicts_with = "train_dictionary"
     )]
     pub(crate) dictionary: Option<PathBuf>,
-    /// Train a dictionary of at most this many bytes from the chunks
+    /// Train a zstd dictionary of at most this size on the content
     #[arg(long, value_name = "BYTES")]
     pub(crate) train_dictionary: Option<usize>,
-    /// Begin a chunk before each occurrence of this text, and nowhere else
+    /// Start a new chunk only before each occurrence of this text
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) split: Option<String>,
-    /// Also write the detached header
+    /// Also write the detached header to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) detached_header: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! A mirror of which files are known by their own URLs.
+//! A mirror on which files have other names than their target.
 
 use std::{
     collections::HashMap,
@@ -11,17 +11,17 @@ use taipan_transfer::{
     Backend, BackendError, FileBackend, GetRequest, GetResponse, HttpBackend, HttpClient, Target,
 };
 
-/// A directory in which files may have other names than those that they are asked for by: in a
-/// metalink every URL may have a name of its own.
+/// A directory whose files may have other names than the path of the target: each URL of a metalink
+/// may end in a name of its own.
 #[derive(Debug)]
 pub(crate) struct ExactBackend {
     directory: Box<dyn Backend>,
-    /// The path in the directory by the path that is asked for.
+    /// The target below the directory, by the path of the requested target.
     names: Mutex<HashMap<String, Target>>,
 }
 
 impl ExactBackend {
-    /// A directory; `None` for places that have none.
+    /// `None` for a location that is not a directory.
     pub(crate) fn in_directory(directory: &Location, client: &HttpClient) -> Option<Arc<Self>> {
         let directory: Box<dyn Backend> = match directory {
             Location::Http(url) => Box::new(HttpBackend::new(client.clone(), url.clone())),
@@ -34,9 +34,9 @@ impl ExactBackend {
         }))
     }
 
-    /// What is asked for by `path` is called `name` here. Whether nothing else is.
+    /// Maps `path` to the file `name`. Returns `false` when it is already mapped to another file.
     pub(crate) fn name(&self, path: &str, name: &str) -> bool {
-        // The map is whole between any two of its changes.
+        // Each change of the map is complete, so a poisoned lock is valid.
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let target = Target::path(name);
         names

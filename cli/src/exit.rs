@@ -4,24 +4,62 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// All was done.
+    /// Success.
     Done = 0,
-    /// Something failed.
+    /// A failure without a code of its own: disk, permissions, a broken package.
     Failed = 1,
-    /// The command line, a spec, or a file that was named is wrong.
+    /// The command line, a spec or an input file is invalid.
     Usage = 2,
     /// The specs cannot be satisfied together.
     Unsatisfiable = 3,
-    /// No mirror could give what is needed.
+    /// All mirrors failed.
     Exhausted = 4,
-    /// What the mirrors gave is not what was expected.
+    /// The content does not have the expected digest.
     Verification = 5,
     /// Interrupted by the user.
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The exit code of several outcomes: the one that most needs the user's attention, and `Done`
+    /// when there are none. Exhausted mirrors come last: they may recover without the user.
+    pub(crate) fn worst(exits: impl IntoIterator<Item = Self>) -> Self {
+        exits
+            .into_iter()
+            .max_by_key(|exit| exit.severity())
+            .unwrap_or(Self::Done)
+    }
+
+    fn severity(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Exhausted => 1,
+            Self::Unsatisfiable => 2,
+            Self::Usage => 3,
+            Self::Failed => 4,
+            Self::Verification => 5,
+            Self::Interrupted => 6,
+        }
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_exit_is_the_one_that_the_user_must_act_on() {
+        use Exit::{Done, Exhausted, Failed, Usage, Verification};
+        assert_eq!(Exit::worst([]), Done);
+        assert_eq!(Exit::worst([Done, Exhausted, Done]), Exhausted);
+        assert_eq!(Exit::worst([Exhausted, Usage]), Usage);
+        assert_eq!(Exit::worst([Failed, Usage, Exhausted]), Failed);
+        assert_eq!(Exit::worst([Failed, Verification]), Verification);
     }
 }

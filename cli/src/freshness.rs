@@ -1,47 +1,48 @@
-//! Whether a mirror has the newest state of a file, told by what all mirrors say of it.
+//! Whether a mirror has the newest version of a file, judged by the versions of all mirrors.
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-/// What one mirror says of a file that changes under its name.
+/// The version of a file that one mirror has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Version {
-    /// Its length in bytes.
+    /// In bytes.
     pub(crate) length: u64,
-    /// Its first bytes, or a digest of them, when these were fetched.
+    /// The first bytes or a digest of them, if they were fetched.
     pub(crate) head: Option<Vec<u8>>,
-    /// Its last bytes, when the mirror can send these alone. They are what differs first between
-    /// two states of a compressed file.
+    /// The last bytes, if the mirror supports ranges. Two versions of a compressed file differ most
+    /// likely there.
     pub(crate) tail: Option<Vec<u8>>,
-    /// When it was changed. Buckets and registries say when it was uploaded, which is of no use.
+    /// The modification time. Buckets and registries report the time of the upload instead, which
+    /// says nothing about the version.
     pub(crate) modified: Option<SystemTime>,
 }
 
-/// How the version of a mirror stands to that of the others.
+/// How the version of a mirror compares with the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Freshness {
-    /// It is the reference, or the same.
+    /// Equal to the reference.
     Current,
-    /// It is older than the reference.
+    /// Older than the reference.
     Behind,
-    /// It is another one, and nobody says whether it is older.
+    /// Another version of unknown age.
     Differs,
 }
 
-/// Length, head and tail: what tells one version from another.
+/// Length, head and tail identify a version.
 type Key<'a> = (u64, &'a [u8], &'a [u8]);
 
-/// Judges versions. The reference is the one of the channel's own server (`origin`), when it is among
-/// them; otherwise the one that was changed last, when all say when; otherwise the one that most of them
-/// have. `None` when none of this tells: then nobody is called behind.
+/// Judges versions. The reference is the version of the upstream (`origin`), if it is among them;
+/// otherwise the one that was modified last, if all have a time; otherwise the one that most mirrors
+/// have. `None`: no reference can be determined.
 ///
-/// Mirrors that have the same version may date it differently: who does not keep dates has that of
-/// the copy. So a version is as old as the oldest date that anybody gives it.
+/// Mirrors may give different times for the same version: some give the time of the copy. So a version
+/// is as old as the oldest time that a mirror gives.
 pub(crate) fn judge(versions: &[Version], origin: Option<usize>) -> Option<Vec<Freshness>> {
     let mut groups: BTreeMap<Key<'_>, Vec<usize>> = BTreeMap::new();
     let mut keys = Vec::with_capacity(versions.len());
     for (index, version) in versions.iter().enumerate() {
-        // Who does not show a part of it is given the benefit of the doubt.
+        // A mirror that did not send head or tail is grouped with a version that agrees otherwise.
         let agree = |a: &Option<Vec<u8>>, b: &Option<Vec<u8>>| a.is_none() || a == b;
         let full = |other: &&Version| {
             other.length == version.length
@@ -100,7 +101,7 @@ pub(crate) fn judge(versions: &[Version], origin: Option<usize>) -> Option<Vec<F
     Some(judged.collect())
 }
 
-/// The item of an iterator that has just one.
+/// The item of an iterator with exactly one item.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     first.filter(|_| items.next().is_none())
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_version_outvotes_a_stale_majority() {
+    fn the_newest_version_is_the_reference_against_a_majority() {
         let versions = [
             version(9, Some(1)),
             version(10, Some(2)),
@@ -137,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_as_old_as_its_oldest_date() {
-        // The last one has copied the old version today.
+    fn a_version_is_as_old_as_its_oldest_time() {
+        // The last mirror copied the old version later.
         let versions = [
             version(9, Some(1)),
             version(10, Some(2)),
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn without_dates_the_majority_decides_and_a_draw_does_not() {
+    fn without_times_the_majority_is_the_reference_unless_it_is_a_tie() {
         let versions = [version(9, None), version(10, Some(2)), version(10, None)];
         let judged = judge(&versions, None).unwrap();
         assert_eq!(
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_channel_itself_is_right_whatever_the_others_have() {
+    fn the_upstream_is_the_reference_whatever_the_others_have() {
         let versions = [
             version(9, Some(1)),
             version(10, Some(2)),
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_at_either_end_is_another_version() {
+    fn a_changed_byte_at_either_end_makes_another_version() {
         let same = version(9, Some(1));
         let head = Version {
             head: Some(b"Head".to_vec()),

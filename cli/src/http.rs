@@ -1,4 +1,4 @@
-//! How the HTTP client is set up: the `[http]` table of the configuration file, and the netrc file.
+//! The `[http]` table of the configuration file, and the HTTP client that it configures.
 
 use std::path::{Path, PathBuf};
 
@@ -8,62 +8,62 @@ use taipan_transfer::{
 };
 use url::Url;
 
-use crate::error::AppError;
-
 /// The `[http]` table of the configuration file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct HttpTable {
-    /// Files in PEM with certificates of authorities that are trusted besides those of the system.
+    /// PEM files with certificate authorities that are trusted in addition to those of the system.
     #[serde(default)]
     roots: Vec<PathBuf>,
-    /// A file in PEM with the certificate that servers are shown which ask for one.
+    /// A PEM file with the client certificate.
     client_certificate: Option<PathBuf>,
-    /// A file in PEM with its key, when that is not in the same file.
+    /// A PEM file with the key of the client certificate, when it is in another file.
     client_key: Option<PathBuf>,
-    /// The proxy, instead of those that the environment names; `none` for none.
+    /// The proxy, instead of those of the environment; `none`: no proxy.
     proxy: Option<String>,
-    /// Hosts that are asked directly.
+    /// Hosts that are reached without the proxy.
     #[serde(default)]
     no_proxy: Vec<String>,
-    /// Whether HTTP/2 is not to be used.
+    /// Do not use HTTP/2.
     #[serde(default)]
     http1_only: bool,
-    /// The netrc file, instead of the one that `NETRC` names or that is in the home directory.
+    /// The netrc file, instead of `NETRC` or `~/.netrc`.
     netrc: Option<PathBuf>,
 }
 
-/// What is wrong with the `[http]` table.
+/// An `[http]` table that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpSettingsError {
     #[error(
-        "`http.proxy` of the configuration file is not a URL: give one such as \
-         http://proxy.example:3128, or none"
+        "invalid `http.proxy` in the configuration file: use a URL such as \
+         http://proxy.example:3128, or `none`"
     )]
     Proxy,
-    #[error("`http.client-key` of the configuration file stands without `http.client-certificate`")]
+    #[error("`http.client-key` in the configuration file requires `http.client-certificate`")]
     KeyAlone,
-    #[error("the netrc file {} is not used", path.display())]
+    #[error("cannot use the netrc file {}", path.display())]
     Netrc {
         path: PathBuf,
         source: taipan_transfer::NetrcError,
     },
+    #[error("cannot set up the HTTP client")]
+    Client(#[source] taipan_transfer::HttpClientError),
 }
 
 impl HttpTable {
-    /// With the paths in it, which are relative to the file that it stands in.
-    pub(crate) fn based(mut self, place: impl Fn(PathBuf) -> PathBuf) -> Self {
-        self.roots = self.roots.into_iter().map(&place).collect();
-        self.client_certificate = self.client_certificate.map(&place);
-        self.client_key = self.client_key.map(&place);
-        self.netrc = self.netrc.map(&place);
+    /// Resolves relative paths below the directory of the configuration file.
+    pub(crate) fn below(mut self, directory: &Path) -> Self {
+        let resolve = |path: PathBuf| directory.join(path);
+        self.roots = self.roots.into_iter().map(resolve).collect();
+        self.client_certificate = self.client_certificate.map(resolve);
+        self.client_key = self.client_key.map(resolve);
+        self.netrc = self.netrc.map(resolve);
         self
     }
 
-    /// The client, with the files read that belong to it.
-    pub(crate) fn client(&self) -> Result<HttpClient, AppError> {
-        let options = self.options()?;
-        HttpClient::new(&options).map_err(AppError::Client)
+    /// Builds the client; reads the certificates and the netrc file.
+    pub(crate) fn client(&self) -> Result<HttpClient, HttpSettingsError> {
+        HttpClient::new(&self.options()?).map_err(HttpSettingsError::Client)
     }
 
     fn options(&self) -> Result<HttpOptions, HttpSettingsError> {
@@ -78,7 +78,7 @@ impl HttpTable {
         let proxy = match self.proxy.as_deref() {
             None => ProxyChoice::Environment,
             Some("none" | "") => ProxyChoice::Direct,
-            // The text may hold a password, so it is not shown.
+            // The text may contain a password, so the error does not show it.
             Some(url) => match Url::parse(url) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") => ProxyChoice::Url(url),
                 _ => return Err(HttpSettingsError::Proxy),
@@ -121,8 +121,7 @@ mod tests {
 
     fn options(text: &str) -> Result<HttpOptions, HttpSettingsError> {
         let table: HttpTable = toml::from_str(text).unwrap();
-        let dir = Path::new("/etc/taipan");
-        table.based(|path| dir.join(path)).options()
+        table.below(Path::new("/etc/taipan")).options()
     }
 
     #[test]
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_without_secrets() {
+    fn errors_do_not_contain_secrets() {
         let error = options("proxy = \"user:hunter2 at proxy\"").unwrap_err();
         assert!(error.to_string().contains("http.proxy"));
         assert!(!error.to_string().contains("hunter2"));
@@ -158,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_netrc_file_that_is_wrong_is_named() {
+    fn an_invalid_netrc_file_is_named_in_the_error() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("netrc");
         std::fs::write(&path, "machine\n").unwrap();

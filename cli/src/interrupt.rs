@@ -1,4 +1,4 @@
-//! Ctrl-C and termination: the first asks all work to stop and clean up, the second ends it.
+//! SIGINT and SIGTERM: the first signal stops all work with clean-up, the second one ends the process.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Whether the user wants us to stop.
+/// Whether the user has interrupted the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupt {
     flag: Arc<AtomicBool>,
@@ -25,7 +25,7 @@ impl Interrupt {
         }
     }
 
-    /// Starts to listen for signals; within a runtime.
+    /// Starts to listen for signals. Call it within a runtime.
     pub(crate) fn listen(&self) {
         let interrupt = self.clone();
         tokio::spawn(async move {
@@ -34,12 +34,12 @@ impl Interrupt {
             let Ok(mut terminate) = terminate else { return };
             loop {
                 tokio::select! {
-                    // Cancel-safe, both.
+                    // Both are cancel-safe.
                     result = tokio::signal::ctrl_c() => if result.is_err() { return },
                     _ = terminate.recv() => {}
                 }
                 if interrupt.flag.swap(true, Ordering::SeqCst) {
-                    // The second time. What is half-done is repaired by the next run.
+                    // The second signal. The next run repairs the environment.
                     end_now();
                 }
                 interrupt.notify.notify_waiters();
@@ -47,7 +47,7 @@ impl Interrupt {
         });
     }
 
-    /// For blocking work, which looks at it now and then.
+    /// The flag that blocking work polls.
     pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
         &self.flag
     }
@@ -56,8 +56,7 @@ impl Interrupt {
         self.flag.load(Ordering::SeqCst)
     }
 
-    /// Runs `work` until it ends or the user wants us to stop; `None` in the latter case, with
-    /// `work` dropped.
+    /// Runs `work` until it ends or is interrupted. `None`: interrupted, and `work` is dropped.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let stopped = async {
             loop {
@@ -65,7 +64,7 @@ impl Interrupt {
                 if self.is_set() {
                     return;
                 }
-                // The time limit closes the gap between looking and waiting.
+                // The timeout covers a signal between the check of the flag and the wait.
                 let _ = tokio::time::timeout(Duration::from_millis(200), notified).await;
             }
         };
@@ -77,7 +76,7 @@ impl Interrupt {
     }
 }
 
-#[expect(clippy::exit, reason = "the user has asked for it twice")]
+#[expect(clippy::exit, reason = "the user has interrupted twice")]
 fn end_now() -> ! {
     std::process::exit(i32::from(crate::exit::Exit::Interrupted as u8))
 }

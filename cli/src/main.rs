@@ -1,20 +1,27 @@
-//! The `taipan` binary: settings, commands, output. Everything it does is done by the libraries.
+//! The `taipan` binary: settings, commands, output. It must not contain what the libraries are for:
+//! choosing mirrors, transfers, channels, environments.
 
 mod args;
 mod commands;
 mod context;
+mod environment;
 mod error;
+mod error_chain;
+mod error_report;
 mod exact_backend;
 mod exit;
-mod fetch_target;
+mod fetch_argument;
+mod file_url;
 mod freshness;
 mod http;
 mod interrupt;
+mod list_location;
 mod mirror_lists;
 mod network;
 mod printer;
 mod prober;
 mod progress;
+mod rate_limit;
 mod settings;
 mod stdout_sink;
 
@@ -23,18 +30,19 @@ use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
-use args::{Cli, Command, MirrorCommand, ProbeArgs};
+use args::{Cli, Command, MirrorCommand};
+use environment::Environment;
 use error::AppError;
 use exit::Exit;
 use interrupt::Interrupt;
 use printer::{Mode, Printer};
-use settings::{Given, Settings, TransferChoices};
+use settings::{Given, Settings};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way, too. There is nobody to tell when this fails.
+            // Help and version are errors of clap, too. A failed write cannot be reported.
             let _ = error.print();
             return match error.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
@@ -52,7 +60,7 @@ fn main() -> ExitCode {
     let printer = Arc::new(Printer::new(mode, cli.global.verbose > 0));
     let exit = match run(&cli, &printer) {
         Ok(exit) => exit,
-        // Whoever read our output has gone, as in `taipan list | head`.
+        // The reader has closed the pipe, as in `taipan list | head`.
         Err(_) if printer.is_closed() => Exit::Done,
         Err(error) => {
             error.print(&printer);
@@ -63,40 +71,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
-    let given = match &cli.command {
-        Command::Create(args) | Command::Install(args) => Given {
-            places: Some(&args.places),
-            jobs: args.jobs,
-            install: Some(args),
-            transfer: TransferChoices::default(),
-        },
-        Command::Mirror(
-            MirrorCommand::List { places } | MirrorCommand::Probe(ProbeArgs { places, .. }),
-        ) => Given {
-            places: Some(places),
-            ..Given::default()
-        },
-        Command::Fetch(args) => Given {
-            places: Some(&args.places),
-            jobs: args.jobs,
-            install: None,
-            transfer: TransferChoices {
-                rate_limit: args.limit_rate,
-                connections: args.connections.map(usize::from),
-                offline: args.offline,
-            },
-        },
-        _ => Given::default(),
-    };
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Cli::command(), "taipan", &mut script);
         printer.data(String::from_utf8_lossy(&script).trim_end());
         return Ok(Exit::Done);
     }
-    let settings = Settings::resolve(&cli.global, given)?;
-    // Two worker threads carry thousands of connections; unpacking, hashing and linking have
-    // threads of their own.
+    let given = Given::of(&cli.command);
+    let settings = Settings::resolve(&cli.global, given, &Environment::current())?;
+    // Two worker threads suffice for thousands of connections; extraction, hashing and linking have
+    // their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -117,8 +101,8 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Fetch(args) => {
                 commands::fetch::run(&settings, printer, args, &interrupt).await
             }
-            Command::Mirror(MirrorCommand::List { places }) => {
-                commands::mirror_list::run(&settings, printer, places, &interrupt).await
+            Command::Mirror(MirrorCommand::List { source }) => {
+                commands::mirror_list::run(&settings, printer, source, &interrupt).await
             }
             Command::Mirror(MirrorCommand::Probe(args)) => {
                 commands::mirror_probe::run(&settings, printer, args, &interrupt).await
@@ -128,13 +112,13 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Completion { .. } => Ok(Exit::Done),
         }
     });
-    // Blocking work gets a moment to notice that it was cancelled, so that temporary files are
-    // gone when the process is; what waits for another process may never notice.
+    // Blocking work gets time to notice its cancellation and to remove temporary files. Work that
+    // waits for another process may not notice.
     runtime.shutdown_timeout(Duration::from_secs(10));
     result
 }
 
-/// The log, for those who want to see every decision: `-vv`, or `TAIPAN_LOG=taipan_transfer=debug`.
+/// Starts the log: `-vv`, or for example `TAIPAN_LOG=taipan_transfer=debug`.
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
         0 | 1 => "error",

@@ -1,7 +1,7 @@
-//! Lists of mirrors of any kind, from files and URLs, and what they say of a channel.
+//! Mirror lists of any kind, from files and URLs, and the mirrors that they name for a channel.
 
 use std::{
-    fmt, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,58 +17,22 @@ use taipan_transfer::{
 use url::Url;
 
 use crate::{
-    exact_backend::ExactBackend, fetch_target::split_url, printer::Printer, settings::SettingsError,
+    error_chain::one_line, exact_backend::ExactBackend, file_url::split_url,
+    list_location::ListLocation, printer::Printer,
 };
 
-/// The longest list that is fetched, in bytes. Fedora's longest metalinks are a hundredth of it.
-const MOST_BYTES: usize = 8 << 20;
+/// The maximum size of a list, in bytes. Fedora's largest metalinks have a hundredth of it.
+const MAX_BYTES: usize = 8 << 20;
 
-/// How long a list may take to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The timeout for fetching a list.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where a list of mirrors is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ListPlace {
-    File(PathBuf),
-    Url(Url),
-}
-
-impl ListPlace {
-    /// Reads an `http` or `https` URL, a `file` URL or a path.
-    pub(crate) fn parse(text: &str) -> Result<Self, SettingsError> {
-        if !text.contains("://") {
-            return Ok(Self::File(text.into()));
-        }
-        let wrong = || SettingsError::Mirrors {
-            text: match text.parse::<SafeUrl>() {
-                Ok(url) => url.to_string(),
-                Err(_) => text.split("://").next().unwrap_or_default().to_owned() + "://…",
-            },
-        };
-        let url = Url::parse(text).map_err(|_| wrong())?;
-        match url.scheme() {
-            "http" | "https" => Ok(Self::Url(url)),
-            "file" => Ok(Self::File(url.to_file_path().map_err(|()| wrong())?)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl fmt::Display for ListPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(f),
-            Self::Url(url) => SafeUrl::from(url.clone()).fmt(f),
-        }
-    }
-}
-
-/// Why there is no list of mirrors.
+/// A mirror list that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ListsError {
-    #[error("cannot read the list of mirrors {}", path.display())]
+pub(crate) enum MirrorListError {
+    #[error("cannot read the mirror list {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot get the list of mirrors {url}")]
+    #[error("cannot fetch the mirror list {url}")]
     Fetch {
         url: SafeUrl,
         source: FetchListError,
@@ -76,35 +40,35 @@ pub(crate) enum ListsError {
     #[error(transparent)]
     Parse(MirrorSourceError),
     #[error(
-        "{list} does not say of which channel it lists mirrors, and there are {count}: name one \
-         channel, write $channel in its URLs, or use a mirrors file"
+        "{list} does not name the channel of its mirrors, and {count} channels are in use: use one \
+         channel, write $channel in the URLs of the list, or use a mirrors file"
     )]
     WhichChannel { list: String, count: usize },
     #[error(
-        "the metalink {list} names no mirror of a channel: none of its http URLs ends in a \
-         channel's SUBDIR/FILE, such as noarch/repodata.json.zst"
+        "the metalink {list} names no mirror of a channel: none of its http URLs ends in \
+         SUBDIR/FILE, for example noarch/repodata.json.zst"
     )]
     NoBase { list: String },
 }
 
-/// What went wrong with a request for a list.
+/// Why a list cannot be fetched.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchListError {
     #[error("the request failed")]
     Request(#[source] Box<BackendError>),
-    #[error("its URL has no last part, as that of a file has")]
+    #[error("the URL does not name a file")]
     NoFile,
-    #[error("it is longer than {MOST_BYTES} bytes")]
-    TooLong,
-    #[error("it is no text")]
+    #[error("the list is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("the list is not UTF-8 text")]
     NotText,
-    #[error("this run is offline")]
+    #[error("--offline does not allow network access")]
     Offline,
-    #[error("it did not come within {} s", PATIENCE.as_secs())]
+    #[error("not complete after {} s", FETCH_TIMEOUT.as_secs())]
     Timeout,
 }
 
-/// A list that was read but may depend on the channel it is read for.
+/// A parsed list. The mirrors of a plain list may depend on the channel.
 struct List {
     name: String,
     is_local: bool,
@@ -112,37 +76,37 @@ struct List {
     source: MirrorSource,
 }
 
-/// All lists of a run, in the order in which they were named.
+/// All mirror lists of a run, in the order in which they were given.
 pub(crate) struct MirrorLists(Vec<List>);
 
 impl MirrorLists {
-    /// Reads all lists; what comes from the network is kept in `cache`, in case it cannot be had the
-    /// next time. Without a client nothing comes from there.
+    /// Reads all lists. Lists from the network are kept in `cache`, for runs in which they cannot be
+    /// fetched. Without a client the network is not used.
     pub(crate) async fn load(
-        places: &[ListPlace],
+        locations: &[ListLocation],
         cache: &Path,
         client: Option<&HttpClient>,
         printer: &Printer,
-    ) -> Result<Self, ListsError> {
-        let lists = places.iter().map(|place| async move {
-            match place {
-                ListPlace::File(_) => {
-                    let text = fetch_text(place, client).await?;
-                    List::read(place.to_string(), true, text).map_err(ListsError::Parse)
+    ) -> Result<Self, MirrorListError> {
+        let lists = locations.iter().map(|location| async move {
+            match location {
+                ListLocation::File(_) => {
+                    let text = fetch_text(location, client).await?;
+                    List::read(location.to_string(), true, text).map_err(MirrorListError::Parse)
                 }
-                ListPlace::Url(url) => from_url(url, cache, client, printer).await,
+                ListLocation::Url(url) => from_url(url, cache, client, printer).await,
             }
         });
         let lists = try_join_all(lists).await?;
         for list in &lists {
             for skipped in list.skipped() {
-                printer.detail(&format!("{}: {skipped}; it is passed over", list.name));
+                printer.detail(&format!("{}: {skipped} (skipped)", list.name));
             }
         }
         Ok(Self(lists))
     }
 
-    /// The channels that are named, in order.
+    /// The channels that the lists name, in order.
     pub(crate) fn channels(&self) -> Vec<String> {
         let mut names = Vec::new();
         for list in &self.0 {
@@ -153,16 +117,17 @@ impl MirrorLists {
         names
     }
 
-    /// What each list has for a channel. Lists that say nothing of it are left out; those that say
-    /// nothing of any channel are for the one that is asked for, which is `one_of` so many.
+    /// The mirrors of a channel, per list that has any. A list that does not name channels applies
+    /// to the requested channels, of which there are `requested`; `None`: this channel was not
+    /// requested.
     pub(crate) fn mirrors_of(
         &self,
         channel: &Channel,
-        one_of: Option<usize>,
-    ) -> Result<Vec<Vec<Mirror>>, ListsError> {
+        requested: Option<usize>,
+    ) -> Result<Vec<Vec<Mirror>>, MirrorListError> {
         let mut found = Vec::new();
         for list in &self.0 {
-            found.extend(list.mirrors_of(channel, one_of)?);
+            found.extend(list.mirrors_of(channel, requested)?);
         }
         Ok(found)
     }
@@ -170,7 +135,7 @@ impl MirrorLists {
 
 impl List {
     fn read(name: String, is_local: bool, text: String) -> Result<Self, MirrorSourceError> {
-        // Any value will do to see what it is; a plain list is read again for each channel.
+        // Any channel name will do to detect the kind; a plain list is parsed again per channel.
         let source = parse(&name, is_local, &text, "channel")?;
         Ok(Self {
             name,
@@ -191,13 +156,13 @@ impl List {
     fn mirrors_of(
         &self,
         channel: &Channel,
-        one_of: Option<usize>,
-    ) -> Result<Option<Vec<Mirror>>, ListsError> {
-        let which = |count| ListsError::WhichChannel {
+        requested: Option<usize>,
+    ) -> Result<Option<Vec<Mirror>>, MirrorListError> {
+        let which = |count| MirrorListError::WhichChannel {
             list: self.name.clone(),
             count,
         };
-        match (&self.source, one_of) {
+        match (&self.source, requested) {
             (MirrorSource::Channels(file), _) => Ok(named(file, channel)),
             (MirrorSource::Table(file), _) => Ok(file.mirrors_below(&channel.canonical())),
             (MirrorSource::List(_) | MirrorSource::Metalink(_), None) => Ok(None),
@@ -207,14 +172,14 @@ impl List {
                     return Err(which(count));
                 }
                 let source = parse(&self.name, self.is_local, &self.text, channel.name());
-                match source.map_err(ListsError::Parse)? {
+                match source.map_err(MirrorListError::Parse)? {
                     MirrorSource::List(list) => Ok(Some(list.mirrors)),
                     _ => Ok(None),
                 }
             }
             (MirrorSource::Metalink(_), Some(count)) if count > 1 => Err(which(count)),
             (MirrorSource::Metalink(metalink), Some(_)) => match bases(metalink) {
-                mirrors if mirrors.is_empty() => Err(ListsError::NoBase {
+                mirrors if mirrors.is_empty() => Err(MirrorListError::NoBase {
                     list: self.name.clone(),
                 }),
                 mirrors => Ok(Some(mirrors)),
@@ -234,7 +199,7 @@ fn parse(
             let file = name.into();
             Origin::File { file, line }
         } else {
-            // Who names mirrors there is not the user, whoever named the list.
+            // The user named the list, but not the mirrors in it.
             let from = format!("{name}:{line}").into();
             Origin::Discovered { from }
         }
@@ -242,15 +207,15 @@ fn parse(
     MirrorSource::parse(text, name, &[("channel", channel)], origin)
 }
 
-/// The mirrors that a file has for a channel, by its URL or by its short name.
+/// The mirrors that a file names for a channel, by its URL or by its name.
 fn named(file: &MirrorsFile, channel: &Channel) -> Option<Vec<Mirror>> {
     let by_url = file.mirrors_for(&channel.canonical());
     let mirrors = by_url.or_else(|| file.mirrors_for(channel.name()))?;
     Some(mirrors.to_vec())
 }
 
-/// The roots of the trees in which the files of a metalink lie: each http URL that ends in
-/// `SUBDIR/FILE`, where the first is the name of a platform, without these two.
+/// The mirrors that the files of a metalink lie on: each http URL that ends in `SUBDIR/FILE`,
+/// without these two segments.
 fn bases(metalink: &Metalink) -> Vec<Mirror> {
     let mut mirrors = Vec::new();
     for file in &metalink.files {
@@ -276,26 +241,26 @@ fn bases(metalink: &Metalink) -> Vec<Mirror> {
     taipan_mirrors::merge([mirrors])
 }
 
-/// Fetches a list; when that fails, the copy of an earlier run serves.
+/// Fetches a list. When that fails, the copy of an earlier run is used.
 async fn from_url(
     url: &Url,
     cache: &Path,
     client: Option<&HttpClient>,
     printer: &Printer,
-) -> Result<List, ListsError> {
+) -> Result<List, MirrorListError> {
     let safe = SafeUrl::from(url.clone());
     let digest = Sha256::of(url.as_str().as_bytes()).to_string();
     let kept = cache.join(format!("{}.txt", &digest[..32]));
-    let error = match fetch_text(&ListPlace::Url(url.clone()), client).await {
+    let error = match fetch_text(&ListLocation::Url(url.clone()), client).await {
         Ok(text) => match List::read(safe.to_string(), false, text) {
             Ok(list) => {
                 if let Err(error) = keep(&kept, &list.text) {
-                    tracing::debug!(%error, url = %safe, "the list of mirrors is not kept");
+                    tracing::debug!(%error, url = %safe, "cannot cache the mirror list");
                 }
                 return Ok(list);
             }
-            // A login page, perhaps.
-            Err(error) => ListsError::Parse(error),
+            // Possibly a login page.
+            Err(error) => MirrorListError::Parse(error),
         },
         Err(error) => error,
     };
@@ -305,8 +270,8 @@ async fn from_url(
     match List::read(safe.to_string(), false, text) {
         Ok(list) => {
             printer.warn(&format!(
-                "{}, so the copy of an earlier run is used, which may be out of date",
-                crate::error::chain(&error)
+                "{}; the copy of an earlier run is used, which may be out of date",
+                one_line(&error)
             ));
             Ok(list)
         }
@@ -314,26 +279,26 @@ async fn from_url(
     }
 }
 
-/// Reads a text from a file or fetches it.
+/// Reads or fetches the text of a list.
 pub(crate) async fn fetch_text(
-    place: &ListPlace,
+    location: &ListLocation,
     client: Option<&HttpClient>,
-) -> Result<String, ListsError> {
-    match place {
-        ListPlace::File(path) => std::fs::read_to_string(path).map_err(|source| {
+) -> Result<String, MirrorListError> {
+    match location {
+        ListLocation::File(path) => std::fs::read_to_string(path).map_err(|source| {
             let path = path.clone();
-            ListsError::Read { path, source }
+            MirrorListError::Read { path, source }
         }),
-        ListPlace::Url(url) => {
+        ListLocation::Url(url) => {
             let fetched = match client {
-                Some(client) => tokio::time::timeout(PATIENCE, fetch(url, client))
+                Some(client) => tokio::time::timeout(FETCH_TIMEOUT, fetch(url, client))
                     .await
                     .unwrap_or(Err(FetchListError::Timeout)),
                 None => Err(FetchListError::Offline),
             };
             fetched.map_err(|source| {
                 let url = url.clone().into();
-                ListsError::Fetch { url, source }
+                MirrorListError::Fetch { url, source }
             })
         }
     }
@@ -350,13 +315,13 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
         validators: None,
     };
     let mut text = Vec::new();
-    // Nothing was said that could be unchanged, so there is a body.
+    // The request has no validators, so the response has a body.
     let failed = |error| FetchListError::Request(Box::new(error));
     if let GetResponse::Body { mut body, .. } = backend.get(request).await.map_err(failed)? {
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(failed)?;
-            if text.len() + piece.len() > MOST_BYTES {
-                return Err(FetchListError::TooLong);
+            if text.len() + piece.len() > MAX_BYTES {
+                return Err(FetchListError::TooLarge);
             }
             text.extend_from_slice(&piece);
         }
@@ -406,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_list_is_for_one_channel_unless_it_has_a_place_for_the_name() {
+    fn a_plain_list_is_for_one_channel_unless_it_has_a_variable() {
         let plain = list("https://a.example/one\n");
         assert_eq!(urls(&plain, "one"), ["https://a.example/one"]);
         let error = plain.mirrors_of(&channel("one"), Some(2)).unwrap_err();
@@ -420,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_urls_of_a_metalink_lose_the_file_and_its_subdir() {
+    fn the_mirrors_of_a_metalink_are_its_urls_without_subdir_and_file() {
         let urls_of = |urls: &str| {
             format!(
                 "<metalink xmlns=\"urn:ietf:params:xml:ns:metalink\"><file name=\"repodata.json.zst\">\
@@ -440,22 +405,6 @@ mod tests {
         let error = other.mirrors_of(&channel("one"), Some(1)).unwrap_err();
         assert!(
             error.to_string().contains("noarch/repodata.json.zst"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_place_is_a_path_or_a_url_of_the_web() {
-        let parse = |text: &str| ListPlace::parse(text).map(|place| place.to_string());
-        assert_eq!(parse("dir/m.toml").unwrap(), "dir/m.toml");
-        assert_eq!(parse("file:///srv/my%20list").unwrap(), "/srv/my list");
-        assert_eq!(
-            parse("https://me:pw@a.example/m?token=x").unwrap(),
-            "https://***@a.example/m?token=***"
-        );
-        let error = parse("s3://me:pw@bucket/m").unwrap_err().to_string();
-        assert!(
-            error.starts_with("`s3://***@bucket/m` is no place"),
             "{error}"
         );
     }

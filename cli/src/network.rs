@@ -1,23 +1,23 @@
-//! Which network this machine is in, so that speeds measured in another are not believed.
+//! An identifier of the current network. Measurements of mirrors are valid in one network only.
 //!
-//! It is told by the default route (interface and gateway) and the proxies. Two networks whose
-//! gateways have the same address, as home routers often have, are taken for one; then what is known
-//! is corrected by the first requests. Only a digest is kept.
+//! It is derived from the default route (interface and gateway) and the proxies. Two networks whose
+//! gateways have the same address, as home routers often have, have the same identifier; then the
+//! first requests correct the measurements. Only a digest is stored.
 
 use std::fmt::Write as _;
 
 use taipan_transfer::Sha256;
 use url::Url;
 
-/// Where Linux shows its routes for IPv4.
+/// The IPv4 routing table of Linux.
 const ROUTES: &str = "/proc/net/route";
 
-/// The environment variables that name proxies; each also goes in lower case.
+/// The environment variables of proxies. The lower-case name is valid, too.
 const PROXIES: [&str; 3] = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"];
 
-/// The name of the network that this machine is in; empty when nothing can be told.
+/// The identifier of the current network; empty when there is neither a default route nor a proxy.
 pub(crate) fn current() -> String {
-    // Elsewhere than on Linux there is no such file, and the proxies are all that is known.
+    // Only Linux has this file.
     let routes = std::fs::read_to_string(ROUTES).unwrap_or_default();
     let proxies: Vec<(&str, String)> = PROXIES
         .iter()
@@ -26,11 +26,11 @@ pub(crate) fn current() -> String {
             Some((*name, value.ok().filter(|value| !value.is_empty())?))
         })
         .collect();
-    name(&routes, &proxies)
+    identifier(&routes, &proxies)
 }
 
-/// The name of a network with these routes, in the form of `/proc/net/route`, and proxies.
-fn name(routes: &str, proxies: &[(&str, String)]) -> String {
+/// The identifier for these routes, in the format of `/proc/net/route`, and proxies.
+fn identifier(routes: &str, proxies: &[(&str, String)]) -> String {
     let mut text = String::new();
     if let Some((interface, gateway)) = default_route(routes) {
         let _ = writeln!(text, "route {interface} {gateway}");
@@ -77,10 +77,10 @@ fn default_route(routes: &str) -> Option<(&str, &str)> {
         .map(|(_, interface, gateway)| (interface, gateway))
 }
 
-/// Scheme, host and port of a proxy: another password makes no other network.
+/// Scheme, host and port of a proxy: the password does not identify a network.
 fn without_secrets(proxy: &str) -> String {
     let parsed = Url::parse(proxy).ok().filter(Url::has_host);
-    // Most programs take a proxy without a scheme, too.
+    // Most programs also accept a proxy without a scheme.
     match parsed.or_else(|| Url::parse(&format!("http://{proxy}")).ok()) {
         Some(url) => format!(
             "{}://{}:{}",
@@ -104,11 +104,11 @@ mod tests {
     const DOWN: &str = "tun0\t00000000\t01010101\t0002\t0\t0\t1\t00000000\t0\t0\t0\n";
 
     fn of(routes: &[&str]) -> String {
-        name(&format!("{HEAD}{}", routes.concat()), &[])
+        identifier(&format!("{HEAD}{}", routes.concat()), &[])
     }
 
     #[test]
-    fn the_default_route_of_lowest_metric_names_the_network() {
+    fn the_default_route_with_the_lowest_metric_identifies_the_network() {
         let both = format!("{HEAD}{HOME}{CABLE}{LOCAL}{DOWN}");
         assert_eq!(default_route(&both), Some(("eth0", "010AA8C0")));
         assert_eq!(of(&[HOME, LOCAL]), of(&[LOCAL, HOME, DOWN]));
@@ -118,15 +118,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_default_route_or_proxy_nothing_is_known() {
+    fn without_a_default_route_or_proxy_the_identifier_is_empty() {
         assert_eq!(of(&[LOCAL, DOWN]), "");
-        assert_eq!(name("", &[]), "");
-        assert_eq!(name("one line\nwlan0 00000000\n\u{0}\n", &[]), "");
+        assert_eq!(identifier("", &[]), "");
+        assert_eq!(identifier("one line\nwlan0 00000000\n\u{0}\n", &[]), "");
     }
 
     #[test]
-    fn a_proxy_makes_another_network_and_its_password_does_not() {
-        let proxy = |url: &str| name(HEAD, &[("HTTPS_PROXY", url.to_owned())]);
+    fn a_proxy_identifies_a_network_and_its_password_does_not() {
+        let proxy = |url: &str| identifier(HEAD, &[("HTTPS_PROXY", url.to_owned())]);
         assert_ne!(
             proxy("http://p.example:3128"),
             proxy("http://q.example:3128")

@@ -1,14 +1,15 @@
-//! All output. Data goes to stdout, everything else to stderr.
+//! All output: data to stdout, everything else to stderr.
 
 use std::{
     io::{IsTerminal as _, Write as _},
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use console::measure_text_width;
 use indicatif::MultiProgress;
 use serde::Serialize;
 
-/// How to print.
+/// What is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Text,
@@ -37,7 +38,7 @@ impl Printer {
         }
     }
 
-    /// Where bars are drawn; `None` when there is no terminal for them.
+    /// The progress bars; `None` without a terminal.
     pub(crate) fn bars(&self) -> Option<&MultiProgress> {
         self.bars.as_ref()
     }
@@ -50,14 +51,14 @@ impl Printer {
         self.verbose
     }
 
-    /// Prints what was asked for; only in text mode and in quiet mode.
+    /// Prints the requested data; not in JSON mode.
     pub(crate) fn data(&self, text: &str) {
         if self.mode != Mode::Json {
             self.stdout(text);
         }
     }
 
-    /// Prints an object on a line of its own; only in JSON mode. `kind` becomes its `type`.
+    /// Prints an object on one line, with `kind` as its `type`; only in JSON mode.
     pub(crate) fn object(&self, kind: &str, object: &impl Serialize) {
         #[derive(Serialize)]
         struct Tagged<'a, T> {
@@ -77,21 +78,21 @@ impl Printer {
         }
     }
 
-    /// Says what is going on; not in quiet or JSON mode.
+    /// Prints a message to stderr; only in text mode.
     pub(crate) fn say(&self, text: &str) {
         if self.mode == Mode::Text {
             self.stderr(text);
         }
     }
 
-    /// Says what only some want to know.
+    /// Prints a message to stderr; only in text mode with `--verbose`.
     pub(crate) fn detail(&self, text: &str) {
         if self.mode == Mode::Text && self.verbose {
             self.stderr(text);
         }
     }
 
-    /// Warns; not in quiet mode.
+    /// Prints a warning; not in quiet mode.
     pub(crate) fn warn(&self, text: &str) {
         #[derive(Serialize)]
         struct Warning<'a> {
@@ -104,17 +105,17 @@ impl Printer {
         }
     }
 
-    /// Says what failed, always.
+    /// Prints an error, in all modes.
     pub(crate) fn error(&self, text: &str) {
         self.stderr(&format!("error: {text}"));
     }
 
-    /// Whether whoever read our stdout has gone, so that more need not be printed.
+    /// Whether the reader of stdout has closed the pipe.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Writes bytes to stdout as they are, whoever reads them.
+    /// Writes bytes to stdout without any change.
     pub(crate) fn raw(&self, bytes: &[u8]) -> std::io::Result<()> {
         let result = std::io::stdout().lock().write_all(bytes);
         let result = result.and_then(|()| std::io::stdout().lock().flush());
@@ -133,14 +134,14 @@ impl Printer {
             None => write(),
         };
         if result.is_err() {
-            // Most likely a closed pipe, as in `taipan list | head`: that is not a failure.
+            // Most likely a closed pipe, as in `taipan list | head`, which is not a failure.
             self.closed.store(true, Ordering::Relaxed);
         }
     }
 
     fn stderr(&self, text: &str) {
         let write = || writeln!(std::io::stderr().lock(), "{}", clean(text));
-        // Nobody is left to tell when stderr is gone.
+        // A failure to write to stderr cannot be reported.
         let _ = match &self.bars {
             Some(bars) => bars.suspend(write),
             None => write(),
@@ -148,51 +149,44 @@ impl Printer {
     }
 }
 
-/// Takes out what a terminal would obey: text from servers and packages passes through here.
+/// Replaces the characters that control a terminal. Text from servers and packages passes through
+/// here.
 pub(crate) fn clean(text: &str) -> String {
-    if !text
-        .chars()
-        .any(|c| c.is_control() && c != '\n' && c != '\t')
-    {
-        return text.to_owned();
-    }
-    text.chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' && c != '\t' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
-        .collect()
+    text.replace(controls_terminal, "\u{fffd}")
 }
 
-/// A number of bytes as people read it.
+/// Control characters except line breaks and tabs, and the bidirectional controls, which change the
+/// order in which text is displayed (Unicode Standard Annex #9).
+fn controls_terminal(c: char) -> bool {
+    let is_bidi_control = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    is_bidi_control || (c.is_control() && c != '\n' && c != '\t')
+}
+
+/// A number of bytes with a suitable unit.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::DecimalBytes(count).to_string()
 }
 
-/// A number of bytes per second as people read it; a dash when there is nothing to say.
+/// Bytes per second with a suitable unit; a dash without a value.
 pub(crate) fn rate(bytes_per_second: Option<f64>) -> String {
     match bytes_per_second {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a rate that does not fit saturates, and people do not read fractions of bytes"
+            reason = "a rate that does not fit saturates, and fractions of bytes are not printed"
         )]
         Some(rate) if rate.is_finite() && rate > 0.0 => format!("{}/s", bytes(rate as u64)),
         _ => "-".to_owned(),
     }
 }
 
-/// Lines up the columns of a table: the first and those named in `left` to the left, others to
-/// the right.
+/// Aligns the columns of a table: the first and those in `left` to the left, others to the right.
 pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter()
             .filter_map(|row| row.get(column))
-            .map(|c| c.chars().count())
+            .map(|cell| measure_text_width(cell))
             .max()
             .unwrap_or(0)
     };
@@ -201,7 +195,7 @@ pub(crate) fn table(rows: &[Vec<String>], left: &[usize]) -> String {
     for row in rows {
         let mut line = String::from("  ");
         for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column] - cell.chars().count());
+            let pad = " ".repeat(widths[column] - measure_text_width(cell));
             if column > 0 {
                 line.push_str("  ");
             }
@@ -229,12 +223,27 @@ mod tests {
     }
 
     #[test]
-    fn tables_line_up() {
+    fn bidirectional_controls_do_not_reach_the_terminal() {
+        for c in ('\u{202a}'..='\u{202e}').chain('\u{2066}'..='\u{2069}') {
+            assert_eq!(clean(&format!("gpj{c}.exe")), "gpj\u{fffd}.exe");
+        }
+        assert_eq!(clean("עברית"), "עברית");
+    }
+
+    #[test]
+    fn columns_are_aligned() {
         let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect::<Vec<_>>();
         let text = table(
             &[row(&["name", "n", "why"]), row(&["é", "10", "x y"])],
             &[2],
         );
         assert_eq!(text, "  name   n  why\n  é     10  x y");
+    }
+
+    #[test]
+    fn wide_and_combining_characters_are_aligned_by_their_width() {
+        let row = |cells: &[&str]| cells.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let text = table(&[row(&["蛇", "1"]), row(&["e\u{301}x", "2"])], &[1]);
+        assert_eq!(text, "  蛇  1\n  e\u{301}x  2");
     }
 }

@@ -1,4 +1,4 @@
-//! One round of probes over the mirrors of a channel: carries out what a `ProbePlan` decides.
+//! One round of probes over the mirrors of a channel: executes a `ProbePlan`.
 
 use std::{
     cell::RefCell,
@@ -21,18 +21,18 @@ use taipan_transfer::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    error::chain,
+    error_chain::one_line,
     freshness::{Freshness, Version, judge},
 };
 
-/// How many mirrors are asked at a time which file there is.
+/// The number of concurrent requests that search the sample.
 const SEARCHERS: usize = 16;
 
-/// How much of the end of the sample is compared, in bytes.
+/// The length of the compared end of the sample, in bytes.
 const TAIL: u64 = 64;
 
-/// What a channel's mirrors have in common: its repodata. The zstd form comes first, since its end
-/// differs when anything in it does.
+/// The files that all mirrors of a channel have: its repodata. The zstd form comes first, since its
+/// end depends on all of its content.
 fn candidates(platform: &str) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for file in ["repodata.json.zst", "repodata.json"] {
@@ -45,11 +45,11 @@ fn candidates(platform: &str) -> Vec<(String, String)> {
     all
 }
 
-/// A probe that has ended, for who watches.
+/// A finished probe.
 #[derive(Debug)]
 pub(crate) struct Probed<'a> {
     pub(crate) mirror: MirrorId,
-    /// Whether it was about freshness; otherwise it was about speed.
+    /// Whether the probe measured freshness; otherwise it measured speed.
     pub(crate) is_freshness: bool,
     pub(crate) class: Class,
     pub(crate) bytes: u64,
@@ -58,31 +58,31 @@ pub(crate) struct Probed<'a> {
     pub(crate) cause: Option<&'a str>,
 }
 
-/// Watches a round.
+/// Observes a round.
 pub(crate) trait Watch {
-    fn asked(&self, mirror: MirrorId, is_freshness: bool);
+    fn started(&self, mirror: MirrorId, is_freshness: bool);
     fn probed(&self, probed: &Probed<'_>);
 }
 
-/// What a round has shown beside the ranking.
+/// The measurements of a mirror beside the ranking.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Detail {
-    /// The shortest time from a request to the header of its answer.
+    /// The shortest time to the header of a response.
     pub(crate) latency: Option<Duration>,
     pub(crate) freshness: Option<Freshness>,
-    /// What was wrong last.
+    /// The last error.
     pub(crate) cause: Option<String>,
-    /// Bytes of the sample and of its end.
+    /// The received bytes.
     pub(crate) bytes: u64,
     version: Option<Version>,
 }
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Debug)]
 pub(crate) struct Ranking {
-    /// The file that was asked for, and its length in bytes; `None` when no mirror has one.
+    /// The path of the sample and its length in bytes; `None` when no mirror has one.
     pub(crate) sample: Option<(String, u64)>,
-    /// The mirrors, the best first.
+    /// Best first.
     pub(crate) results: Vec<ProbeResult>,
     details: BTreeMap<MirrorId, Detail>,
 }
@@ -93,44 +93,45 @@ impl Ranking {
     }
 }
 
-/// What one request brought.
+/// The response to one request, or its error.
 #[derive(Debug, Default)]
-struct Answer {
+struct ProbeResponse {
     header: Option<Duration>,
     first_byte: Option<Duration>,
     duration: Duration,
     bytes: Vec<u8>,
-    /// Where the body begins in the file.
+    /// The position of the body in the file.
     start: u64,
     total: Option<u64>,
     modified: Option<SystemTime>,
     error: Option<BackendError>,
 }
 
-impl Answer {
+impl ProbeResponse {
     fn class(&self) -> Class {
         self.error.as_ref().map_or(Class::Ok, BackendError::class)
     }
 }
 
-/// A request that has ended.
+/// A finished request.
 struct Ended {
     mirror: MirrorId,
     is_freshness: bool,
-    answer: Answer,
+    response: ProbeResponse,
 }
 
 impl Ended {
     fn class(&self) -> Class {
-        match &self.answer.error {
-            // Its file is shorter: it is another version, and no failure.
+        match &self.response.error {
+            // The file is shorter: another version, not a failure.
             Some(BackendError::BeyondEnd { .. }) if self.is_freshness => Class::Ok,
-            _ => self.answer.class(),
+            _ => self.response.class(),
         }
     }
 }
 
-/// Probes the mirrors of a channel. Mirrors that served within `config.fresh` are left alone.
+/// Probes the mirrors of a channel, except those that were used successfully within
+/// `config.fresh`.
 pub(crate) async fn probe(
     mirrors: &MirrorSet,
     channel: &Channel,
@@ -140,9 +141,8 @@ pub(crate) async fn probe(
 ) -> Ranking {
     let found = find_sample(mirrors, platform, &config).await;
     let ((subdir, file), size) = found.sample.clone().unwrap_or_else(|| {
-        // Whoever is asked for it says why it cannot give it.
-        let first = candidates(platform).swap_remove(0);
-        (first, config.probe_bytes)
+        // The responses to the requests say why no mirror has it.
+        (candidates(platform)[0].clone(), config.probe_bytes)
     });
     let path = format!("{subdir}/{file}");
     let target = Target {
@@ -152,7 +152,7 @@ pub(crate) async fn probe(
     let sample = ProbeSample {
         path: path.clone(),
         size,
-        // A name that no file has: what is asked for is the end of the same file.
+        // A path that no file has, for the probe of the end of the same file.
         metadata: Some(format!("{path} (its end)")),
     };
     let limits = config.clone();
@@ -167,7 +167,7 @@ pub(crate) async fn probe(
         watch,
         details: found.details,
     };
-    // Those that served lately are not measured, but must be there to compare with.
+    // Mirrors with recent measurements are not measured, but their versions are compared.
     let known = mirrors.with_selector(|selector, now| {
         let ranking = plan.borrow().ranking(selector, now);
         let is_known = |row: &&ProbeResult| row.verdict == Verdict::Known;
@@ -197,7 +197,8 @@ struct Found {
     details: BTreeMap<MirrorId, Detail>,
 }
 
-/// Asks all mirrors for one byte; the first that has any of the files says which it is and how long.
+/// Requests one byte of the candidates from all mirrors. The first mirror that has a candidate
+/// determines the sample and its length.
 async fn find_sample(mirrors: &MirrorSet, platform: &str, config: &ProbeConfig) -> Found {
     let ids: Vec<MirrorId> = mirrors.with_selector(|selector, now| {
         let sound = |id: &MirrorId| !selector.report(*id, now).is_some_and(|r| r.quarantined);
@@ -216,9 +217,9 @@ async fn find_sample(mirrors: &MirrorSet, platform: &str, config: &ProbeConfig) 
                 let Some(range) = ByteRange::new(0, 1) else {
                     break;
                 };
-                let answer = ask(mirrors, mirror, &target, range, config.probe_time, || ()).await;
-                header = answer.header.or(header);
-                match (answer.class(), answer.total) {
+                let response = ask(mirrors, mirror, &target, range, config.probe_time, || ()).await;
+                header = response.header.or(header);
+                match (response.class(), response.total) {
                     (Class::Ok, Some(total)) if total > 0 => {
                         return (
                             mirror,
@@ -237,7 +238,7 @@ async fn find_sample(mirrors: &MirrorSet, platform: &str, config: &ProbeConfig) 
         sample: None,
         details: BTreeMap::new(),
     };
-    // However many of them hang.
+    // Also when mirrors do not respond.
     let end = pin!(tokio::time::sleep(config.time));
     let mut searches = futures_util::stream::iter(ids.into_iter().map(search))
         .buffer_unordered(SEARCHERS)
@@ -252,7 +253,7 @@ async fn find_sample(mirrors: &MirrorSet, platform: &str, config: &ProbeConfig) 
     found
 }
 
-/// Asks mirrors for the end of the sample.
+/// Requests the end of the sample from mirrors.
 async fn ends(
     mirrors: &MirrorSet,
     target: &Target,
@@ -268,7 +269,7 @@ async fn ends(
         Ended {
             mirror,
             is_freshness: true,
-            answer: ask(mirrors, mirror, target, range, limits.probe_time, || ()).await,
+            response: ask(mirrors, mirror, target, range, limits.probe_time, || ()).await,
         }
     };
     let over = tokio::time::sleep(limits.time);
@@ -301,7 +302,7 @@ impl<'a> Round<'a> {
                     range,
                     timeout,
                 } => {
-                    // A range of no bytes is never asked for.
+                    // An empty range is not requested.
                     if let Some(range) = ByteRange::new(range.start, range.end) {
                         running.push(self.start(mirror, range, timeout, false));
                     }
@@ -314,10 +315,10 @@ impl<'a> Round<'a> {
                 }
                 ProbeStep::Wait { until } => {
                     let left = until.since(self.mirrors.now());
-                    // Cancel-safe: what is not ready stays in `running`.
+                    // Cancel-safe: an unfinished request stays in `running`.
                     match timeout(left, running.next()).await {
                         Ok(Some(ended)) => self.ended(&ended),
-                        // Nothing runs, so nothing will change.
+                        // Without running requests nothing will change.
                         Ok(None) => break,
                         Err(_) => {}
                     }
@@ -325,7 +326,7 @@ impl<'a> Round<'a> {
                 ProbeStep::Done => break,
             }
         }
-        // What still runs has its timeout at this moment, and is to be counted.
+        // The remaining requests reach their timeout now; their results count.
         while let Ok(Some(ended)) = timeout(Duration::from_millis(50), running.next()).await {
             self.ended(&ended);
         }
@@ -340,45 +341,50 @@ impl<'a> Round<'a> {
     ) -> LocalBoxFuture<'a, Ended> {
         let (mirrors, target, plan) = (self.mirrors, self.target, self.plan);
         mirrors.with_selector(|selector, now| selector.started(mirror, now));
-        self.watch.asked(mirror, is_freshness);
+        self.watch.started(mirror, is_freshness);
         async move {
             let begun = || plan.borrow_mut().answered(mirror);
-            let mut answer = ask(mirrors, mirror, target, range, limit, begun).await;
-            if !is_freshness && answer.error.is_none() && !looks_right(&target.path, &answer.bytes)
+            let mut response = ask(mirrors, mirror, target, range, limit, begun).await;
+            if !is_freshness
+                && response.error.is_none()
+                && !looks_right(&target.path, &response.bytes)
             {
-                answer.error = Some(BackendError::Unusable {
+                response.error = Some(BackendError::Unusable {
                     url: mirrors.backend(mirror).describe(target),
-                    source: "it is something else than its name says, perhaps a login page".into(),
+                    source: "the content is not of the expected type: possibly a login page".into(),
                 });
             }
             Ended {
                 mirror,
                 is_freshness,
-                answer,
+                response,
             }
         }
         .boxed_local()
     }
 
-    /// The end of the sample, or why not, from a mirror that served lately.
+    /// Handles the response of a mirror with recent measurements to the request for the end of the
+    /// sample.
     fn known(&mut self, ended: &Ended) {
-        let Ended { mirror, answer, .. } = ended;
+        let Ended {
+            mirror, response, ..
+        } = ended;
         let class = ended.class();
         if class == Class::Ok {
-            // A file that ends before the sample does is of another length, whatever it is.
-            let length = match &answer.error {
+            // A file that ends before the sample has another length; which one is not known.
+            let length = match &response.error {
                 Some(_) => Some(0),
-                None => answer.total,
+                None => response.total,
             };
             self.details.entry(*mirror).or_default().version = length.map(|length| Version {
                 length,
                 head: None,
                 tail: None,
-                modified: answer.modified,
+                modified: response.modified,
             });
         } else {
-            // Then it serves no longer, and the plan is to know.
-            let seen = observation(self.mirrors.now(), &self.sample.path, class, answer);
+            // The mirror no longer works, and the plan must know.
+            let seen = observation(self.mirrors.now(), &self.sample.path, class, response);
             self.plan.borrow_mut().finished(*mirror, &seen);
         }
         self.ended(ended);
@@ -388,35 +394,35 @@ impl<'a> Round<'a> {
         let Ended {
             mirror,
             is_freshness,
-            answer,
+            response,
         } = ended;
         let class = ended.class();
-        let cause = answer.error.as_ref().map(|error| chain(error));
+        let cause = response.error.as_ref().map(|error| one_line(error));
         let detail = self.details.entry(*mirror).or_default();
-        detail.latency = match (detail.latency, answer.header) {
+        detail.latency = match (detail.latency, response.header) {
             (Some(old), Some(new)) => Some(old.min(new)),
             (old, new) => old.or(new),
         };
-        detail.bytes += answer.bytes.len() as u64;
+        detail.bytes += response.bytes.len() as u64;
         if class != Class::Ok {
             detail.cause.clone_from(&cause);
         } else if *is_freshness {
             let length = detail.version.as_ref().map(|version| version.length);
-            let is_end = answer.start + answer.bytes.len() as u64 == length.unwrap_or_default();
+            let is_end = response.start + response.bytes.len() as u64 == length.unwrap_or_default();
             if let Some(version) = &mut detail.version
                 && is_end
             {
-                version.tail = Some(answer.bytes.clone());
+                version.tail = Some(response.bytes.clone());
             }
         } else if detail.version.is_none() {
-            detail.version = answer.total.map(|length| Version {
+            detail.version = response.total.map(|length| Version {
                 length,
-                head: Some(Sha256::of(&answer.bytes).as_bytes().to_vec()),
+                head: Some(Sha256::of(&response.bytes).as_bytes().to_vec()),
                 tail: None,
-                modified: answer.modified,
+                modified: response.modified,
             });
         }
-        let mut seen = observation(self.mirrors.now(), &self.sample.path, class, answer);
+        let mut seen = observation(self.mirrors.now(), &self.sample.path, class, response);
         self.mirrors
             .with_selector(|selector, _| selector.finished(*mirror, &seen));
         if *is_freshness {
@@ -427,9 +433,9 @@ impl<'a> Round<'a> {
             mirror: *mirror,
             is_freshness: *is_freshness,
             class,
-            bytes: answer.bytes.len() as u64,
-            first_byte: answer.first_byte,
-            duration: answer.duration,
+            bytes: response.bytes.len() as u64,
+            first_byte: response.first_byte,
+            duration: response.duration,
             cause: cause.as_deref(),
         });
     }
@@ -438,7 +444,7 @@ impl<'a> Round<'a> {
         self.sample.metadata.as_deref().unwrap_or_default()
     }
 
-    /// Judges the versions of all that have served, and tells plan and selector who is behind.
+    /// Judges the versions of all mirrors, and reports those that are behind to plan and selector.
     fn compare(&mut self, channel: &Channel) {
         let itself = Location::parse(channel.base().as_str()).ok();
         let (known, versions): (Vec<MirrorId>, Vec<Version>) = self
@@ -476,7 +482,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// A version without a date that says when it was copied rather than made.
+    /// The version without its time, if that is the time of a copy or an upload.
     fn dated(&self, mirror: MirrorId, version: Version) -> Version {
         let keeps_dates = self.mirrors.with_selector(|selector, _| {
             let location = selector.mirror(mirror).map(|mirror| &mirror.location);
@@ -489,16 +495,21 @@ impl<'a> Round<'a> {
     }
 }
 
-fn observation<'p>(at: Time, path: &'p str, class: Class, answer: &Answer) -> Observation<'p> {
+fn observation<'p>(
+    at: Time,
+    path: &'p str,
+    class: Class,
+    response: &ProbeResponse,
+) -> Observation<'p> {
     let mut seen = Observation::new(at, path, class)
-        .with_bytes(answer.bytes.len() as u64)
-        .with_duration(answer.duration);
-    seen.first_byte = answer.first_byte;
-    seen.retry_after = answer.error.as_ref().and_then(BackendError::retry_after);
+        .with_bytes(response.bytes.len() as u64)
+        .with_duration(response.duration);
+    seen.first_byte = response.first_byte;
+    seen.retry_after = response.error.as_ref().and_then(BackendError::retry_after);
     seen
 }
 
-/// Whether a sample may be the file of this name.
+/// Whether the bytes may be the beginning of the file with this path.
 fn looks_right(path: &str, bytes: &[u8]) -> bool {
     // RFC 8878 §3.1.1.
     const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
@@ -508,7 +519,7 @@ fn looks_right(path: &str, bytes: &[u8]) -> bool {
     bytes.trim_ascii_start().first().is_none_or(|&b| b == b'{')
 }
 
-/// Asks a mirror for a range, and waits for it no longer than `limit`.
+/// Requests a range from a mirror, with `limit` as timeout.
 async fn ask(
     mirrors: &MirrorSet,
     mirror: MirrorId,
@@ -516,28 +527,36 @@ async fn ask(
     range: ByteRange,
     limit: Duration,
     begun: impl Fn(),
-) -> Answer {
+) -> ProbeResponse {
     let started = Instant::now();
-    let mut answer = Answer::default();
+    let mut response = ProbeResponse::default();
     let result = timeout(
         limit,
-        receive(mirrors, mirror, target, range, started, &mut answer, begun),
+        receive(
+            mirrors,
+            mirror,
+            target,
+            range,
+            started,
+            &mut response,
+            begun,
+        ),
     )
     .await;
-    answer.duration = started.elapsed();
-    answer.error = match result {
+    response.duration = started.elapsed();
+    response.error = match result {
         Ok(result) => result.err(),
         Err(_) => Some(BackendError::Timeout {
             url: mirrors.backend(mirror).describe(target),
-            what: match (answer.header, answer.first_byte) {
-                (None, _) => "no answer",
+            what: match (response.header, response.first_byte) {
+                (None, _) => "no response",
                 (Some(_), None) => "no body",
                 _ => "the body was not complete",
             },
             after: limit,
         }),
     };
-    answer
+    response
 }
 
 async fn receive(
@@ -546,7 +565,7 @@ async fn receive(
     target: &Target,
     range: ByteRange,
     started: Instant,
-    answer: &mut Answer,
+    response: &mut ProbeResponse,
     begun: impl Fn(),
 ) -> Result<(), BackendError> {
     let backend = mirrors.backend(mirror);
@@ -556,24 +575,24 @@ async fn receive(
         range: Some(range),
         validators: None,
     };
-    let response = backend.get(request).await?;
-    answer.header = Some(started.elapsed());
+    let got = backend.get(request).await?;
+    response.header = Some(started.elapsed());
     let url = || backend.describe(target);
     let GetResponse::Body {
         start,
         total,
         validators,
         mut body,
-    } = response
+    } = got
     else {
         return Err(BackendError::Unasked { url: url() });
     };
-    (answer.start, answer.total) = (start, total);
-    answer.modified = validators
+    (response.start, response.total) = (start, total);
+    response.modified = validators
         .last_modified
         .and_then(|date| httpdate::parse_http_date(&date).ok());
     if start < range.start() {
-        // It ignores ranges, and all of the file would come.
+        // The mirror ignores ranges and would send the whole file.
         return Ok(());
     }
     let end = range
@@ -581,25 +600,25 @@ async fn receive(
         .unwrap_or(u64::MAX)
         .min(total.unwrap_or(u64::MAX));
     let wanted = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
-    while answer.bytes.len() < wanted {
+    while response.bytes.len() < wanted {
         let Some(piece) = body.next().await else {
             break;
         };
         let piece = piece?;
-        if answer.first_byte.is_none() && !piece.is_empty() {
-            answer.first_byte = Some(started.elapsed());
+        if response.first_byte.is_none() && !piece.is_empty() {
+            response.first_byte = Some(started.elapsed());
             begun();
         }
-        let room = wanted - answer.bytes.len();
-        answer
+        let room = wanted - response.bytes.len();
+        response
             .bytes
             .extend_from_slice(&piece[..piece.len().min(room)]);
     }
-    if total.is_some() && answer.bytes.len() < wanted {
+    if total.is_some() && response.bytes.len() < wanted {
         return Err(BackendError::Short {
             url: url(),
             expected: end,
-            got: start + answer.bytes.len() as u64,
+            got: start + response.bytes.len() as u64,
         });
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Turns what the engine and the installer report into bars, lines and JSON objects.
+//! Progress of downloads and linking: bars, lines and JSON objects.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use taipan_transfer::{Event, JobId, Observer};
 
 use crate::printer::{Printer, bytes};
 
-/// Shows downloads.
+/// Shows the progress of downloads.
 pub(crate) struct Downloads {
     printer: Arc<Printer>,
     total: Option<ProgressBar>,
@@ -25,18 +25,21 @@ pub(crate) struct Downloads {
 
 struct Row {
     label: String,
-    got: u64,
+    received: u64,
     bar: Option<ProgressBar>,
 }
 
-/// Only files that take a while get a bar of their own, in bytes.
-const WORTH_A_BAR: u64 = 4_000_000;
+/// The minimum size of a file with a bar of its own, in bytes.
+const MIN_BAR_SIZE: u64 = 4_000_000;
 
 impl Downloads {
-    /// Shows downloads under a title, with their size in bytes in sum; `None` when that is not known,
-    /// as for repodata.
-    pub(crate) fn new(printer: &Arc<Printer>, title: &'static str, sum: Option<u64>) -> Arc<Self> {
-        let total = match (printer.bars(), sum) {
+    /// `total_size` is in bytes; `None` when it is not known.
+    pub(crate) fn new(
+        printer: &Arc<Printer>,
+        title: &'static str,
+        total_size: Option<u64>,
+    ) -> Arc<Self> {
+        let total = match (printer.bars(), total_size) {
             (Some(bars), Some(size)) => {
                 let bar = bars.add(ProgressBar::new(size));
                 bar.set_style(style(
@@ -62,7 +65,7 @@ impl Downloads {
         })
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(crate) fn finish(&self) {
         if let Some(total) = &self.total {
             total.finish_and_clear();
@@ -79,22 +82,22 @@ impl Downloads {
         }
     }
 
-    /// How many bytes have come, those that were of no use included.
+    /// The number of received bytes, wasted bytes included.
     pub(crate) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    fn row<T>(&self, job: JobId, look: impl FnOnce(&mut Row) -> T) -> Option<T> {
+    fn row<T>(&self, job: JobId, update: impl FnOnce(&mut Row) -> T) -> Option<T> {
         self.jobs
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .get_mut(&job)
-            .map(look)
+            .map(update)
     }
 }
 
-/// Whether the log says the same, with more detail.
-fn logged() -> bool {
+/// Whether the log contains the same, with more detail.
+fn is_logged() -> bool {
     tracing::enabled!(target: "taipan_transfer::engine", tracing::Level::DEBUG)
 }
 
@@ -132,7 +135,7 @@ impl Observer for Downloads {
         match *event {
             Event::Started { job, label, size } => {
                 let bar = match (self.printer.bars(), size) {
-                    (Some(bars), Some(size)) if size >= WORTH_A_BAR => {
+                    (Some(bars), Some(size)) if size >= MIN_BAR_SIZE => {
                         let bar = bars.add(ProgressBar::new(size));
                         bar.set_style(style(
                             "    {msg:26!} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} \
@@ -145,7 +148,7 @@ impl Observer for Downloads {
                 };
                 let row = Row {
                     label: label.to_owned(),
-                    got: 0,
+                    received: 0,
                     bar,
                 };
                 self.jobs
@@ -159,19 +162,19 @@ impl Observer for Downloads {
                     total.inc(bytes);
                 }
                 self.row(job, |row| {
-                    row.got += bytes;
+                    row.received += bytes;
                     if let Some(bar) = &row.bar {
                         bar.inc(bytes);
                     }
                 });
             }
             Event::Resumed { job, bytes: kept } => {
-                // They are here, and did not arrive now.
+                // These bytes were received by an earlier run.
                 if let Some(total) = &self.total {
                     total.inc(kept);
                 }
                 let label = self.row(job, |row| {
-                    row.got += kept;
+                    row.received += kept;
                     if let Some(bar) = &row.bar {
                         bar.inc(kept);
                     }
@@ -179,7 +182,7 @@ impl Observer for Downloads {
                 });
                 let file = label.unwrap_or_default();
                 self.printer
-                    .detail(&format!("  {file}: goes on after {}", bytes(kept)));
+                    .detail(&format!("  {file}: resuming after {}", bytes(kept)));
                 let resumed = Resumed {
                     file: &file,
                     bytes: kept,
@@ -191,9 +194,9 @@ impl Observer for Downloads {
                     total.set_position(total.position().saturating_sub(bytes));
                 }
                 self.row(job, |row| {
-                    row.got = row.got.saturating_sub(bytes);
+                    row.received = row.received.saturating_sub(bytes);
                     if let Some(bar) = &row.bar {
-                        bar.set_position(row.got);
+                        bar.set_position(row.received);
                     }
                 });
             }
@@ -203,7 +206,7 @@ impl Observer for Downloads {
                 offset,
                 why,
                 ..
-            } if self.printer.is_verbose() && !logged() => {
+            } if self.printer.is_verbose() && !is_logged() => {
                 let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
                 let from = if offset > 0 {
                     format!(" from byte {offset}")
@@ -211,7 +214,7 @@ impl Observer for Downloads {
                     String::new()
                 };
                 self.printer
-                    .detail(&format!("  {label}: asking {name}{from} ({why})"));
+                    .detail(&format!("  {label}: requesting from {name}{from} ({why})"));
             }
             Event::AttemptFailed {
                 job,
@@ -222,7 +225,7 @@ impl Observer for Downloads {
                 ..
             } => {
                 let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
-                if !logged() {
+                if !is_logged() {
                     self.printer
                         .detail(&format!("  {label}: {name}: {class}: {cause}"));
                 }
@@ -278,7 +281,7 @@ impl Observer for Downloads {
     }
 }
 
-/// Shows linking.
+/// Shows the progress of linking.
 pub(crate) struct Links {
     printer: Arc<Printer>,
     bar: Option<ProgressBar>,

@@ -1,51 +1,62 @@
-//! What a run goes by: each setting from the command line, else the environment, else the
-//! configuration file, else a default. Where each came from is kept, and `taipan info` shows it.
+//! The settings of a run: each from the command line, else the environment, else the configuration
+//! file, else a default. The origin of each is kept, and `taipan info` shows it.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum as _;
 use etcetera::BaseStrategy as _;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{
-    args::{GlobalArgs, InstallArgs, PlaceArgs, Priority},
+    args::{Command, FetchArgs, GlobalArgs, InstallArgs, MirrorCommand, Priority, SourceArgs},
+    environment::{Environment, EnvironmentError},
     http::HttpTable,
-    mirror_lists::ListPlace,
+    list_location::{ListLocation, ListLocationError},
 };
 
-/// Where a setting came from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// Where a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Origin {
-    /// The command line or the environment; clap reads both and prefers the first.
     CommandLine,
+    Environment,
     /// The configuration file.
     File,
-    /// Nobody said anything.
     Default,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::CommandLine => "command line or environment",
+            Self::CommandLine => "command line",
+            Self::Environment => "environment",
             Self::File => "configuration file",
             Self::Default => "default",
         })
     }
 }
 
-/// A value and where it came from.
+/// A value and its origin.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Setting<T> {
     pub(crate) value: T,
     pub(crate) origin: Origin,
 }
 
-/// What is wrong with the settings.
+impl<T> Setting<T> {
+    fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Setting<U>, E> {
+        Ok(Setting {
+            value: map(self.value)?,
+            origin: self.origin,
+        })
+    }
+}
+
+/// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
     #[error("cannot read the configuration file {}", path.display())]
@@ -53,30 +64,28 @@ pub(crate) enum SettingsError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("the configuration file {} is not right", path.display())]
+    #[error("the configuration file {} is invalid", path.display())]
     Parse {
         path: PathBuf,
         source: Box<toml::de::Error>,
     },
-    #[error(
-        "`{text}` is not a URL that can be the channel alias: give one such as https://conda.anaconda.org"
-    )]
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    #[error("invalid channel alias `{text}`: use a URL, for example https://conda.anaconda.org")]
     Alias { text: String },
-    #[error("`{text}` is not a platform: linux-64 and noarch are examples of platforms")]
+    #[error("unknown platform `{text}`: use for example linux-64 or noarch")]
     Platform { text: String },
-    #[error("the user's {what} directory is not known: set HOME, or name it with {option}")]
+    #[error("cannot determine the {what} directory of the user: set HOME or use {option}")]
     NoHome {
         what: &'static str,
         option: &'static str,
     },
-    #[error("conda has no name for this machine's platform: name one with --platform")]
+    #[error("conda has no name for the platform of this machine: use --platform")]
     NoPlatform,
     #[error("--jobs must be at least 1")]
     Jobs,
-    #[error(
-        "`{text}` is no place of a list of mirrors: give a file, or a URL that starts with https:// or http://"
-    )]
-    Mirrors { text: String },
+    #[error(transparent)]
+    Mirrors(#[from] ListLocationError),
 }
 
 /// The configuration file, `taipan/config.toml`.
@@ -85,7 +94,7 @@ pub(crate) enum SettingsError {
 struct File {
     channels: Option<Vec<String>>,
     channel_alias: Option<String>,
-    channel_priority: Option<FilePriority>,
+    channel_priority: Option<Priority>,
     mirrors: Option<Vec<String>>,
     cache_dir: Option<PathBuf>,
     platform: Option<String>,
@@ -93,27 +102,48 @@ struct File {
     always_copy: Option<bool>,
     #[serde(default)]
     http: HttpTable,
+    /// The directory of the file.
+    #[serde(skip)]
+    directory: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum FilePriority {
-    Strict,
-    Flexible,
-    Disabled,
-}
+impl File {
+    /// Reads the configuration file. The one that is `named` must exist; the default one need not.
+    /// Relative paths in it are resolved below its directory.
+    fn read(named: Option<&Path>) -> Result<(Option<PathBuf>, Self), SettingsError> {
+        let path = match (named, etcetera::choose_base_strategy()) {
+            (Some(path), _) => path.to_owned(),
+            (None, Ok(strategy)) => strategy.config_dir().join("taipan/config.toml"),
+            (None, Err(_)) => return Ok((None, Self::default())),
+        };
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
+                return Ok((None, Self::default()));
+            }
+            Err(source) => return Err(SettingsError::Read { path, source }),
+        };
+        match toml::from_str::<Self>(&text) {
+            Ok(file) => Ok((Some(path.clone()), file.below(path.parent()))),
+            Err(source) => Err(SettingsError::Parse {
+                path,
+                source: Box::new(source),
+            }),
+        }
+    }
 
-impl From<FilePriority> for Priority {
-    fn from(priority: FilePriority) -> Self {
-        match priority {
-            FilePriority::Strict => Self::Strict,
-            FilePriority::Flexible => Self::Flexible,
-            FilePriority::Disabled => Self::Disabled,
+    fn below(self, directory: Option<&Path>) -> Self {
+        let directory = directory.unwrap_or(Path::new(""));
+        Self {
+            cache_dir: self.cache_dir.map(|path| directory.join(path)),
+            http: self.http.below(directory),
+            directory: directory.to_owned(),
+            ..self
         }
     }
 }
 
-/// What every command goes by.
+/// The settings of all commands.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config_file: Option<PathBuf>,
@@ -121,7 +151,7 @@ pub(crate) struct Settings {
     pub(crate) channels: Setting<Vec<String>>,
     pub(crate) channel_alias: Setting<Url>,
     pub(crate) channel_priority: Setting<Priority>,
-    pub(crate) mirrors: Setting<Vec<ListPlace>>,
+    pub(crate) mirrors: Setting<Vec<ListLocation>>,
     pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
@@ -132,108 +162,140 @@ pub(crate) struct Settings {
 /// The options that only some commands have.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Given<'a> {
-    pub(crate) places: Option<&'a PlaceArgs>,
-    pub(crate) jobs: Option<usize>,
-    pub(crate) install: Option<&'a InstallArgs>,
-    pub(crate) transfer: TransferChoices,
+    source: Option<&'a SourceArgs>,
+    jobs: Option<usize>,
+    install: Option<&'a InstallArgs>,
+    transfer: TransferChoices,
 }
 
-/// How files are fetched, where it is not as usual.
+impl<'a> Given<'a> {
+    /// The options of a command.
+    pub(crate) fn of(command: &'a Command) -> Self {
+        match command {
+            Command::Create(args) | Command::Install(args) => Self {
+                source: Some(&args.source),
+                jobs: args.jobs,
+                install: Some(args),
+                ..Self::default()
+            },
+            Command::Fetch(args) => Self {
+                source: Some(&args.source),
+                jobs: args.jobs,
+                transfer: TransferChoices::from(args),
+                ..Self::default()
+            },
+            Command::Mirror(MirrorCommand::List { source }) => Self {
+                source: Some(source),
+                ..Self::default()
+            },
+            Command::Mirror(MirrorCommand::Probe(args)) => Self {
+                source: Some(&args.source),
+                ..Self::default()
+            },
+            Command::List(_)
+            | Command::Info(_)
+            | Command::Demo(_)
+            | Command::Zck(_)
+            | Command::Completion { .. } => Self::default(),
+        }
+    }
+}
+
+/// Options of transfers. The default is that of the engine.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TransferChoices {
-    /// The most bytes per second.
+    /// Bytes per second of all transfers together.
     pub(crate) rate_limit: Option<u64>,
-    /// The most connections for one file.
+    /// The maximum number of connections for one file.
     pub(crate) connections: Option<usize>,
-    /// No server is asked.
+    /// Whether the network is not used.
     pub(crate) offline: bool,
 }
 
+impl From<&FetchArgs> for TransferChoices {
+    fn from(args: &FetchArgs) -> Self {
+        Self {
+            rate_limit: args.limit_rate,
+            connections: args.connections.map(usize::from),
+            offline: args.offline,
+        }
+    }
+}
+
 impl Settings {
-    /// Puts the settings of a run together.
-    pub(crate) fn resolve(global: &GlobalArgs, given: Given<'_>) -> Result<Self, SettingsError> {
+    /// Determines the settings of a run.
+    pub(crate) fn resolve(
+        global: &GlobalArgs,
+        given: Given<'_>,
+        environment: &Environment,
+    ) -> Result<Self, SettingsError> {
         let Given {
-            places,
+            source,
             jobs,
             install,
             transfer,
         } = given;
-        let (config_file, file) = read_file(global.config.as_deref())?;
-        let base = config_file
-            .as_deref()
-            .and_then(Path::parent)
-            .map(Path::to_owned);
-        // Paths in the file are relative to the file.
-        let from_file = |path: PathBuf| -> PathBuf {
-            match &base {
-                Some(base) => base.join(path),
-                None => path,
-            }
-        };
-        let cache_dir = pick(
+        let named = global.config.clone();
+        let named = named.or_else(|| environment.path("TAIPAN_CONFIG"));
+        let (config_file, file) = File::read(named.as_deref())?;
+        let mirrors = locations_of_lists(source, environment, &file)?;
+        let cache_dir = first(
             global.cache_dir.clone(),
-            file.cache_dir.map(&from_file),
-            || {
-                let strategy = etcetera::choose_base_strategy();
-                let strategy = strategy.map_err(|_| SettingsError::NoHome {
-                    what: "cache",
-                    option: "--cache-dir or TAIPAN_CACHE_DIR",
-                })?;
-                Ok(strategy.cache_dir().join("taipan"))
-            },
-        )?;
-        let cache_dir = Setting {
-            value: std::path::absolute(&cache_dir.value).unwrap_or(cache_dir.value),
-            origin: cache_dir.origin,
-        };
-        let nonempty = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-        let channels = pick(
-            places.and_then(|p| nonempty(&p.channels)),
+            environment.path("TAIPAN_CACHE_DIR"),
+            file.cache_dir,
+            default_cache_dir,
+        )?
+        .try_map(|path| Ok::<_, SettingsError>(std::path::absolute(&path).unwrap_or(path)))?;
+        let channels = first(
+            source
+                .map(|source| source.channels.clone())
+                .filter(|channels| !channels.is_empty()),
+            None,
             file.channels,
             || Ok(vec!["conda-forge".to_owned()]),
         )?;
-        let alias = pick(
-            places.and_then(|p| p.channel_alias.clone()),
+        let channel_alias = first(
+            source.and_then(|source| source.channel_alias.clone()),
+            environment.text("TAIPAN_CHANNEL_ALIAS")?,
             file.channel_alias,
             || Ok("https://conda.anaconda.org".to_owned()),
+        )?
+        .try_map(parse_alias)?;
+        let channel_priority = first(
+            install.and_then(|install| install.channel_priority),
+            environment.parsed("TAIPAN_CHANNEL_PRIORITY", |text| {
+                Priority::from_str(text, false).ok()
+            })?,
+            file.channel_priority,
+            || Ok(Priority::Strict),
         )?;
-        let channel_alias = match Url::parse(&alias.value) {
-            Ok(url) if !url.cannot_be_a_base() => Setting {
-                value: url,
-                origin: alias.origin,
-            },
-            _ => return Err(SettingsError::Alias { text: alias.value }),
-        };
-        let priority = file.channel_priority.map(Priority::from);
-        let channel_priority = pick(install.and_then(|i| i.channel_priority), priority, || {
-            Ok(Priority::Strict)
-        })?;
-        let mirrors = lists_of_mirrors(places, file.mirrors, &from_file)?;
-        let platform = pick(
-            install.and_then(|i| i.platform.clone()),
+        let platform = first(
+            install.and_then(|install| install.platform.clone()),
+            environment.text("TAIPAN_PLATFORM")?,
             file.platform,
             || {
                 let current = rattler_conda_types::Subdir::current();
                 Ok(current.ok_or(SettingsError::NoPlatform)?.to_string())
             },
-        )?;
-        let platform = match platform.value.parse() {
-            Ok(value) => Setting {
-                value,
-                origin: platform.origin,
-            },
-            Err(_) => {
-                return Err(SettingsError::Platform {
-                    text: platform.value,
-                });
-            }
-        };
-        let jobs = pick(jobs, file.jobs, || Ok(16))?;
+        )?
+        .try_map(|text| match text.parse() {
+            Ok(subdir) => Ok(subdir),
+            Err(_) => Err(SettingsError::Platform { text }),
+        })?;
+        let jobs = first(jobs, environment.number("TAIPAN_JOBS")?, file.jobs, || {
+            Ok(16)
+        })?;
         if jobs.value == 0 {
             return Err(SettingsError::Jobs);
         }
-        let copy = install.and_then(|i| i.always_copy.then_some(true));
-        let always_copy = pick(copy, file.always_copy, || Ok(false))?;
+        let always_copy = first(
+            install
+                .map(|install| install.always_copy)
+                .filter(|always_copy| *always_copy),
+            None,
+            file.always_copy,
+            || Ok(false),
+        )?;
         Ok(Self {
             config_file,
             cache_dir,
@@ -245,45 +307,78 @@ impl Settings {
             jobs,
             always_copy,
             transfer,
-            http: file.http.based(from_file),
+            http: file.http,
         })
     }
 }
 
-/// The places of lists of mirrors. The environment is read here and not by clap, which would divide it as
-/// it divides the option.
-fn lists_of_mirrors(
-    places: Option<&PlaceArgs>,
-    file: Option<Vec<String>>,
-    from_file: &dyn Fn(PathBuf) -> PathBuf,
-) -> Result<Setting<Vec<ListPlace>>, SettingsError> {
-    let read = |list: &[String]| -> Result<Vec<ListPlace>, SettingsError> {
-        list.iter().map(|text| ListPlace::parse(text)).collect()
+/// The first value in order of precedence.
+fn first<T>(
+    flag: Option<T>,
+    environment: Option<T>,
+    file: Option<T>,
+    default: impl FnOnce() -> Result<T, SettingsError>,
+) -> Result<Setting<T>, SettingsError> {
+    let given = flag
+        .map(|value| (value, Origin::CommandLine))
+        .or_else(|| environment.map(|value| (value, Origin::Environment)))
+        .or_else(|| file.map(|value| (value, Origin::File)));
+    let (value, origin) = match given {
+        Some(given) => given,
+        None => (default()?, Origin::Default),
     };
-    let given = match places {
-        Some(places) if !places.mirrors.is_empty() => Some(read(&places.mirrors)?),
-        _ => match std::env::var("TAIPAN_MIRRORS") {
-            Ok(text) if !text.trim().is_empty() => Some(read(&split_list(&text))?),
-            _ => None,
-        },
-    };
-    let file = match file {
-        Some(list) => Some(
-            read(&list)?
-                .into_iter()
-                .map(|place| match place {
-                    ListPlace::File(path) => ListPlace::File(from_file(path)),
-                    url @ ListPlace::Url(_) => url,
-                })
-                .collect(),
-        ),
-        None => None,
-    };
-    pick(given, file, || Ok(Vec::new()))
+    Ok(Setting { value, origin })
 }
 
-/// The entries of an environment variable, divided by `;` or line breaks: a `:` is part of every URL,
-/// and blanks are part of some paths.
+fn default_cache_dir() -> Result<PathBuf, SettingsError> {
+    let strategy = etcetera::choose_base_strategy();
+    let strategy = strategy.map_err(|_| SettingsError::NoHome {
+        what: "cache",
+        option: "--cache-dir or TAIPAN_CACHE_DIR",
+    })?;
+    Ok(strategy.cache_dir().join("taipan"))
+}
+
+fn parse_alias(text: String) -> Result<Url, SettingsError> {
+    match Url::parse(&text) {
+        Ok(url) if !url.cannot_be_a_base() => Ok(url),
+        _ => Err(SettingsError::Alias { text }),
+    }
+}
+
+/// The locations of the mirror lists.
+fn locations_of_lists(
+    source: Option<&SourceArgs>,
+    environment: &Environment,
+    file: &File,
+) -> Result<Setting<Vec<ListLocation>>, SettingsError> {
+    let variable = environment.text("TAIPAN_MIRRORS")?;
+    let texts = first(
+        source
+            .map(|source| source.mirrors.clone())
+            .filter(|mirrors| !mirrors.is_empty()),
+        variable
+            .map(|text| split_list(&text))
+            .filter(|entries| !entries.is_empty()),
+        file.mirrors.clone(),
+        || Ok(Vec::new()),
+    )?;
+    let is_in_file = texts.origin == Origin::File;
+    texts.try_map(|texts| {
+        let parse = |text: &String| {
+            let location = ListLocation::parse(text)?;
+            Ok(if is_in_file {
+                location.below(&file.directory)
+            } else {
+                location
+            })
+        };
+        texts.iter().map(parse).collect()
+    })
+}
+
+/// The entries of a list in an environment variable, separated by `;` or line breaks: URLs contain
+/// `:`, and paths may contain spaces.
 fn split_list(text: &str) -> Vec<String> {
     let entries = text.split([';', '\n', '\r']).map(str::trim);
     entries
@@ -292,58 +387,15 @@ fn split_list(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn pick<T>(
-    given: Option<T>,
-    file: Option<T>,
-    default: impl FnOnce() -> Result<T, SettingsError>,
-) -> Result<Setting<T>, SettingsError> {
-    Ok(match (given, file) {
-        (Some(value), _) => Setting {
-            value,
-            origin: Origin::CommandLine,
-        },
-        (None, Some(value)) => Setting {
-            value,
-            origin: Origin::File,
-        },
-        (None, None) => Setting {
-            value: default()?,
-            origin: Origin::Default,
-        },
-    })
-}
-
-/// Reads the configuration file: the one that is named, which must be there, or the usual one,
-/// which need not.
-fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, File), SettingsError> {
-    let path = match named {
-        Some(path) => path.to_owned(),
-        None => match etcetera::choose_base_strategy() {
-            Ok(strategy) => strategy.config_dir().join("taipan/config.toml"),
-            Err(_) => return Ok((None, File::default())),
-        },
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match toml::from_str(&text) {
-            Ok(file) => Ok((Some(path), file)),
-            Err(source) => Err(SettingsError::Parse {
-                path,
-                source: Box::new(source),
-            }),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => {
-            Ok((None, File::default()))
-        }
-        Err(source) => Err(SettingsError::Read { path, source }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::args::Cli;
 
     #[test]
-    fn lists_in_the_environment_are_divided_where_no_url_or_path_is() {
+    fn lists_in_the_environment_are_separated_by_semicolons() {
         assert_eq!(
             split_list(" https://a.example:8443/m?x=1 ;/srv/my lists/m.toml;\nC:\\m.toml; "),
             [
@@ -352,5 +404,188 @@ mod tests {
                 "C:\\m.toml"
             ]
         );
+    }
+
+    /// A configuration file that sets everything.
+    const FILE: &str = "channels = [\"file-channel\"]\nchannel-alias = \"https://file.example\"\n\
+        channel-priority = \"disabled\"\nmirrors = [\"file.toml\"]\ncache-dir = \"file-cache\"\n\
+        platform = \"linux-aarch64\"\njobs = 2\nalways-copy = true\n";
+
+    const VARIABLES: [(&str, &str); 6] = [
+        ("TAIPAN_CHANNEL_ALIAS", "https://environment.example"),
+        ("TAIPAN_CHANNEL_PRIORITY", "flexible"),
+        ("TAIPAN_MIRRORS", "environment.toml;second.toml"),
+        ("TAIPAN_CACHE_DIR", "/environment/cache"),
+        ("TAIPAN_PLATFORM", "osx-64"),
+        ("TAIPAN_JOBS", "3"),
+    ];
+
+    const FLAGS: [&str; 15] = [
+        "-c",
+        "flag-channel",
+        "--channel-alias",
+        "https://flag.example",
+        "--channel-priority",
+        "strict",
+        "--mirrors",
+        "flag.toml",
+        "--cache-dir",
+        "/flag/cache",
+        "--platform",
+        "win-64",
+        "--jobs",
+        "4",
+        "--always-copy",
+    ];
+
+    /// The settings of `taipan create` with a configuration file of this text.
+    fn resolve(
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        file: &str,
+    ) -> Result<(tempfile::TempDir, Settings), SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, file).unwrap();
+        let environment: Environment = variables
+            .iter()
+            .copied()
+            .chain([("TAIPAN_CONFIG", path.to_str().unwrap())])
+            .collect();
+        let arguments = [&["taipan", "create", "-p", "env"], flags].concat();
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        let settings = Settings::resolve(&cli.global, Given::of(&cli.command), &environment)?;
+        Ok((dir, settings))
+    }
+
+    /// Value and origin of every setting.
+    fn listed(settings: &Settings, dir: &Path) -> Vec<(String, Origin)> {
+        fn entry<T>(setting: &Setting<T>, value: impl FnOnce(&T) -> String) -> (String, Origin) {
+            (value(&setting.value), setting.origin)
+        }
+        let Settings {
+            config_file: _,
+            cache_dir,
+            channels,
+            channel_alias,
+            channel_priority,
+            mirrors,
+            platform,
+            jobs,
+            always_copy,
+            transfer: _,
+            http: _,
+        } = settings;
+        let dir = dir.to_str().unwrap();
+        [
+            entry(cache_dir, |path| path.display().to_string()),
+            entry(channels, |names| names.join(" ")),
+            entry(channel_alias, ToString::to_string),
+            entry(channel_priority, |priority| format!("{priority:?}")),
+            entry(mirrors, |lists| {
+                let lists: Vec<String> = lists.iter().map(ToString::to_string).collect();
+                lists.join(" ")
+            }),
+            entry(platform, ToString::to_string),
+            entry(jobs, ToString::to_string),
+            entry(always_copy, ToString::to_string),
+        ]
+        .map(|(value, origin)| (value.replace(dir, "DIR"), origin))
+        .to_vec()
+    }
+
+    fn expect(settings: &[(String, Origin)], values: [&str; 8], origin: Origin) {
+        let expected = values.map(|value| (value.to_owned(), origin));
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn a_flag_overrides_the_environment_and_the_file() {
+        let (dir, settings) = resolve(&FLAGS, &VARIABLES, FILE).unwrap();
+        let values = [
+            "/flag/cache",
+            "flag-channel",
+            "https://flag.example/",
+            "Strict",
+            "flag.toml",
+            "win-64",
+            "4",
+            "true",
+        ];
+        expect(&listed(&settings, dir.path()), values, Origin::CommandLine);
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let (dir, settings) = resolve(&[], &VARIABLES, FILE).unwrap();
+        let mut settings = listed(&settings, dir.path());
+        // These two have no variable.
+        assert_eq!(settings.remove(7), ("true".to_owned(), Origin::File));
+        assert_eq!(
+            settings.remove(1),
+            ("file-channel".to_owned(), Origin::File)
+        );
+        let expected = [
+            "/environment/cache",
+            "https://environment.example/",
+            "Flexible",
+            "environment.toml second.toml",
+            "osx-64",
+            "3",
+        ]
+        .map(|value| (value.to_owned(), Origin::Environment));
+        assert_eq!(settings, expected);
+    }
+
+    #[test]
+    fn the_file_overrides_the_defaults_and_its_paths_are_relative_to_it() {
+        let (dir, settings) = resolve(&[], &[("TAIPAN_JOBS", "")], FILE).unwrap();
+        let values = [
+            "DIR/file-cache",
+            "file-channel",
+            "https://file.example/",
+            "Disabled",
+            "DIR/file.toml",
+            "linux-aarch64",
+            "2",
+            "true",
+        ];
+        expect(&listed(&settings, dir.path()), values, Origin::File);
+    }
+
+    #[test]
+    fn without_flag_variable_and_file_the_defaults_apply() {
+        let (dir, settings) = resolve(&["--cache-dir", "/c"], &[], "").unwrap();
+        let mut settings = listed(&settings, dir.path());
+        settings.remove(0);
+        assert!(
+            settings
+                .iter()
+                .all(|(_, origin)| *origin == Origin::Default)
+        );
+        let values: Vec<&str> = settings.iter().map(|(value, _)| value.as_str()).collect();
+        assert_eq!(
+            values[..4],
+            ["conda-forge", "https://conda.anaconda.org/", "Strict", ""]
+        );
+        assert_eq!(values[5..], ["16", "false"]);
+    }
+
+    #[test]
+    fn the_flag_names_the_configuration_file_before_the_variable() {
+        let other = tempfile::tempdir().unwrap();
+        let path = other.path().join("other.toml");
+        std::fs::write(&path, "jobs = 7\n").unwrap();
+        let (_, settings) = resolve(&["--config", path.to_str().unwrap()], &[], FILE).unwrap();
+        assert_eq!(settings.jobs.value, 7);
+        assert_eq!(settings.config_file.as_deref(), Some(&*path));
+    }
+
+    #[test]
+    fn an_invalid_variable_is_named_in_the_error() {
+        for (name, value) in [("TAIPAN_JOBS", "many"), ("TAIPAN_CHANNEL_PRIORITY", "best")] {
+            let error = resolve(&[], &[(name, value)], "").unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
     }
 }

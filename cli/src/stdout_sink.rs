@@ -1,4 +1,4 @@
-//! A file on its way to stdout.
+//! Writes a file to stdout.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -8,14 +8,14 @@ use taipan_transfer::{Expected, Sha256, Sink, SinkError, Verifier};
 
 use crate::printer::Printer;
 
-/// Writes a file to stdout while it arrives. What is written cannot be taken back: when the body has to
-/// start again, what comes must be the same as far as it was written, and the rest follows.
+/// Writes a file to stdout while it arrives. Written bytes cannot be taken back: after a restart of
+/// the file, the bytes up to the written length must be the same, and only the rest is written.
 pub(crate) struct StdoutSink {
     printer: Arc<Printer>,
-    /// What is out.
+    /// Over the written bytes.
     written: Verifier,
-    /// What has come since the start, as long as it is no more than what is out.
-    again: Option<Verifier>,
+    /// Over the bytes since the restart; `None` once they are as many as the written ones.
+    since_restart: Option<Verifier>,
     is_broken: bool,
 }
 
@@ -24,35 +24,35 @@ impl StdoutSink {
         Self {
             printer: Arc::clone(printer),
             written: Verifier::new(Expected::default()),
-            again: None,
+            since_restart: None,
             is_broken: false,
         }
     }
 
-    /// Whether what is out is not the beginning of what came later.
+    /// Whether the file has other bytes after a restart than those that were written.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
     }
 
     fn broken(&mut self) -> SinkError {
         self.is_broken = true;
-        let text = "what was already written to stdout was not this file, and cannot be taken back";
+        let text = "the content differs from the part that was already written to stdout";
         SinkError::Failed(text.into())
     }
 
-    /// Passes over what is out already; gives what is not.
+    /// Drops the bytes that are already written, and returns the rest.
     fn skip(&mut self, mut bytes: Bytes) -> Result<Bytes, SinkError> {
-        let Some(again) = &mut self.again else {
+        let Some(since_restart) = &mut self.since_restart else {
             return Ok(bytes);
         };
-        let left = self.written.length() - again.length();
-        let passed = bytes.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()));
-        again.update(&passed);
-        if again.length() < self.written.length() {
+        let left = self.written.length() - since_restart.length();
+        let written = bytes.split_to(usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len()));
+        since_restart.update(&written);
+        if since_restart.length() < self.written.length() {
             return Ok(bytes);
         }
-        let again = self.again.take();
-        if again.map(digest) == Some(digest(self.written.clone())) {
+        let since_restart = self.since_restart.take();
+        if since_restart.map(digest) == Some(digest(self.written.clone())) {
             Ok(bytes)
         } else {
             Err(self.broken())
@@ -60,9 +60,9 @@ impl StdoutSink {
     }
 }
 
-/// The digest of what a verifier has seen, of which nothing is expected.
-fn digest(seen: Verifier) -> Option<Sha256> {
-    seen.finish().ok()
+/// The digest of all bytes of a verifier without expectations.
+fn digest(verifier: Verifier) -> Option<Sha256> {
+    verifier.finish().ok()
 }
 
 #[async_trait]
@@ -74,7 +74,7 @@ impl Sink for StdoutSink {
         }
         self.written.update(&bytes);
         let printer = Arc::clone(&self.printer);
-        // Who reads may be slow, and stdout knows no other way than to wait.
+        // Writing to stdout blocks when the reader is slow.
         let written = tokio::task::spawn_blocking(move || printer.raw(&bytes)).await;
         let result = written.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         result.map_err(|source| SinkError::Write {
@@ -84,13 +84,14 @@ impl Sink for StdoutSink {
     }
 
     async fn restart(&mut self) -> Result<(), SinkError> {
-        self.again = (self.written.length() > 0).then(|| Verifier::new(Expected::default()));
+        self.since_restart =
+            (self.written.length() > 0).then(|| Verifier::new(Expected::default()));
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<(), SinkError> {
-        if self.again.is_some() {
-            // It is shorter than what is out.
+        if self.since_restart.is_some() {
+            // The file is shorter than the written part.
             return Err(self.broken());
         }
         Ok(())
@@ -102,16 +103,16 @@ mod tests {
     use super::*;
     use crate::printer::Mode;
 
-    /// A sink that has written this before the body had to start again.
+    /// A sink that has written these bytes before a restart.
     fn restarted(written: &'static [u8]) -> StdoutSink {
         let mut sink = StdoutSink::new(&Arc::new(Printer::new(Mode::Quiet, false)));
         sink.written.update(written);
-        sink.again = Some(Verifier::new(Expected::default()));
+        sink.since_restart = Some(Verifier::new(Expected::default()));
         sink
     }
 
     #[test]
-    fn what_is_out_is_passed_over_when_it_comes_again() {
+    fn written_bytes_are_skipped_after_a_restart() {
         let mut sink = restarted(b"12345");
         assert_eq!(sink.skip(Bytes::from_static(b"123")).unwrap(), "");
         assert_eq!(sink.skip(Bytes::from_static(b"4567")).unwrap(), "67");
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_differs_from_what_is_out_cannot_follow_it() {
+    async fn other_bytes_after_a_restart_break_the_sink() {
         let mut sink = restarted(b"12345");
         sink.skip(Bytes::from_static(b"12x456")).unwrap_err();
         assert!(sink.is_broken());
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_may_start_again_more_than_once() {
+    async fn a_file_may_restart_more_than_once() {
         let mut sink = restarted(b"12345");
         assert_eq!(sink.skip(Bytes::from_static(b"12")).unwrap(), "");
         sink.restart().await.unwrap();

@@ -1,14 +1,12 @@
-//! What the binary says of itself. That this file is an integration test also makes cargo build
-//! the binary whenever the tests of the workspace are run.
+//! Help, usage errors and completion scripts. As an integration test, this file also makes cargo
+//! build the binary when the tests of the workspace run.
 
 use std::process::Command;
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_taipan"))
         .args(arguments)
-        .env_remove("TAIPAN_MIRRORS")
-        .env_remove("TAIPAN_CONFIG")
-        .env_remove("TAIPAN_CACHE_DIR")
+        .env_clear()
         .output()
         .unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -19,32 +17,44 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-#[test]
-fn help_is_on_stdout_and_succeeds() {
-    let (code, stdout, stderr) = run(&["--help"]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    insta::assert_snapshot!(stdout);
+/// The names in the list of commands of a help page.
+fn subcommands(help: &str) -> Vec<&str> {
+    let Some((_, list)) = help.split_once("\nCommands:\n") else {
+        return Vec::new();
+    };
+    list.lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| !line.starts_with(' '))
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| *name != "help")
+        .collect()
 }
 
-#[test]
-fn the_help_of_create_names_every_option() {
-    let (code, stdout, _) = run(&["create", "-h"]);
-    assert_eq!(code, Some(0));
-    insta::assert_snapshot!(stdout);
-}
-
-#[test]
-fn the_help_of_the_mirror_commands_names_every_option() {
-    for command in ["list", "probe"] {
-        let (code, stdout, _) = run(&["mirror", command, "--help"]);
-        assert_eq!(code, Some(0));
-        insta::assert_snapshot!(format!("mirror_{command}"), stdout);
+/// Snapshots the help page of a command and those of its subcommands.
+fn snapshot_help(command: &[&str], pages: &mut Vec<String>) {
+    let (code, stdout, stderr) = run(&[command, &["--help"]].concat());
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{command:?}");
+    let page = [&["taipan"], command].concat().join("_");
+    insta::assert_snapshot!(page.as_str(), stdout);
+    pages.push(page);
+    for name in subcommands(&stdout) {
+        snapshot_help(&[command, &[name]].concat(), pages);
     }
 }
 
 #[test]
-fn the_help_of_fetch_names_every_option() {
-    let (code, stdout, _) = run(&["fetch", "--help"]);
+fn every_command_has_a_help_page() {
+    let mut pages = Vec::new();
+    snapshot_help(&[], &mut pages);
+    for page in ["taipan_fetch", "taipan_mirror_probe", "taipan_zck_delta"] {
+        assert!(pages.iter().any(|other| other == page), "{page}: {pages:?}");
+    }
+}
+
+#[test]
+fn the_short_help_has_one_line_per_option() {
+    let (code, stdout, _) = run(&["create", "-h"]);
     assert_eq!(code, Some(0));
     insta::assert_snapshot!(stdout);
 }

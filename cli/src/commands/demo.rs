@@ -1,4 +1,4 @@
-//! `taipan demo`: the main job, on mirrors of our own, with no network.
+//! `taipan demo`: creates environments from embedded mirrors, without network.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,35 +15,26 @@ use crate::{
     printer::{Printer, bytes, table},
 };
 
-/// What the channel is called. Nothing listens there: only its mirrors have its files.
+/// The URL of the channel. It has no server: only the mirrors have its files.
 const CHANNEL: &str = "https://demo.taipan.invalid/channel";
 
-/// What is installed: a program, what it reads, and one package of each kind.
+/// The installed packages: a program, its data, and one package of each kind.
 const SPECS: [&str; 4] = ["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"];
 
-/// Starts the mirrors, and runs this very program against them as a user would.
-#[expect(
-    clippy::too_many_lines,
-    reason = "it reads like what is shown, from top to bottom"
-)]
+/// Starts the mirrors and runs this program against them as a user would.
 pub(crate) async fn run(
     printer: &Printer,
     args: &DemoArgs,
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |error: std::io::Error| AppError::Demo(format!("{what}: {error}"))
-    };
-    let temporary = tempfile::tempdir().map_err(failed("cannot make a temporary directory"))?;
+    let failed = |action| move |source| AppError::Demo { action, source };
+    let temporary = tempfile::tempdir().map_err(failed("create a temporary directory"))?;
     let work = temporary.path();
     let prefix = match &args.keep {
         Some(path) => path.clone(),
         None => work.join("environment"),
     };
-    let fleet = Fleet::demo()
-        .await
-        .map_err(failed("cannot start the mirrors"))?;
+    let fleet = Fleet::demo().await.map_err(failed("start the mirrors"))?;
     printer.say("Six mirrors of one channel run in this process:");
     let rows: Vec<Vec<String>> = fleet
         .mirrors()
@@ -59,11 +50,11 @@ pub(crate) async fn run(
     printer.say(&table(&rows, &[1, 2]));
     let write = |name: &str, text: String| -> Result<PathBuf, AppError> {
         let path = work.join(name);
-        std::fs::write(&path, text).map_err(failed("cannot write a mirrors file"))?;
+        std::fs::write(&path, text).map_err(failed("write a mirrors file"))?;
         Ok(path)
     };
     let mirrors = write("mirrors.toml", fleet.mirrors_toml(CHANNEL))?;
-    // The bad ones first, so that they cannot be overlooked.
+    // The failing mirrors have the highest priority, so that they are used.
     let worst = [
         ("corrupt", 0),
         ("dead", 0),
@@ -73,7 +64,7 @@ pub(crate) async fn run(
     ];
     let worst = write("worst-first.toml", fleet.some_mirrors_toml(CHANNEL, &worst))?;
 
-    let program = std::env::current_exe().map_err(failed("cannot find this program"))?;
+    let program = std::env::current_exe().map_err(failed("find its own program"))?;
     let steps = async {
         let create = |prefix: &Path, mirrors: &Path| -> Vec<PathBuf> {
             let mut arguments: Vec<PathBuf> = vec!["create".into(), "-p".into(), prefix.into()];
@@ -104,8 +95,8 @@ pub(crate) async fn run(
         .await?;
 
         printer.say(
-            "\nOnce more, with an empty cache and only bad mirrors in the first place: what they \
-             cannot give, or give wrong, comes from the registry and the bucket.",
+            "\nAgain, with an empty cache and only failing mirrors at the highest priority: files that \
+             are missing or corrupt there come from the registry and the bucket.",
         );
         let second = work.join("second");
         step(
@@ -129,8 +120,8 @@ pub(crate) async fn run(
     };
     let result = interrupt.or(steps).await.ok_or(AppError::Interrupted)?;
     if result.is_ok() {
-        printer.say("\nWhat the mirrors saw:");
-        printer.say(&seen(&fleet));
+        printer.say("\nThe requests that the mirrors received:");
+        printer.say(&received(&fleet));
         if args.keep.is_some() {
             printer.say(&format!("\nThe environment is at {}.", prefix.display()));
         }
@@ -139,7 +130,7 @@ pub(crate) async fn run(
     result.map(|()| Exit::Done)
 }
 
-/// Runs one command with the streams of this one.
+/// Runs one command on the standard streams of this process.
 async fn step(
     printer: &Printer,
     program: &Path,
@@ -155,7 +146,7 @@ async fn step(
     command
         .args(arguments)
         .stdin(Stdio::null())
-        // Caches and settings of its own: the demonstration leaves the user's alone.
+        // The demo has its own cache and configuration.
         .env("TAIPAN_CACHE_DIR", work.join(cache))
         .env("TAIPAN_CONFIG", work.join("config.toml"))
         .env("DOCKER_CONFIG", work)
@@ -168,41 +159,46 @@ async fn step(
         .kill_on_drop(true);
     let _ = std::fs::File::create(work.join("config.toml"));
     let status = command.status().await;
-    let status = status.map_err(|error| AppError::Demo(format!("cannot run {name}: {error}")))?;
+    let status = status.map_err(|source| AppError::Demo {
+        action: "run a program",
+        source,
+    })?;
     if status.success() {
-        Ok(())
-    } else {
-        Err(AppError::Demo(format!("{name} ended with {status}")))
+        return Ok(());
     }
+    Err(AppError::DemoStep {
+        program: name.into_owned(),
+        status,
+    })
 }
 
-/// The servers' own view, which need not agree with what a client says of itself.
-fn seen(fleet: &Fleet) -> String {
-    let head = ["mirror", "requests", "sent", "answers"];
+/// The requests as the servers recorded them.
+fn received(fleet: &Fleet) -> String {
+    let head = ["mirror", "requests", "sent", "responses"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for mirror in fleet.mirrors() {
         let requests = mirror.requests();
         let sent: u64 = requests.iter().map(|request| request.bytes_sent).sum();
-        let mut answers = std::collections::BTreeMap::<String, usize>::new();
+        let mut responses = std::collections::BTreeMap::<String, usize>::new();
         for request in &requests {
-            let answer = request
+            let status = request
                 .status
                 .map_or_else(|| "none".to_owned(), |s| s.to_string());
-            *answers.entry(answer).or_default() += 1;
+            *responses.entry(status).or_default() += 1;
         }
-        let answers: Vec<String> = answers
+        let responses: Vec<String> = responses
             .iter()
             .map(|(status, count)| format!("{count} × {status}"))
             .collect();
-        let answers = match mirror.server() {
-            Some(_) => answers.join(", "),
+        let responses = match mirror.server() {
+            Some(_) => responses.join(", "),
             None => "connections refused".to_owned(),
         };
         rows.push(vec![
             mirror.name.to_owned(),
             requests.len().to_string(),
             bytes(sent),
-            answers,
+            responses,
         ]);
     }
     table(&rows, &[3])

@@ -7,7 +7,7 @@ use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Circuit, Mirror, MirrorReport, Request, Time};
 
 use crate::{
-    args::PlaceArgs,
+    args::SourceArgs,
     context::{Context, Wanted},
     error::AppError,
     exit::Exit,
@@ -16,28 +16,29 @@ use crate::{
     settings::Settings,
 };
 
-/// The request for which reasons are given: a package of the usual size, in bytes.
-const USUAL: u64 = 256 * 1024;
+/// The size of the request that `--verbose` explains, in bytes: that of a typical package.
+const TYPICAL_SIZE: u64 = 256 * 1024;
 
-/// Shows the mirrors of channels, merged, with what earlier runs learnt of them. It asks none of them.
+/// Shows the merged mirrors of channels with the measurements of earlier runs. Sends no requests to
+/// mirrors.
 pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
-    places: &PlaceArgs,
+    source: &SourceArgs,
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
-    let wanted = if places.channels.is_empty() {
+    let wanted = if source.channels.is_empty() {
         Wanted::Listed
     } else {
         Wanted::Settings
     };
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
-    for (index, place) in context.channels.iter().enumerate() {
+    for (index, channel) in context.channels.iter().enumerate() {
         if index > 0 {
             printer.data("");
         }
-        show(printer, place);
+        show(printer, channel);
         if printer.is_closed() {
             break;
         }
@@ -45,22 +46,22 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
-fn show(printer: &Printer, place: &ChannelMirrors) {
+fn show(printer: &Printer, channel: &ChannelMirrors) {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct MirrorObject<'a> {
         channel: &'a str,
         #[serde(flatten)]
         report: &'a MirrorReport,
         max_connections: Option<u32>,
-        /// How long the pause still lasts that it asked for.
+        /// The rest of the delay that the mirror requested.
         throttled_seconds: Option<u64>,
         state: &'static str,
         why: &'a str,
     }
-    let ChannelMirrors { channel, mirrors } = place;
+    let ChannelMirrors { channel, mirrors } = channel;
     let (list, reasons, now) = mirrors.with_selector(|selector, now| {
-        // No mirror is known to lack a path that nobody has asked for.
-        let request = Request::content("").with_bytes(USUAL);
+        // An empty path, which no mirror is known to lack.
+        let request = Request::content("").with_bytes(TYPICAL_SIZE);
         let explained = selector.explain(&request, now);
         let first = selector
             .mirrors()
@@ -69,7 +70,7 @@ fn show(printer: &Printer, place: &ChannelMirrors) {
             .min();
         let reason = |(why, mirror): (String, &Mirror)| match first {
             Some(first) if mirror.priority > first => {
-                format!("after those of lower priority number; {why}")
+                format!("after the mirrors with a lower priority number; {why}")
             }
             _ => why,
         };
@@ -91,7 +92,7 @@ fn show(printer: &Printer, place: &ChannelMirrors) {
         "country",
         "limit",
         "first byte",
-        "rate",
+        "throughput",
         "failed",
         "state",
         "last",
@@ -107,7 +108,7 @@ fn show(printer: &Printer, place: &ChannelMirrors) {
         rows.push(row(number, mirror, report, state, now));
         printer.object(
             "mirror",
-            &Line {
+            &MirrorObject {
                 channel: channel.name(),
                 report,
                 max_connections: mirror.max_connections,
@@ -121,7 +122,7 @@ fn show(printer: &Printer, place: &ChannelMirrors) {
     printer.data("");
     printer.data(&table(&rows, &[8, 9]));
     if printer.is_verbose() {
-        printer.data("\nFor the next file of 256 kB:");
+        printer.data("\nFor a request of 256 kB:");
         let reasons: Vec<Vec<String>> = (1..)
             .zip(reasons)
             .map(|(number, why): (usize, String)| vec![number.to_string(), why])
@@ -139,7 +140,6 @@ fn row(
 ) -> Vec<String> {
     let dash = || "-".to_owned();
     let first_byte = report.first_byte.map_or_else(dash, milliseconds);
-    // Nothing was ever asked of it, so nothing failed.
     let failed = match report.last {
         Some(_) => format!("{:.0} %", report.failure_share * 100.0),
         None => dash(),
@@ -161,7 +161,7 @@ fn row(
     ]
 }
 
-/// In a word, what keeps a mirror from being asked, or that nothing does.
+/// The state of a mirror in one word.
 fn state(report: &MirrorReport, now: Time) -> &'static str {
     if report.quarantined {
         "quarantined"
@@ -170,9 +170,9 @@ fn state(report: &MirrorReport, now: Time) -> &'static str {
     } else if report.throttled_until.is_some_and(|until| until > now) {
         "throttled"
     } else if report.circuit == Circuit::Open {
-        "resting"
+        "backoff"
     } else if report.circuit == Circuit::HalfOpen {
-        "on trial"
+        "half-open"
     } else if report.behind {
         "behind"
     } else if report.last.is_none() {
@@ -182,12 +182,12 @@ fn state(report: &MirrorReport, now: Time) -> &'static str {
     }
 }
 
-/// A short time as people read it.
+/// A duration in milliseconds.
 pub(super) fn milliseconds(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1e3)
 }
 
-/// A long time as people read it.
+/// A duration in the largest suitable unit.
 fn age(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..=99 => format!("{seconds} s"),

@@ -23,33 +23,33 @@ use crate::{
     settings::Settings,
 };
 
-/// So much longer than one mirror all of them may take: the best are asked twice.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// The time for measuring the best mirrors a second time, in addition to the timeout per mirror.
+const SECOND_MEASUREMENT: Duration = Duration::from_secs(1);
 
-/// The most lines of the live table.
-const LINES: usize = 24;
+/// The maximum number of lines of the live table.
+const MAX_LINES: usize = 24;
 
-/// Measures the mirrors of channels and ranks them. What is learnt is kept for the next run.
+/// Measures and ranks the mirrors of channels, and saves the measurements.
 pub(crate) async fn run(
     settings: &Settings,
     printer: &Arc<Printer>,
     args: &ProbeArgs,
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
-    let wanted = if args.places.channels.is_empty() {
+    let wanted = if args.source.channels.is_empty() {
         Wanted::Listed
     } else {
         Wanted::Settings
     };
-    let patience = Duration::try_from_secs_f64(args.timeout)
+    let timeout = Duration::try_from_secs_f64(args.timeout)
         .ok()
-        .filter(|patience| (0.05..=600.0).contains(&patience.as_secs_f64()))
+        .filter(|timeout| (0.05..=600.0).contains(&timeout.as_secs_f64()))
         .ok_or(AppError::ProbeTimeout)?;
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
     let mut config = ProbeConfig {
-        time: patience + SECOND_LOOK,
-        probe_time: patience,
+        time: timeout + SECOND_MEASUREMENT,
+        probe_time: timeout,
         ..ProbeConfig::default()
     };
     if args.all {
@@ -57,24 +57,24 @@ pub(crate) async fn run(
     }
     let platform = settings.platform.value.to_string();
     let rounds = async {
-        let mut without = Vec::new();
+        let mut unusable = Vec::new();
         for place in &context.channels {
             if !round(printer, place, &platform, &config).await {
-                without.push(place.channel.to_string());
+                unusable.push(place.channel.to_string());
             }
         }
-        without
+        unusable
     };
-    let without = interrupt.or(rounds).await;
-    // Also when it was interrupted: what is known is known.
+    let unusable = interrupt.or(rounds).await;
+    // Also after an interruption: the measurements remain valid.
     context.save();
-    match without.ok_or(AppError::Interrupted)? {
-        without if without.is_empty() => Ok(Exit::Done),
-        channels => Err(AppError::NoMirrorServes { channels }),
+    match unusable.ok_or(AppError::Interrupted)? {
+        channels if channels.is_empty() => Ok(Exit::Done),
+        channels => Err(AppError::NoUsableMirror { channels }),
     }
 }
 
-/// Probes the mirrors of one channel and shows the ranking; tells whether any serves.
+/// Probes the mirrors of one channel and prints the ranking. Returns whether any is usable.
 async fn round(
     printer: &Printer,
     place: &ChannelMirrors,
@@ -88,16 +88,19 @@ async fn round(
     let ranking = probe(mirrors, channel, platform, config.clone(), &live).await;
     drop(live);
     show(printer, place, &ranking, started.elapsed());
-    ranking.results.iter().any(|result| serves(result.verdict))
+    ranking
+        .results
+        .iter()
+        .any(|result| is_usable(result.verdict))
 }
 
-fn serves(verdict: Verdict) -> bool {
+fn is_usable(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Good | Verdict::Known | Verdict::Behind)
 }
 
 fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Duration) {
     #[derive(Serialize)]
-    struct Round<'a> {
+    struct ProbeObject<'a> {
         channel: &'a str,
         sample: Option<&'a str>,
         sample_bytes: Option<u64>,
@@ -111,17 +114,17 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Dura
     printer.data(&match &ranking.sample {
         Some((path, size)) => {
             format!(
-                "Mirrors of {channel}, by the beginning of {path} ({}):",
+                "Mirrors of {channel}, measured on the first bytes of {path} ({}):",
                 bytes(*size)
             )
         }
-        None => format!("Mirrors of {channel}, none of which has repodata:"),
+        None => format!("Mirrors of {channel}: none has repodata"),
     });
     let head = [
         "",
         "latency",
         "first byte",
-        "rate",
+        "throughput",
         "freshness",
         "verdict",
         "mirror",
@@ -137,7 +140,7 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Dura
         received += detail.bytes;
         let line = Ranked::new(channel.name(), place, result, report, &detail);
         rows.push(line.row());
-        if let Some(cause) = detail.cause.as_ref().filter(|_| !serves(result.verdict)) {
+        if let Some(cause) = detail.cause.as_ref().filter(|_| !is_usable(result.verdict)) {
             causes.push(vec![line.verdict.to_owned(), cause.clone()]);
         }
         printer.object("ranked", &line);
@@ -147,8 +150,12 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Dura
         printer.data("");
         printer.data(&table(&causes, &[1]));
     }
-    let serving = ranking.results.iter().filter(|r| serves(r.verdict)).count();
-    let round = Round {
+    let serving = ranking
+        .results
+        .iter()
+        .filter(|r| is_usable(r.verdict))
+        .count();
+    let object = ProbeObject {
         channel: channel.name(),
         sample: ranking.sample.as_ref().map(|(path, _)| path.as_str()),
         sample_bytes: ranking.sample.as_ref().map(|(_, size)| *size),
@@ -158,19 +165,19 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Dura
         seconds: took.as_secs_f64(),
     };
     printer.say(&format!(
-        "{serving} of {} serve; {} in {:.1} s",
-        round.mirrors,
+        "{serving} of {} mirrors are usable; {} in {:.1} s",
+        object.mirrors,
         bytes(received),
-        round.seconds
+        object.seconds
     ));
-    printer.object("probe", &round);
+    printer.object("probe", &object);
 }
 
 /// A mirror in the ranking.
 #[derive(Serialize)]
 struct Ranked<'a> {
     channel: &'a str,
-    /// Its place, from 1; `None` when it does not serve.
+    /// From 1; `None` when the mirror is not usable.
     place: Option<usize>,
     mirror: &'a str,
     origin: &'a str,
@@ -180,7 +187,7 @@ struct Ranked<'a> {
     first_byte_seconds: Option<f64>,
     /// In bytes per second.
     rate: Option<f64>,
-    /// For a request of the usual size, by all that is known.
+    /// For a request of typical size, by all measurements.
     expected_seconds: f64,
     cause: Option<&'a str>,
 }
@@ -193,15 +200,15 @@ impl<'a> Ranked<'a> {
         report: &'a MirrorReport,
         detail: &'a Detail,
     ) -> Self {
-        // What was not measured now was measured before.
+        // A known mirror was measured by an earlier run.
         let is_known = result.verdict == Verdict::Known;
         let first_byte = result.first_byte.or(report.first_byte.filter(|_| is_known));
         Self {
             channel,
-            place: serves(result.verdict).then_some(place),
+            place: is_usable(result.verdict).then_some(place),
             mirror: &report.location,
             origin: &report.origin,
-            verdict: word(result.verdict),
+            verdict: verdict_text(result.verdict),
             freshness: detail.freshness,
             latency_seconds: detail.latency.map(|time| time.as_secs_f64()),
             first_byte_seconds: first_byte.map(|time| time.as_secs_f64()),
@@ -234,14 +241,14 @@ impl<'a> Ranked<'a> {
     }
 }
 
-fn word(verdict: Verdict) -> &'static str {
+fn verdict_text(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Good => "good",
-        Verdict::Known => "served lately",
+        Verdict::Known => "recent",
         Verdict::Behind => "behind",
         Verdict::Throttled => "throttled",
         Verdict::NotHere => "not here",
-        Verdict::NotProbed => "not asked",
+        Verdict::NotProbed => "not measured",
         Verdict::Stalled => "stalled",
         Verdict::Denied => "denied",
         Verdict::Dead => "dead",
@@ -249,7 +256,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The live table: a line per mirror, on a terminal; and objects in JSON mode.
+/// The live view: a table with a line per mirror on a terminal; objects in JSON mode.
 struct Live<'a> {
     printer: &'a Printer,
     channel: &'a str,
@@ -264,10 +271,10 @@ impl<'a> Live<'a> {
         let lines = match printer.bars() {
             Some(bars) => names
                 .iter()
-                .take(LINES)
+                .take(MAX_LINES)
                 .map(|name| {
                     let line = bars.add(ProgressBar::new_spinner().with_style(style.clone()));
-                    line.set_message(format!("{:26}{}", "waits", clean(name)));
+                    line.set_message(format!("{:26}{}", "waiting", clean(name)));
                     line
                 })
                 .collect(),
@@ -293,20 +300,20 @@ impl<'a> Live<'a> {
 }
 
 impl Watch for Live<'_> {
-    fn asked(&self, mirror: MirrorId, is_freshness: bool) {
+    fn started(&self, mirror: MirrorId, is_freshness: bool) {
         self.line(
             mirror,
             if is_freshness {
-                "compares …"
+                "comparing …"
             } else {
-                "measures …"
+                "measuring …"
             },
         );
     }
 
     fn probed(&self, probed: &Probed<'_>) {
         #[derive(Serialize)]
-        struct Line<'a> {
+        struct ProbedObject<'a> {
             channel: &'a str,
             mirror: &'a str,
             what: &'static str,
@@ -319,7 +326,7 @@ impl Watch for Live<'_> {
         let body = probed
             .duration
             .saturating_sub(probed.first_byte.unwrap_or_default());
-        #[expect(clippy::cast_precision_loss, reason = "for people to read")]
+        #[expect(clippy::cast_precision_loss, reason = "only a few digits are printed")]
         let speed = probed.bytes as f64 / body.as_secs_f64().max(1e-4);
         let state = match probed.first_byte {
             Some(time) if probed.cause.is_none() => {
@@ -333,7 +340,7 @@ impl Watch for Live<'_> {
         let mirror = self.names.get(probed.mirror.index());
         self.printer.object(
             "probed",
-            &Line {
+            &ProbedObject {
                 channel: self.channel,
                 mirror: mirror.map(String::as_str).unwrap_or_default(),
                 what: if probed.is_freshness {

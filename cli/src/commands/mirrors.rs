@@ -1,4 +1,4 @@
-//! The table of what each mirror did.
+//! The table of what each mirror sent in this run.
 
 use serde::Serialize;
 use taipan_installer::ChannelMirrors;
@@ -7,80 +7,69 @@ use taipan_transfer::MirrorSet;
 
 use crate::printer::{Printer, bytes, rate, table};
 
-/// Shows what each mirror did: always in JSON, in text when there was more than one to choose from
-/// or when the user wants to know more.
+/// The JSON object of a mirror.
+#[derive(Serialize)]
+struct MirrorObject<'a> {
+    /// `None` when the mirror is not one of a channel.
+    channel: Option<&'a str>,
+    #[serde(flatten)]
+    report: &'a MirrorReport,
+}
+
+/// Prints all mirrors of the channels: a table per channel that has several, or with `--verbose`
+/// any; and JSON objects.
 pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        channel: &'a str,
-        #[serde(flatten)]
-        report: &'a MirrorReport,
-    }
     for ChannelMirrors { channel, mirrors } in channels {
         let reports = mirrors.reports();
         for report in &reports {
-            printer.object(
-                "mirror",
-                &Report {
-                    channel: channel.name(),
-                    report,
-                },
-            );
+            let channel = Some(channel.name());
+            printer.object("mirror", &MirrorObject { channel, report });
         }
-        if reports.len() < 2 && !printer.is_verbose() {
-            continue;
+        let is_shown = reports.len() > 1 || printer.is_verbose();
+        if is_shown && reports.iter().any(|report| requests(report) > 0) {
+            printer.say(&format!("Mirrors of {channel}:"));
+            printer.say(&render(&reports));
         }
-        if reports
-            .iter()
-            .all(|report| report.counts.total() == 0 && report.cancelled == 0)
-        {
-            continue;
-        }
-        printer.say(&format!("Mirrors of {channel}:"));
-        printer.say(&render(&reports));
     }
 }
 
-/// Shows what each mirror of these sets did that was asked at all, in one table. A set may be that of a
-/// channel.
-pub(super) fn show_asked<'a>(
+/// Prints the mirrors that received requests, of all sets in one table. A set comes with the name
+/// of its channel, if it has one.
+pub(super) fn show_used<'a>(
     printer: &Printer,
     sets: impl Iterator<Item = (Option<&'a str>, &'a MirrorSet)>,
 ) {
-    #[derive(Serialize)]
-    struct Report<'a> {
-        channel: Option<&'a str>,
-        #[serde(flatten)]
-        report: &'a MirrorReport,
-    }
-    let mut asked = Vec::new();
+    let mut used = Vec::new();
     for (channel, mirrors) in sets {
         for report in mirrors.reports() {
-            if report.counts.total() + report.cancelled > 0 {
+            if requests(&report) > 0 {
                 let report = &report;
-                printer.object("mirror", &Report { channel, report });
-                asked.push(report.clone());
+                printer.object("mirror", &MirrorObject { channel, report });
+                used.push(report.clone());
             }
         }
     }
-    if !asked.is_empty() {
-        printer.say(&render(&asked));
+    if !used.is_empty() {
+        printer.say(&render(&used));
     }
 }
 
-/// One row per mirror: requests, bytes, speed, outcomes.
-pub(crate) fn render(reports: &[MirrorReport]) -> String {
+fn requests(report: &MirrorReport) -> u64 {
+    report.counts.total() + report.cancelled
+}
+
+fn render(reports: &[MirrorReport]) -> String {
     let head = [
         "mirror",
         "requests",
         "bytes",
-        "speed",
+        "throughput",
         "first byte",
         "outcome",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for report in reports {
-        let requests = report.counts.total() + report.cancelled;
+        let requests = requests(report);
         rows.push(vec![
             report.location.clone(),
             requests.to_string(),
@@ -90,15 +79,15 @@ pub(crate) fn render(reports: &[MirrorReport]) -> String {
                 .first_byte
                 .filter(|_| requests > 0)
                 .map_or_else(|| "-".to_owned(), |time| format!("{} ms", time.as_millis())),
-            outcome(report, requests),
+            outcome(report),
         ]);
     }
     table(&rows, &[5])
 }
 
-fn outcome(report: &MirrorReport, requests: u64) -> String {
-    if requests == 0 {
-        return "not asked".to_owned();
+fn outcome(report: &MirrorReport) -> String {
+    if requests(report) == 0 {
+        return "not used".to_owned();
     }
     let mut parts: Vec<String> = Class::ALL
         .iter()
@@ -106,7 +95,7 @@ fn outcome(report: &MirrorReport, requests: u64) -> String {
         .map(|class| format!("{} {class}", report.counts.get(*class)))
         .collect();
     if report.cancelled > 0 {
-        parts.push(format!("{} left", report.cancelled));
+        parts.push(format!("{} cancelled", report.cancelled));
     }
     if report.quarantined {
         parts.push("quarantined".to_owned());

@@ -1,8 +1,7 @@
-//! The commands: plain functions that never see clap beyond the structs of `args.rs`.
+//! The commands. They know the structs of `args.rs`, but not clap.
 
 pub(crate) mod demo;
 pub(crate) mod fetch;
-mod fetch_report;
 pub(crate) mod info;
 pub(crate) mod install;
 pub(crate) mod list;

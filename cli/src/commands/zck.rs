@@ -1,4 +1,4 @@
-//! `taipan zck`: zchunk files by hand.
+//! `taipan zck`: creates, extracts and compares zchunk files.
 
 use std::{
     fs::File,
@@ -8,8 +8,8 @@ use std::{
 
 use serde::Serialize;
 use taipan_zchunk::{
-    Buzhash, CostModel, Encoding, Goal, HashKind, Header, Lead, Limits, PlainIndex, Planner,
-    Writer, WriterOptions, extract as unpack, train_dictionary,
+    Buzhash, CostModel, Encoding, Goal, HashKind, Header, Limits, MAGIC, MAGIC_DETACHED,
+    PlainIndex, Planner, Writer, WriterOptions, train_dictionary,
 };
 use tempfile::NamedTempFile;
 
@@ -20,8 +20,8 @@ use crate::{
     printer::{Printer, bytes, table},
 };
 
-/// How much is read at once.
-const PIECE: usize = 1 << 20;
+/// How much is read at once, in bytes.
+const BUFFER_SIZE: usize = 1 << 20;
 
 pub(crate) fn run(printer: &Printer, command: &ZckCommand) -> Result<Exit, AppError> {
     match command {
@@ -55,8 +55,8 @@ fn open(path: &Path) -> Result<File, AppError> {
     File::open(path).map_err(read_error(path))
 }
 
-/// A file beside its final name, so that nothing half-written ever has that name.
-fn beside(path: &Path) -> Result<NamedTempFile, AppError> {
+/// A temporary file in the directory of `path`. The file gets its final name when it is complete.
+fn temporary_file(path: &Path) -> Result<NamedTempFile, AppError> {
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -66,7 +66,7 @@ fn beside(path: &Path) -> Result<NamedTempFile, AppError> {
 
 fn persist(file: NamedTempFile, path: &Path) -> Result<(), AppError> {
     use std::os::unix::fs::PermissionsExt as _;
-    // A temporary file is for its owner only; what it becomes is a file like others.
+    // A temporary file is readable by its owner only.
     let permissions = std::fs::Permissions::from_mode(0o644);
     file.as_file()
         .set_permissions(permissions)
@@ -91,7 +91,7 @@ fn create(printer: &Printer, args: &ZckCreateArgs) -> Result<(), AppError> {
         PathBuf::from(name)
     });
     let mut options = options(args)?;
-    // Splitting and training look at the content as a whole.
+    // Splitting and training need the whole content in memory.
     let mut input = open(&args.file)?;
     let whole = if args.split.is_some() || args.train_dictionary.is_some() {
         let mut content = Vec::new();
@@ -112,28 +112,28 @@ fn create(printer: &Printer, args: &ZckCreateArgs) -> Result<(), AppError> {
         options = options.with_dictionary(dictionary);
     }
     let spool = tempfile::tempfile().map_err(write_error(&output))?;
-    let wrong = || zck_error(&args.file);
-    let mut writer = Writer::with_spool(options, spool).map_err(wrong())?;
+    let failed = || zck_error(&args.file);
+    let mut writer = Writer::with_spool(options, spool).map_err(failed())?;
     if whole.is_some() {
         for part in parts {
-            writer.push(part).map_err(wrong())?;
+            writer.push(part).map_err(failed())?;
             if args.split.is_some() {
-                writer.end_chunk().map_err(wrong())?;
+                writer.end_chunk().map_err(failed())?;
             }
         }
     } else {
-        let mut piece = vec![0; PIECE];
+        let mut buffer = vec![0; BUFFER_SIZE];
         loop {
-            match input.read(&mut piece).map_err(read_error(&args.file))? {
+            match input.read(&mut buffer).map_err(read_error(&args.file))? {
                 0 => break,
-                read => writer.push(&piece[..read]).map_err(wrong())?,
+                read => writer.push(&buffer[..read]).map_err(failed())?,
             }
         }
     }
-    let mut file = beside(&output)?;
+    let mut file = temporary_file(&output)?;
     let written = writer.finish(&mut file).map_err(zck_error(&output))?;
     if let Some(path) = &args.detached_header {
-        let mut header = beside(path)?;
+        let mut header = temporary_file(path)?;
         header
             .write_all(&written.detached())
             .map_err(write_error(path))?;
@@ -162,7 +162,7 @@ fn create(printer: &Printer, args: &ZckCreateArgs) -> Result<(), AppError> {
     Ok(())
 }
 
-/// How the file is to be written, but for a dictionary that is yet to be trained.
+/// The options of the writer, without a dictionary that is yet to be trained.
 fn options(args: &ZckCreateArgs) -> Result<WriterOptions, AppError> {
     let mut options = WriterOptions::default();
     if let Some(hash) = args.chunk_hash {
@@ -190,7 +190,7 @@ fn options(args: &ZckCreateArgs) -> Result<WriterOptions, AppError> {
     Ok(options)
 }
 
-/// Cuts before every occurrence of `text`.
+/// Splits the content before each occurrence of `text`.
 fn split<'a>(content: &'a [u8], text: &[u8]) -> Vec<&'a [u8]> {
     let mut parts = Vec::new();
     let mut start = 0;
@@ -213,12 +213,12 @@ fn extract(printer: &Printer, path: &Path, output: Option<&Path>) -> Result<(), 
         file: &'a Path,
         bytes: u64,
     }
-    let mut input = BufReader::with_capacity(PIECE, open(path)?);
+    let mut input = BufReader::with_capacity(BUFFER_SIZE, open(path)?);
     if output == Some(Path::new("-")) {
-        // Nothing is certain before the end; whoever reads a pipe looks at the exit code.
+        // The last chunks are verified after the first ones are written: the exit code decides.
         let mut stdout = std::io::stdout().lock();
-        return match unpack(&mut input, &mut stdout, &Limits::default()) {
-            // Whoever read it has had enough.
+        return match taipan_zchunk::extract(&mut input, &mut stdout, &Limits::default()) {
+            // The reader has closed the pipe.
             Err(taipan_zchunk::Error::Write(error))
                 if error.kind() == std::io::ErrorKind::BrokenPipe =>
             {
@@ -238,8 +238,9 @@ fn extract(printer: &Printer, path: &Path, output: Option<&Path>) -> Result<(), 
             });
         }
     };
-    let mut file = beside(&output)?;
-    let header = unpack(&mut input, &mut file, &Limits::default()).map_err(zck_error(path))?;
+    let mut file = temporary_file(&output)?;
+    let header = taipan_zchunk::extract(&mut input, &mut file, &Limits::default())
+        .map_err(zck_error(path))?;
     persist(file, &output)?;
     printer.say(&format!(
         "{}: {}",
@@ -254,28 +255,10 @@ fn extract(printer: &Printer, path: &Path, output: Option<&Path>) -> Result<(), 
     Ok(())
 }
 
-/// Reads a header, attached or detached, and no more of the file than that.
+/// Reads the header of a zchunk file, or a detached header.
 fn read_header(path: &Path) -> Result<Header, AppError> {
-    /// The longest lead, in bytes.
-    const LEAD: u64 = 89;
-    let limits = Limits::default();
-    let mut file = open(path)?;
-    let mut start = Vec::new();
-    (&mut file)
-        .take(LEAD)
-        .read_to_end(&mut start)
-        .map_err(read_error(path))?;
-    let length = match Lead::parse(&start, &limits).map_err(zck_error(path))? {
-        Some(lead) => lead.header_len(),
-        None => LEAD,
-    };
-    // The lead has been checked against the limits, so this is no length that a file merely claims.
-    let rest = length.saturating_sub(start.len() as u64);
-    (&mut file)
-        .take(rest)
-        .read_to_end(&mut start)
-        .map_err(read_error(path))?;
-    Header::parse(&start, &limits).map_err(zck_error(path))
+    let mut file = BufReader::new(open(path)?);
+    taipan_zchunk::read_header(&mut file, &Limits::default()).map_err(zck_error(path))
 }
 
 fn info(printer: &Printer, path: &Path, chunks: bool) -> Result<(), AppError> {
@@ -346,7 +329,7 @@ fn info(printer: &Printer, path: &Path, chunks: bool) -> Result<(), AppError> {
                 bytes(dictionary)
             },
         ),
-        row("digests of content", yes(info.uncompressed_source)),
+        row("content digests", yes(info.uncompressed_source)),
         row("streams", yes(info.streams)),
         row("optional elements", info.elements.to_string()),
     ];
@@ -401,21 +384,24 @@ fn delta(printer: &Printer, old: &Path, new: &Path) -> Result<(), AppError> {
         worthwhile: bool,
     }
     let target = read_header(new)?;
-    // Whoever has the new content is served by either form of a chunk, where digests allow it.
+    // With digests of the content, chunks with another compressed form can be reused.
     let goal = if target.has_uncompressed_source() {
         Goal::Content
     } else {
         Goal::File
     };
     let mut planner = Planner::new(&target, goal);
-    let mut start = [0; 5];
+    let mut magic = Vec::new();
     let mut file = open(old)?;
-    let read = file.read(&mut start).map_err(read_error(old))?;
-    if matches!(&start[..read], b"\0ZCK1" | b"\0ZHR1") {
+    (&mut file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut magic)
+        .map_err(read_error(old))?;
+    if magic == MAGIC || magic == MAGIC_DETACHED {
         planner.add_file(&read_header(old)?);
     } else {
         file.rewind().map_err(read_error(old))?;
-        let mut file = BufReader::with_capacity(PIECE, file);
+        let mut file = BufReader::with_capacity(BUFFER_SIZE, file);
         let plain = PlainIndex::new(&mut file, &target, Buzhash::default());
         planner.add_plain(&plain.map_err(zck_error(old))?);
     }
@@ -431,10 +417,10 @@ fn delta(printer: &Printer, old: &Path, new: &Path) -> Result<(), AppError> {
         full_bytes: plan.full_bytes(),
         worthwhile: plan.is_worthwhile(),
     };
-    #[expect(clippy::cast_precision_loss, reason = "a percentage need not be exact")]
+    #[expect(clippy::cast_precision_loss, reason = "only a few digits are printed")]
     let share = 100.0 * delta.update_bytes as f64 / (delta.full_bytes.max(1)) as f64;
     printer.data(&format!(
-        "{} of {} chunks, {} bytes in {} ranges; with the header {} of {} bytes ({share:.1} %){}",
+        "{} of {} chunks to download, {} bytes in {} ranges; with the header {} of {} bytes ({share:.1} %){}",
         delta.missing_chunks,
         delta.chunks,
         delta.fetch_bytes,
@@ -444,7 +430,7 @@ fn delta(printer: &Printer, old: &Path, new: &Path) -> Result<(), AppError> {
         if delta.worthwhile {
             ""
         } else {
-            "; the whole file is cheaper"
+            "; downloading the whole file is cheaper"
         }
     ));
     printer.object("zck-delta", &delta);
@@ -456,18 +442,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_is_cut_before_every_occurrence() {
-        let cut = |content: &str, text: &str| -> Vec<String> {
+    fn content_is_split_before_each_occurrence() {
+        let parts = |content: &str, text: &str| -> Vec<String> {
             let parts = split(content.as_bytes(), text.as_bytes());
             parts
                 .iter()
                 .map(|p| String::from_utf8(p.to_vec()).unwrap())
                 .collect()
         };
-        assert_eq!(cut("aXbXcX", "X"), ["a", "Xb", "Xc", "X"]);
-        assert_eq!(cut("XaX", "X"), ["Xa", "X"]);
-        assert_eq!(cut("aaab", "aab"), ["a", "aab"]);
-        assert_eq!(cut("abc", ""), ["abc"]);
-        assert_eq!(cut("", "x"), [""]);
+        assert_eq!(parts("aXbXcX", "X"), ["a", "Xb", "Xc", "X"]);
+        assert_eq!(parts("XaX", "X"), ["Xa", "X"]);
+        assert_eq!(parts("aaab", "aab"), ["a", "aab"]);
+        assert_eq!(parts("abc", ""), ["abc"]);
+        assert_eq!(parts("", "x"), [""]);
     }
 }

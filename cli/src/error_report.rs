@@ -1,0 +1,236 @@
+//! How an error is printed: message, causes, attempts, hint.
+
+use std::{error::Error, fmt, io};
+
+use serde::Serialize;
+use taipan_channel::RepodataError;
+use taipan_installer::{LinkError, PrepareError, StoreError};
+use taipan_transfer::{Attempt, FetchError, SinkError};
+
+use crate::{
+    error::AppError,
+    error_chain::{causes, one_line},
+    printer::Printer,
+};
+
+/// An error as it is printed, in text by `Display` and as the JSON object `error`.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorReport {
+    message: String,
+    /// Outermost first.
+    causes: Vec<String>,
+    /// The attempts of a fetch that failed on all mirrors, in order.
+    attempts: Vec<FailedAttempt>,
+    /// The mirrors that received no request.
+    skipped: Vec<SkippedMirror>,
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedAttempt {
+    mirror: String,
+    class: String,
+    error: String,
+    /// Bytes of the body that arrived.
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SkippedMirror {
+    mirror: String,
+    reason: String,
+}
+
+/// An attempt in one line: mirror, class, error.
+pub(crate) fn attempt_line(attempt: &Attempt) -> String {
+    FailedAttempt::from(attempt).to_string()
+}
+
+impl AppError {
+    /// Prints the error to stderr, and as a JSON object in JSON mode.
+    pub(crate) fn print(&self, printer: &Printer) {
+        let report = self.report();
+        printer.error(&report.to_string());
+        printer.object("error", &report);
+    }
+
+    fn report(&self) -> ErrorReport {
+        let mut report = match self {
+            // Its `source` is that of the `FetchError`.
+            Self::Fetch(error) => ErrorReport::new(error),
+            error => ErrorReport::new(error),
+        };
+        report.hint = hint(self);
+        report.exit_code = Some(self.exit() as u8);
+        report
+    }
+}
+
+impl ErrorReport {
+    pub(crate) fn new(error: &(dyn Error + 'static)) -> Self {
+        let mut report = Self {
+            message: error.to_string(),
+            causes: causes(error),
+            attempts: Vec::new(),
+            skipped: Vec::new(),
+            hint: None,
+            exit_code: None,
+        };
+        if let Some((attempts, skipped)) = exhausted(error) {
+            // The error without a source, the last text, may list the attempts after its first line.
+            let last = report.causes.last_mut().unwrap_or(&mut report.message);
+            last.truncate(last.find('\n').unwrap_or(last.len()));
+            report.attempts = attempts.iter().map(FailedAttempt::from).collect();
+            let skipped = skipped.iter().cloned();
+            report.skipped = skipped
+                .map(|(mirror, reason)| SkippedMirror { mirror, reason })
+                .collect();
+        }
+        report
+    }
+}
+
+impl fmt::Display for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for cause in &self.causes {
+            write!(f, "\n  caused by: {}", cause.replace('\n', "\n  "))?;
+        }
+        let indent = if self.causes.is_empty() { "  " } else { "    " };
+        for attempt in &self.attempts {
+            write!(f, "\n{indent}{attempt}")?;
+        }
+        for SkippedMirror { mirror, reason } in &self.skipped {
+            write!(f, "\n{indent}{mirror}: no request: {reason}")?;
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl From<&Attempt> for FailedAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        Self {
+            mirror: attempt.name.clone(),
+            class: attempt.class.to_string(),
+            error: one_line(&attempt.error),
+            bytes: attempt.bytes,
+        }
+    }
+}
+
+impl fmt::Display for FailedAttempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mirror,
+            class,
+            error,
+            ..
+        } = self;
+        write!(f, "{mirror}: {class}: {error}")
+    }
+}
+
+/// The name of a skipped mirror and the reason.
+type Skipped = (String, String);
+
+/// The attempts and the skipped mirrors of the `FetchError` in a chain of errors.
+fn exhausted<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a [Attempt], &'a [Skipped])> {
+    let mut chain = std::iter::successors(Some(error), |&error| error.source());
+    match chain.find_map(|error| error.downcast_ref::<FetchError>())? {
+        FetchError::Exhausted {
+            attempts, skipped, ..
+        } => Some((attempts, skipped)),
+        _ => None,
+    }
+}
+
+const NO_SPACE: &str = "free some space, or use another disk with --cache-dir or --prefix; complete \
+                        packages are kept, and the next run resumes";
+
+/// What the user can do about an error, where the error itself does not say it.
+fn hint(error: &AppError) -> Option<String> {
+    match error {
+        AppError::IsEnvironment { prefix } => {
+            let prefix = prefix.display();
+            Some(format!("use `taipan install -p {prefix} …` to add packages"))
+        }
+        AppError::NotEmpty { .. } => Some("use a new or an empty directory".to_owned()),
+        AppError::NoEnvironment { prefix } => {
+            let prefix = prefix.display();
+            Some(format!("use `taipan create -p {prefix} …` to create it"))
+        }
+        AppError::NoRepodata { .. } => Some(
+            "check the name of the channel; --channel-alias sets the base URL of channel names, and a \
+             mirrors file can name other locations"
+                .to_owned(),
+        ),
+        AppError::Repodata(error) => match &**error {
+            RepodataError::Fetch { source, .. } if source.is_corrupt() => Some(
+                "check the URLs of the channel and its mirrors, and whether a login page or a proxy \
+                 responds in their place"
+                    .to_owned(),
+            ),
+            RepodataError::Fetch { source, .. } => hint_of_fetch(source),
+            RepodataError::Cache { .. } => None,
+        },
+        AppError::Fetch(source) | AppError::Prepare(PrepareError::Fetch { source, .. }) => {
+            hint_of_fetch(source)
+        }
+        AppError::Store(StoreError::Full { .. }) => Some(NO_SPACE.to_owned()),
+        AppError::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
+            Some("use a writable directory with --cache-dir".to_owned())
+        }
+        AppError::Link(LinkError::Io { source, path, .. }) => match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                let parent = path.parent().unwrap_or(path).display();
+                Some(format!(
+                    "use a writable prefix, or get write permission for {parent}"
+                ))
+            }
+            _ if is_no_space(source) => Some(NO_SPACE.to_owned()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn hint_of_fetch(error: &FetchError) -> Option<String> {
+    match error {
+        FetchError::Sink { source, .. } => {
+            let mut chain =
+                std::iter::successors(Some(source as &(dyn Error + 'static)), |&e| e.source());
+            if chain.any(|error| error.downcast_ref().is_some_and(is_no_space)) {
+                return Some(NO_SPACE.to_owned());
+            }
+            matches!(source, SinkError::Rejected(_)).then(|| {
+                "the archive has the digest of the repodata, so the package itself is broken: report it \
+                 to the channel and use another version"
+                    .to_owned()
+            })
+        }
+        FetchError::Exhausted { .. } if error.is_corrupt() => Some(
+            "all mirrors that have the file send other content than expected: the expected digest may be \
+             out of date, or the file was modified"
+                .to_owned(),
+        ),
+        FetchError::Exhausted { .. } => {
+            Some("add mirrors with --mirrors, or try again later".to_owned())
+        }
+        FetchError::Zchunk { .. } | FetchError::Wrong { .. } => None,
+    }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+#[cfg(test)]
+mod tests;
