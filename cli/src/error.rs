@@ -120,8 +120,7 @@ impl From<RepodataError> for AppError {
 impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Settings(SettingsError::NoHome { .. })
-            | Self::Http(_)
+            Self::Http(_)
             | Self::Runtime(_)
             | Self::VirtualPackages(_)
             | Self::Store(_)
@@ -129,8 +128,18 @@ impl AppError {
             | Self::WriteFile { .. }
             | Self::Demo { .. }
             | Self::DemoStep { .. } => Exit::Failed,
-            Self::Settings(_)
-            | Self::Channel(_)
+            Self::Settings(error) => match error {
+                SettingsError::NoHome { .. } => Exit::Failed,
+                SettingsError::Read { .. }
+                | SettingsError::Parse { .. }
+                | SettingsError::Environment(_)
+                | SettingsError::Alias { .. }
+                | SettingsError::Platform { .. }
+                | SettingsError::NoPlatform
+                | SettingsError::Jobs
+                | SettingsError::Mirrors(_) => Exit::Usage,
+            },
+            Self::Channel(_)
             | Self::ChannelLocation { .. }
             | Self::FetchArgument(_)
             | Self::Metalink(_)
@@ -150,10 +159,14 @@ impl AppError {
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
             | Self::NoOutputName { .. } => Exit::Usage,
-            Self::MirrorList(MirrorListError::Fetch { .. })
-            | Self::NoUsableMirror { .. }
-            | Self::NoRepodata { .. } => Exit::Exhausted,
-            Self::MirrorList(_) => Exit::Usage,
+            Self::NoUsableMirror { .. } | Self::NoRepodata { .. } => Exit::Exhausted,
+            Self::MirrorList(error) => match error {
+                MirrorListError::Fetch { .. } => Exit::Exhausted,
+                MirrorListError::Read { .. }
+                | MirrorListError::Parse(_)
+                | MirrorListError::WhichChannel { .. }
+                | MirrorListError::NoBase { .. } => Exit::Usage,
+            },
             Self::StdoutBroken { .. } => Exit::Verification,
             Self::Fetch(error) => exit_of_fetch(error),
             Self::Repodata(error) => match &**error {
@@ -175,8 +188,11 @@ impl AppError {
                 | PrepareError::Archive { .. }
                 | PrepareError::Url { .. } => Exit::Failed,
             },
-            Self::Link(LinkError::Cancelled) | Self::Interrupted => Exit::Interrupted,
-            Self::Link(_) => Exit::Failed,
+            Self::Link(error) => match error {
+                LinkError::Cancelled => Exit::Interrupted,
+                _ => Exit::Failed,
+            },
+            Self::Interrupted => Exit::Interrupted,
             Self::Zchunk { source, .. } => match **source {
                 taipan_zchunk::Error::Options(_) => Exit::Usage,
                 taipan_zchunk::Error::Read { .. }

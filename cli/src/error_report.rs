@@ -135,10 +135,11 @@ impl fmt::Display for FailedAttempt {
     }
 }
 
+/// The name of a skipped mirror and the reason.
+type Skipped = (String, String);
+
 /// The attempts and the skipped mirrors of the `FetchError` in a chain of errors.
-fn exhausted<'a>(
-    error: &'a (dyn Error + 'static),
-) -> Option<(&'a [Attempt], &'a [(String, String)])> {
+fn exhausted<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a [Attempt], &'a [Skipped])> {
     let mut chain = std::iter::successors(Some(error), |&error| error.source());
     match chain.find_map(|error| error.downcast_ref::<FetchError>())? {
         FetchError::Exhausted {
