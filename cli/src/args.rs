@@ -87,6 +87,7 @@ pub(crate) enum Command {
     Mirror(MirrorCommand),
     /// Show what taipan does, with mirrors of its own and no network: six of them, of which one
     /// is dead and one serves wrong bytes
+    #[cfg(feature = "demo")]
     Demo(DemoArgs),
     /// Make, unpack and compare zchunk files
     #[command(subcommand)]
@@ -182,6 +183,7 @@ pub(crate) struct InfoArgs {
     pub(crate) prefix: Option<PathBuf>,
 }
 
+#[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Keep the environment and make it here [default: a temporary directory that is removed]

@@ -109,6 +109,7 @@ pub(crate) enum AppError {
     },
     #[error("{} does not end in .zck, so its content has no name: give one with --output", path.display())]
     NoOutputName { path: PathBuf },
+    #[cfg(feature = "demo")]
     #[error("the demonstration failed: {0}")]
     Demo(String),
     #[error("interrupted")]

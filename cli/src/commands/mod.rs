@@ -1,5 +1,6 @@
 //! The commands: plain functions that never see clap beyond the structs of `args.rs`.
 
+#[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod fetch;
 mod fetch_report;
