@@ -100,11 +100,13 @@ pub(crate) enum AppError {
     },
     #[error("the name {} does not end in .zck: use --output to name the output file", path.display())]
     NoOutputName { path: PathBuf },
+    #[cfg(feature = "demo")]
     #[error("the demo cannot {action}")]
     Demo {
         action: &'static str,
         source: io::Error,
     },
+    #[cfg(feature = "demo")]
     #[error("the demo failed: {program} ended with {status}")]
     DemoStep { program: String, status: ExitStatus },
     #[error("interrupted")]

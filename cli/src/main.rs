@@ -104,6 +104,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Mirror(MirrorCommand::Probe(args)) => {
                 commands::mirror_probe::run(&settings, printer, args, &interrupt).await
             }
+            #[cfg(feature = "demo")]
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
             Command::Zck(command) => commands::zck::run(printer, command),
             Command::Completion { .. } => Ok(Exit::Done),

@@ -1,5 +1,6 @@
 //! The commands. They know the structs of `args.rs`, but not clap.
 
+#[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod fetch;
 pub(crate) mod info;

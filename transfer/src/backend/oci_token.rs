@@ -14,6 +14,7 @@ use std::{
 };
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use http_auth::parser::ChallengeParser;
 use reqwest::{
     StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
@@ -51,7 +52,7 @@ enum Credentials {
 
 /// How a registry wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Challenge {
+pub(crate) enum Challenge {
     Nothing,
     Basic,
     Bearer { realm: Url, service: Option<String> },
@@ -246,7 +247,8 @@ impl Tokens {
             .headers()
             .get_all(WWW_AUTHENTICATE)
             .iter()
-            .filter_map(|value| challenge(value.to_str().ok()?))
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenges)
             .collect();
         let bearer = |c: &&Challenge| matches!(c, Challenge::Bearer { .. });
         let best = challenges.iter().find(bearer).or(challenges.first());
@@ -289,47 +291,31 @@ impl Tokens {
     }
 }
 
-/// Reads the first challenge of a `WWW-Authenticate` header; registries send one per header.
-fn challenge(text: &str) -> Option<Challenge> {
-    let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let (mut realm, mut service) = (None, None);
-    let mut rest = rest;
-    while let Some((name, after)) = rest.split_once('=') {
-        let name = name.trim_matches([' ', '\t', ',']);
-        let (value, after) = value(after.trim_start())?;
-        if name.eq_ignore_ascii_case("realm") {
-            realm = value.parse().ok();
-        } else if name.eq_ignore_ascii_case("service") {
-            service = Some(value);
-        }
-        rest = after;
-    }
-    let realm: Url = realm?;
-    matches!(realm.scheme(), "http" | "https").then_some(Challenge::Bearer { realm, service })
-}
-
-/// A token or a quoted string (RFC 9110 §5.6), and what follows it.
-fn value(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(',').unwrap_or(text.len());
-        return Some((text[..end].trim().to_owned(), &text[end..]));
-    };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Some((value, &quoted[at + 1..])),
-            '\\' => value.push(characters.next()?.1),
-            other => value.push(other),
-        }
-    }
-    None
+/// Reads the challenges of one `WWW-Authenticate` header, of which it may hold several
+/// (RFC 9110 §11.6.1). Schemes other than `Basic` and `Bearer` are skipped, and whatever follows a
+/// syntax error.
+pub(crate) fn challenges(header: &str) -> impl Iterator<Item = Challenge> {
+    ChallengeParser::new(header)
+        .map_while(Result::ok)
+        .filter_map(|challenge| {
+            if challenge.scheme.eq_ignore_ascii_case("basic") {
+                return Some(Challenge::Basic);
+            }
+            if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+                return None;
+            }
+            let parameter = |name: &str| {
+                let (_, value) = challenge
+                    .params
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                Some(value.to_unescaped())
+            };
+            let realm: Url = parameter("realm")?.parse().ok()?;
+            let service = parameter("service");
+            matches!(realm.scheme(), "http" | "https")
+                .then_some(Challenge::Bearer { realm, service })
+        })
 }
 
 #[cfg(test)]
@@ -338,28 +324,29 @@ mod tests {
 
     use super::*;
 
+    fn read(header: &str) -> Vec<Challenge> {
+        challenges(header).collect()
+    }
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer {
+            realm: realm.parse().unwrap(),
+            service: service.map(str::to_owned),
+        }
+    }
+
     #[test]
     fn challenges_are_read() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer {
-                realm: realm.parse().unwrap(),
-                service: service.map(str::to_owned),
-            })
-        };
         assert_eq!(
-            challenge(
-                r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#
-            ),
-            bearer("https://auth.example/token", Some("r.example"))
+            read(r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#),
+            [bearer("https://auth.example/token", Some("r.example"))]
         );
         assert_eq!(
-            challenge(
-                r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#
-            ),
-            bearer("https://a.example/?q=\"1\"", Some("plain"))
+            read(r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#),
+            [bearer("https://a.example/?q=\"1\"", Some("plain"))]
         );
-        assert_eq!(challenge("Basic realm=\"x\""), Some(Challenge::Basic));
-        assert_eq!(challenge("BASIC"), Some(Challenge::Basic));
+        assert_eq!(read("Basic realm=\"x\""), [Challenge::Basic]);
+        assert_eq!(read("BASIC"), [Challenge::Basic]);
         for bad in [
             "",
             "Bearer",
@@ -367,17 +354,54 @@ mod tests {
             "Bearer realm=\"https://a",
             "Bearer realm=\"file:///x\"",
         ] {
-            assert_eq!(challenge(bad), None, "{bad}");
+            assert_eq!(read(bad), [], "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_header_may_hold_several_challenges() {
+        let realm = "https://auth.example/token";
+        assert_eq!(
+            read(&format!(
+                r#"Basic realm="Bearer, realm", charset="UTF-8", Bearer realm="{realm}",service="r""#
+            )),
+            [Challenge::Basic, bearer(realm, Some("r"))]
+        );
+        assert_eq!(
+            read(&format!(r#"Negotiate, Bearer realm="{realm}" , , Basic"#)),
+            [bearer(realm, None), Challenge::Basic]
+        );
+        assert_eq!(read("Basic, Bearer realm=\"https://a"), [Challenge::Basic]);
+    }
+
+    #[tokio::test]
+    async fn a_bearer_challenge_is_preferred_wherever_it_is_in_the_headers() {
+        let realm = "https://auth.example/token";
+        for headers in [
+            format!("WWW-Authenticate: Basic realm=\"r\", Bearer realm=\"{realm}\"\r\n"),
+            format!(
+                "WWW-Authenticate: Basic realm=\"r\"\r\nWWW-Authenticate: Bearer realm=\"{realm}\"\r\n"
+            ),
+        ] {
+            let (url, _) = answer_once("401 Unauthorized", &headers, "").await;
+            let mut tokens = tokens(true);
+            tokens.registry = url.authority().to_owned();
+            assert_eq!(tokens.probe().await.unwrap(), bearer(realm, None));
         }
     }
 
     /// Answers one connection, and tells what it was asked.
-    async fn answer_once(body: &str) -> (Url, tokio::task::JoinHandle<String>) {
+    async fn answer_once(
+        status: &str,
+        headers: &str,
+        body: &str,
+    ) -> (Url, tokio::task::JoinHandle<String>) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let length = body.len();
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
         let asked = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
@@ -406,7 +430,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_identity_token_is_exchanged_and_never_shown_in_a_url() {
-        let (realm, asked) = answer_once(r#"{"access_token":"abc","expires_in":300}"#).await;
+        let (realm, asked) =
+            answer_once("200 OK", "", r#"{"access_token":"abc","expires_in":300}"#).await;
         let who = Credentials::Identity("secret/end".to_owned());
         let began = Instant::now();
         let token = tokens(true)
@@ -449,7 +474,7 @@ mod tests {
             r#"{"token":""}"#,
             "{\"token\":\"a b\\n\"}",
         ] {
-            let (realm, asked) = answer_once(body).await;
+            let (realm, asked) = answer_once("200 OK", "", body).await;
             let answer = tokens(true)
                 .ask(&realm, None, "a", &Credentials::Nobody)
                 .await;
@@ -477,7 +502,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_challenge_is_read_or_refused(text in "(Bearer )?[ -~é]{0,80}") {
-            let _ = challenge(&text);
+            let _ = read(&text);
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
-    BackendError, ByteRange, ContentRange, HttpClient, Target,
+    BackendError, ByteRange, ContentRange, HttpClient, HttpClientError, HttpOptions, Target,
     backend::{
         Backend, Body, GetRequest, GetResponse, Validators, http::retry_after, s3_connector,
     },
@@ -70,8 +70,9 @@ impl S3Backend {
         }
     }
 
-    /// With this HTTP client instead of the SDK's own. The chain of credentials keeps the SDK's: it
-    /// asks services of the machine, which are not behind a proxy.
+    /// With this HTTP client for the bucket. The chain of credentials keeps a client with the
+    /// environment's proxies: it asks services of the machine, which are not behind a configured
+    /// proxy.
     #[must_use]
     pub fn with_client(self, client: &HttpClient) -> Self {
         Self {
@@ -81,13 +82,25 @@ impl S3Backend {
         }
     }
 
-    async fn client(&self) -> &Client {
-        self.client.get_or_init(|| self.connect()).await
+    async fn client(&self, place: &str) -> Result<&Client, BackendError> {
+        let failed = |error: HttpClientError| BackendError::Service {
+            place: place.to_owned(),
+            class: Class::Unwell,
+            retry_after: None,
+            source: Box::new(error),
+        };
+        let connected = self.client.get_or_try_init(|| self.connect()).await;
+        connected.map_err(failed)
     }
 
-    async fn connect(&self) -> Client {
+    async fn connect(&self) -> Result<Client, HttpClientError> {
+        let plain = HttpClient::new(&HttpOptions {
+            connect_timeout: self.connect_timeout,
+            ..HttpOptions::default()
+        })?;
         // Retries and stalls are the engine's: it may go to another mirror instead.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(s3_connector::shared(&plain))
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(
@@ -123,7 +136,7 @@ impl S3Backend {
         if let Some(http) = &self.http {
             config = config.http_client(http.clone());
         }
-        Client::from_conf(config.build())
+        Ok(Client::from_conf(config.build()))
     }
 
     fn learnt_region(&self) -> Option<Region> {
@@ -151,8 +164,8 @@ impl Backend for S3Backend {
             return Err(BackendError::BadPath { path, place });
         }
         let ask = self
-            .client()
-            .await
+            .client(&place)
+            .await?
             .get_object()
             .bucket(&self.location.bucket)
             .key(self.key(&request.target.path))
