@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use taipan_channel::{ChannelError, RepodataError};
-use taipan_installer::{
-    LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
-};
+use taipan_installer::{LinkError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
+use taipan_package::StoreError;
+use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{FetchError, ParseDigestError, SinkError};
 
 use crate::{

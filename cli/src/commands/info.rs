@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use taipan_installer::{Prefix, detect_virtual_packages};
+use taipan_installer::Prefix;
+use taipan_solver::detect_virtual_packages;
 
 use crate::{
     args::{InfoArgs, Priority},

@@ -12,11 +12,15 @@ use rattler_conda_types::{MatchSpec, PackageRecord, PrefixRecord, RepoDataRecord
 use serde::Serialize;
 use taipan_channel::{Freshness, RepodataCache, RepodataOptions, SubdirIndex, fetch_index};
 use taipan_installer::{
-    ChannelIndexes, ChannelMirrors, ChannelPriority, ExtractLimits, LinkOptions, LinkPackage, Plan,
-    Prefix, Prepared, Preparer, Solution, SolveRequest, Store, Summary, Transaction, UpdatePolicy,
-    Wanted, detect_virtual_packages, parse_spec, solve,
+    ChannelMirrors, LinkOptions, LinkPackage, Plan, Prefix, Prepared, Preparer, Summary,
+    Transaction, Wanted,
 };
 use taipan_mirrors::SafeUrl;
+use taipan_package::{ExtractLimits, Store};
+use taipan_solver::{
+    ChannelIndexes, ChannelPriority, Solution, SolveRequest, UpdatePolicy, detect_virtual_packages,
+    parse_spec, solve,
+};
 use taipan_transfer::Engine;
 
 use super::package::PackageLine;

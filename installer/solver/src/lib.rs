@@ -1,0 +1,27 @@
+//! From specs to the set of records that an environment consists of.
+//!
+//! The search is resolvo's (CDCL). What is specific to conda is here: which records are candidates
+//! for a name, in which order they are tried, what a spec matches, and how a failure is explained.
+//! Everything is read lazily: a name's records are parsed when the search reaches the name. This
+//! crate must not know archives, prefixes or terminals: a request and its answer are plain data.
+
+mod candidate;
+mod error;
+mod explain;
+mod order;
+mod provider;
+mod question;
+mod request;
+mod solve;
+mod spec;
+mod suggest;
+mod virtual_packages;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{ConflictingSpec, Explanation, Reason, SolveError, SpecOrigin, UnknownPackage};
+pub use request::{ChannelIndexes, ChannelPriority, Orphans, SolveRequest, UpdatePolicy};
+pub use solve::{Solution, solve};
+pub use spec::{SpecError, parse_spec};
+pub use virtual_packages::{VirtualPackageError, detect_virtual_packages};
