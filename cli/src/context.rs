@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use taipan_channel::Channel;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::{Channel, MirroredChannel};
 use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
 use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
@@ -19,7 +18,7 @@ use crate::{
 
 /// What fetches, and from where.
 pub(crate) struct Context {
-    pub(crate) channels: Vec<ChannelMirrors>,
+    pub(crate) channels: Vec<MirroredChannel>,
     pub(crate) client: HttpClient,
     config: SelectorConfig,
     jobs: usize,
@@ -29,9 +28,9 @@ pub(crate) struct Context {
     state: SavedState,
 }
 
-/// Of which channels the mirrors are wanted.
+/// Which channels a command works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum ChannelSelection {
     /// Those of the settings.
     Settings,
     /// Those that the lists of mirrors name; those of the settings when they name none.
@@ -45,7 +44,7 @@ impl Context {
     /// channel.
     pub(crate) async fn new(
         settings: &Settings,
-        wanted: Wanted,
+        selection: ChannelSelection,
         printer: &Printer,
     ) -> Result<Self, AppError> {
         let client = settings.http.client()?;
@@ -69,10 +68,14 @@ impl Context {
             // None was ever kept, or it cannot be read: then nothing is known.
             Err(_) => SavedState::new(),
         };
-        let (names, others) = match wanted {
-            Wanted::Listed if !lists.channels().is_empty() => (lists.channels(), Vec::new()),
-            Wanted::Settings | Wanted::Listed => (settings.channels.value.clone(), Vec::new()),
-            Wanted::AndListed(names) => (names, lists.channels()),
+        let (names, others) = match selection {
+            ChannelSelection::Listed if !lists.channels().is_empty() => {
+                (lists.channels(), Vec::new())
+            }
+            ChannelSelection::Settings | ChannelSelection::Listed => {
+                (settings.channels.value.clone(), Vec::new())
+            }
+            ChannelSelection::AndListed(names) => (names, lists.channels()),
         };
         // Two clients that start at the same time must not choose alike.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
@@ -99,7 +102,7 @@ impl Context {
             };
             let mirrors = MirrorSet::new(mirrors, config.clone(), &client);
             mirrors.load(&state);
-            channels.push(ChannelMirrors { channel, mirrors });
+            channels.push(MirroredChannel { channel, mirrors });
         }
         Ok(Self {
             channels,

@@ -5,14 +5,21 @@
 //! it. This crate must not know argument parsing, terminals or how a solution is found: progress
 //! goes to the caller's observer, and the records of an environment are plain data.
 
+mod error;
+mod failpoint;
 mod link;
+mod platform;
 mod prefix;
 mod prepare;
+mod recovery;
 mod transaction;
 
-pub use link::{LinkError, LinkMethod, LinkObserver, LinkOptions, LinkPackage, LinkWarning};
-pub use prefix::{
-    Frozen, HistoryEntry, LockedPrefix, Prefix, append_history, register_environment,
-};
-pub use prepare::{ChannelMirrors, FetchedPackage, PrepareError, Prepared, Preparer};
-pub use transaction::{Plan, PlannedLink, Respec, Summary, Transaction, Wanted, topological_order};
+#[cfg(test)]
+mod error_texts;
+
+pub use error::PrefixError;
+pub use link::{LinkMethod, LinkObserver, LinkOptions, LinkWarning};
+pub use prefix::{Frozen, HistoryEntry, Prefix, append_history, register_environment};
+pub use prepare::{PrepareError, Prepared, Preparer};
+pub use recovery::LockedPrefix;
+pub use transaction::{Plan, Summary, Transaction};

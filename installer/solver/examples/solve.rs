@@ -10,10 +10,8 @@
 
 use std::{error::Error, io::Write as _, path::Path, time::Instant};
 
-use taipan_channel::{Index, IndexLimits};
-use taipan_solver::{
-    ChannelIndexes, SolveError, SolveRequest, detect_virtual_packages, parse_spec, solve,
-};
+use taipan_channel::{ChannelIndexes, IndexLimits, RepodataIndex};
+use taipan_solver::{SolveError, SolveRequest, detect_virtual_packages, parse_spec, solve};
 use url::Url;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -84,7 +82,7 @@ fn channel(
         *read_s += start.elapsed().as_secs_f64();
         let start = Instant::now();
         let subdir_url = url.join(&format!("{subdir}/"))?;
-        indexes.push(Index::from_json(
+        indexes.push(RepodataIndex::from_json(
             text,
             url.as_str(),
             &subdir_url,

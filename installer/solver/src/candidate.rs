@@ -1,4 +1,4 @@
-//! What can be chosen for a name.
+//! The candidates for a name.
 
 use std::{
     cell::OnceCell,
@@ -16,68 +16,75 @@ impl VersionSet for Spec {
     type V = Candidate;
 }
 
-/// One thing that can be chosen for a name.
+/// A record or virtual package that can be chosen for a name.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    pub(crate) what: What,
-    /// Its place among the candidates of its name.
+    pub(crate) kind: Kind,
+    /// Its index among the candidates of its name.
     pub(crate) index: usize,
-    /// The place of its channel in the request; installed records that no channel has come last.
+    /// The index of its channel in the request; installed records that no channel has come last.
     pub(crate) channel: usize,
-    /// Compares as the version does within the name: the higher the newer. Equal versions share
-    /// a rank.
+    /// The rank of the version within the name: newer versions rank higher, equal ones equally.
     pub(crate) version_rank: u32,
     /// Why it must not be chosen.
     pub(crate) excluded: Option<StringId>,
-    pub(crate) dependencies: OnceCell<Result<Needs, StringId>>,
+    pub(crate) dependencies: OnceCell<Result<DependencySpecs, StringId>>,
 }
 
-/// What a candidate is.
+/// The kind of a candidate.
 #[derive(Debug)]
-pub(crate) enum What {
+pub(crate) enum Kind {
     Record(Box<RepoDataRecord>),
     Virtual(GenericVirtualPackage),
 }
 
 /// The dependencies of a candidate, parsed.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Needs {
+pub(crate) struct DependencySpecs {
     pub(crate) requires: Vec<VersionSetId>,
     pub(crate) constrains: Vec<VersionSetId>,
 }
 
 impl Candidate {
     pub(crate) fn version(&self) -> &Version {
-        match &self.what {
-            What::Record(record) => record.package_record.version.version(),
-            What::Virtual(package) => &package.version,
+        match &self.kind {
+            Kind::Record(record) => record.package_record.version.version(),
+            Kind::Virtual(package) => &package.version,
         }
     }
 
     pub(crate) fn record(&self) -> Option<&RepoDataRecord> {
-        match &self.what {
-            What::Record(record) => Some(record),
-            What::Virtual(_) => None,
+        match &self.kind {
+            Kind::Record(record) => Some(record),
+            Kind::Virtual(_) => None,
         }
     }
 }
 
 impl Display for Candidate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.what {
-            What::Record(record) => Display::fmt(&record.package_record, formatter),
-            What::Virtual(package) => Display::fmt(package, formatter),
+        match &self.kind {
+            Kind::Record(record) => Display::fmt(&record.package_record, formatter),
+            Kind::Virtual(package) => Display::fmt(package, formatter),
         }
     }
 }
 
-/// What is known of a name once its records were read.
+/// A name whose records were read.
 #[derive(Debug, Default)]
 pub(crate) struct Package {
     pub(crate) candidates: Vec<SolvableId>,
     pub(crate) favored: Option<SolvableId>,
-    /// The channels that have the name and are not looked at, by strict priority.
+    /// The channels that have the name and are excluded by strict priority.
     pub(crate) hidden_in: Vec<usize>,
-    /// What is wrong with the records of an index, when none could be read.
+    /// The errors of indexes that have the name and no record that can be read.
     pub(crate) unreadable: Vec<String>,
+}
+
+/// The best candidate that a spec allows: without `track_features`, then the newest. The greater
+/// the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Best {
+    pub(crate) without_features: bool,
+    pub(crate) version_rank: u32,
 }

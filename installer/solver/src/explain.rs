@@ -1,9 +1,9 @@
 //! From a failed search to an explanation that fits a screen.
 //!
-//! First the wishes are thinned out until each one left is needed for the failure: that names the
-//! specs in conflict. Then what the search learned about those is told as a tree, in which
-//! candidates of one name that fail for the same reason are one entry, however many versions they
-//! are, and at last the names of which two candidates are wanted at once.
+//! First the requirements are reduced until each of the rest is necessary for the conflict: these
+//! are the specs in conflict. Then the conflict is described as a tree, in which candidates of one
+//! name that fail for the same reason are one entry, followed by the names of which two candidates
+//! are required at once.
 
 mod graph;
 mod tree;
@@ -13,55 +13,55 @@ use std::time::{Duration, Instant};
 use resolvo::{Solver, UnsolvableOrCancelled, VersionSetId, conflict::Conflict};
 
 use crate::{
-    error::{ConflictingSpec, Explanation},
+    explanation::{ConflictingSpec, Explanation},
     provider::Provider,
-    question::Question,
+    root_problem::RootProblem,
 };
 use graph::Graph;
 
-/// Thinning out is an extra: it may take this long beyond the search.
-const THINNING: Duration = Duration::from_secs(2);
+/// The time for reducing the requirements, in addition to that of the search.
+const REDUCTION_TIME: Duration = Duration::from_secs(2);
 
-/// Explains why `question` has no solution.
+/// Explains why `problem` has no solution.
 pub(crate) fn explain(
     provider: &Provider<'_>,
-    question: &Question,
+    problem: &RootProblem,
     solver: &Solver<&Provider<'_>>,
     conflict: &Conflict,
 ) -> Explanation {
     let mut graph = Graph::new(provider, conflict, solver);
-    provider.deadline.set(Some(Instant::now() + THINNING));
-    let mut wishes = graph.involved(&question.wishes);
+    provider.deadline.set(Some(Instant::now() + REDUCTION_TIME));
+    let mut requirements = graph.involved(&problem.requirements);
     let mut at = 0;
-    while at < wishes.len() && wishes.len() > 1 {
-        let mut fewer = wishes.clone();
+    while at < requirements.len() && requirements.len() > 1 {
+        let mut fewer = requirements.clone();
         fewer.remove(at);
-        match search(provider, &question.with(fewer)) {
+        match search(provider, &problem.with(fewer)) {
             Outcome::Solved => at += 1,
-            // The smaller conflict may do without others, too, but never without one of those
-            // before `at`: without each of them there is a solution.
+            // The smaller conflict may not need others, too, but it needs those before `at`:
+            // without each of them there is a solution.
             Outcome::Failed(smaller) => {
-                wishes.remove(at);
-                wishes = smaller.involved(&wishes);
+                requirements.remove(at);
+                requirements = smaller.involved(&requirements);
                 graph = smaller;
             }
             Outcome::Stopped => break,
         }
     }
     Explanation {
-        conflicting: wishes
+        conflicting: requirements
             .iter()
-            .map(|wish| ConflictingSpec {
-                spec: wish.text.clone(),
-                origin: wish.origin,
+            .map(|requirement| ConflictingSpec {
+                spec: requirement.text.clone(),
+                origin: requirement.origin,
             })
             .collect(),
-        reasons: tree::reasons(&graph, &wishes),
+        reasons: tree::reasons(&graph, &requirements),
         notes: tree::notes(&graph),
     }
 }
 
-/// Which of the specs at the root have a part in a conflict.
+/// Which of the specs at the root are part of a conflict.
 pub(crate) fn involved(
     provider: &Provider<'_>,
     solver: &Solver<&Provider<'_>>,
@@ -82,9 +82,9 @@ enum Outcome<'a> {
     Stopped,
 }
 
-fn search<'a>(provider: &'a Provider<'a>, question: &Question) -> Outcome<'a> {
+fn search<'a>(provider: &'a Provider<'a>, problem: &RootProblem) -> Outcome<'a> {
     let mut solver = Solver::new(provider);
-    match solver.solve(question.problem()) {
+    match solver.solve(problem.problem()) {
         Ok(_) => Outcome::Solved,
         Err(UnsolvableOrCancelled::Unsolvable(conflict)) => {
             Outcome::Failed(Graph::new(provider, &conflict, &solver))

@@ -6,22 +6,29 @@
 //! crate must not know archives, prefixes or terminals: a request and its answer are plain data.
 
 mod candidate;
+mod check;
 mod error;
 mod explain;
+mod explanation;
 mod order;
 mod provider;
-mod question;
 mod request;
+mod root_problem;
 mod solve;
 mod spec;
+mod spec_list;
 mod suggest;
 mod virtual_packages;
 
 #[cfg(test)]
+mod error_texts;
+#[cfg(test)]
 mod tests;
 
-pub use error::{ConflictingSpec, Explanation, Reason, SolveError, SpecOrigin, UnknownPackage};
-pub use request::{ChannelIndexes, ChannelPriority, Orphans, SolveRequest, UpdatePolicy};
+pub use error::{SolveError, UnknownPackage};
+pub use explanation::{ConflictingSpec, Explanation, Reason, SpecOrigin};
+pub use request::{ChannelPriority, Orphans, SolveRequest, UpdatePolicy};
 pub use solve::{Solution, solve};
 pub use spec::{SpecError, parse_spec};
+pub use spec_list::{SpecListError, parse_spec_list};
 pub use virtual_packages::{VirtualPackageError, detect_virtual_packages};

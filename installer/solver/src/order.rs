@@ -1,28 +1,20 @@
-//! In which order candidates are tried: the first that fits is taken.
+//! The order in which candidates are tried.
 
 use std::cmp::{Ordering, Reverse};
 
 use resolvo::{NameId, SolvableId, VersionSetId};
 
 use crate::{
-    candidate::{Candidate, Needs, What},
+    candidate::{Best, Candidate, DependencySpecs, Kind},
     provider::Provider,
     request::ChannelPriority,
 };
 
-/// The best candidate that a spec allows: not burdened by `track_features`, then the newest.
-/// The greater the better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Best {
-    unburdened: bool,
-    version_rank: u32,
-}
-
 impl Provider<'_> {
-    /// Sorts candidates of one name, the one to be tried first in front: fewer `track_features`,
+    /// Sorts candidates of one name, in the order in which they are tried: fewer `track_features`,
     /// (under flexible priority) earlier channel, newer version, higher build number. What is
     /// still equal differs in what it is built for, so the one that allows the newest versions of
-    /// the dependencies they share comes first, then the one that was built last.
+    /// shared dependencies is first, then the one that was built last.
     pub(crate) fn sort(&self, solvables: &mut [SolvableId]) {
         solvables.sort_by(|&a, &b| self.compare(self.candidate(a), self.candidate(b)));
         let mut start = 0;
@@ -52,28 +44,30 @@ impl Provider<'_> {
     }
 
     fn sort_equals(&self, solvables: &mut [SolvableId]) {
-        let needs: Vec<Option<&Needs>> = solvables
+        let dependencies: Vec<Option<&DependencySpecs>> = solvables
             .iter()
-            .map(|&solvable| self.needs(solvable).ok())
+            .map(|&solvable| self.dependencies(solvable).ok())
             .collect();
-        let shared = self.shared_dependencies(&needs);
+        let shared = self.shared_dependencies(&dependencies);
         let mut keyed: Vec<_> = solvables
             .iter()
-            .zip(&needs)
-            .map(|(&solvable, needs)| {
+            .zip(&dependencies)
+            .map(|(&solvable, dependencies)| {
                 let candidate = self.candidate(solvable);
                 let best: Vec<Option<Best>> = shared
                     .iter()
-                    .map(|&name| needs.and_then(|needs| self.best_of(needs, name)))
+                    .map(|&name| {
+                        dependencies.and_then(|dependencies| self.best_of(dependencies, name))
+                    })
                     .collect();
                 let record = candidate.record();
                 let timestamp = record
                     .and_then(|record| record.package_record.timestamp.as_ref())
                     .map(rattler_conda_types::utils::TimestampMs::timestamp_millis);
-                // The file name is there so that the order never depends on chance.
+                // The file name makes the order deterministic.
                 let file_name = record.map(|record| record.identifier.to_file_name());
                 let key = (
-                    Reverse((needs.is_some(), best, timestamp)),
+                    Reverse((dependencies.is_some(), best, timestamp)),
                     candidate.channel,
                     file_name,
                     candidate.index,
@@ -87,12 +81,12 @@ impl Provider<'_> {
         }
     }
 
-    /// The names that all of them depend on, in alphabetical order.
-    fn shared_dependencies(&self, needs: &[Option<&Needs>]) -> Vec<NameId> {
-        let mut known = needs.iter().flatten();
-        let names = |needs: &Needs| {
+    /// The names that all of the candidates depend on, in alphabetical order.
+    fn shared_dependencies(&self, dependencies: &[Option<&DependencySpecs>]) -> Vec<NameId> {
+        let mut known = dependencies.iter().flatten();
+        let names = |dependencies: &DependencySpecs| {
             let name = |&id: &VersionSetId| self.pool.resolve_version_set_package_name(id);
-            needs
+            dependencies
                 .requires
                 .iter()
                 .map(name)
@@ -102,8 +96,8 @@ impl Provider<'_> {
             return Vec::new();
         };
         let mut shared = names(first);
-        for needs in known {
-            let others = names(needs);
+        for dependencies in known {
+            let others = names(dependencies);
             shared.retain(|name| others.contains(name));
         }
         let mut shared: Vec<_> = shared.into_iter().collect();
@@ -113,8 +107,8 @@ impl Provider<'_> {
 
     /// The best version of a dependency that a candidate allows. A candidate may name a
     /// dependency twice (bare, and with the bounds of a run export); the tighter one counts.
-    fn best_of(&self, needs: &Needs, name: NameId) -> Option<Best> {
-        needs
+    fn best_of(&self, dependencies: &DependencySpecs, name: NameId) -> Option<Best> {
+        dependencies
             .requires
             .iter()
             .filter(|&&id| self.pool.resolve_version_set_package_name(id) == name)
@@ -129,17 +123,17 @@ impl Provider<'_> {
         }
         let package = self.package(self.pool.resolve_version_set_package_name(version_set));
         let matching = self.matching(version_set);
-        // What the user rules out is of no use: with `python=3.9` asked for, a build for any
-        // python and one for 3.9 are equally good.
-        let asked_for = self.asked_for(self.pool.resolve_version_set_package_name(version_set));
+        // Candidates that the user excludes do not count: with the spec `python=3.9`, a build for
+        // any python and one for 3.9 are equally good.
+        let requested = self.requested(self.pool.resolve_version_set_package_name(version_set));
         let best = package
             .candidates
             .iter()
             .map(|&solvable| self.candidate(solvable))
             .filter(|candidate| matching[candidate.index] && candidate.excluded.is_none())
-            .filter(|candidate| asked_for.iter().all(|spec| spec[candidate.index]))
+            .filter(|candidate| requested.iter().all(|spec| spec[candidate.index]))
             .map(|candidate| Best {
-                unburdened: track_features(candidate) == 0,
+                without_features: track_features(candidate) == 0,
                 version_rank: candidate.version_rank,
             })
             .max();
@@ -149,15 +143,15 @@ impl Provider<'_> {
 }
 
 fn track_features(candidate: &Candidate) -> usize {
-    match &candidate.what {
-        What::Record(record) => record.package_record.track_features.len(),
-        What::Virtual(_) => 0,
+    match &candidate.kind {
+        Kind::Record(record) => record.package_record.track_features.len(),
+        Kind::Virtual(_) => 0,
     }
 }
 
 fn build_number(candidate: &Candidate) -> u64 {
-    match &candidate.what {
-        What::Record(record) => record.package_record.build_number,
-        What::Virtual(_) => 0,
+    match &candidate.kind {
+        Kind::Record(record) => record.package_record.build_number,
+        Kind::Virtual(_) => 0,
     }
 }

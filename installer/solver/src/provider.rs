@@ -1,4 +1,4 @@
-//! What resolvo asks: candidates, what a spec matches, dependencies.
+//! What resolvo needs: candidates, which of them a spec matches, and their dependencies.
 
 use std::{
     any::Any,
@@ -19,35 +19,35 @@ use resolvo::{
     HintDependenciesAvailable, Interner, KnownDependencies, NameId, SolvableId, SolverCache,
     StringId, VersionSetId, VersionSetUnionId, utils::Pool,
 };
+use taipan_channel::ChannelIndexes;
 
 use crate::{
-    candidate::{Candidate, Needs, Package, Spec, What},
-    error::SpecOrigin,
-    order::Best,
-    question::{Question, Wish},
-    request::{ChannelIndexes, ChannelPriority, Orphans, SolveRequest, UpdatePolicy},
-    spec::{exact_name, is_virtual},
+    candidate::{Best, Candidate, DependencySpecs, Kind, Package, Spec},
+    explanation::SpecOrigin,
+    request::{ChannelPriority, Orphans, SolveRequest, UpdatePolicy},
+    root_problem::{RootProblem, RootRequirement},
+    spec::{exact_name, is_channel, is_virtual, tidy},
 };
 
-/// Why a search was given up.
+/// Why a search was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     Cancelled,
     Timeout,
 }
 
-/// Supplies the search with candidates. Several searches can share one: what is read and parsed
-/// for the first is there for the next.
+/// Supplies searches with candidates. Several searches can share one provider, and what it has read
+/// and parsed.
 pub(crate) struct Provider<'request> {
     pub(crate) request: &'request SolveRequest,
     pub(crate) pool: Pool<Spec, String>,
     packages: RefCell<HashMap<NameId, Rc<Package>>>,
-    /// The text of a dependency → the spec, or why there is none.
+    /// The text of a dependency → the spec, or the error.
     parsed: RefCell<HashMap<String, Result<VersionSetId, StringId>>>,
     /// For each spec, which of its name's candidates it matches, by [`Candidate::index`].
     matching: RefCell<HashMap<VersionSetId, Rc<[bool]>>>,
     pub(crate) best: RefCell<HashMap<VersionSetId, Option<Best>>>,
-    /// Name → the channel that the user's spec for it is limited to.
+    /// Name → the channels of the user's specs for it.
     channel_of: HashMap<String, Vec<std::sync::Arc<Channel>>>,
     pub(crate) deadline: Cell<Option<Instant>>,
 }
@@ -74,13 +74,12 @@ impl<'request> Provider<'request> {
     }
 
     /// The root of the problem that the request describes.
-    pub(crate) fn question(&self) -> Question {
+    pub(crate) fn root_problem(&self) -> RootProblem {
         let request = self.request;
-        let wish = |origin, spec: &MatchSpec| {
-            let text = tidy(&spec.to_string());
-            Some(Wish {
+        let requirement = |origin, spec: &MatchSpec| {
+            Some(RootRequirement {
                 origin,
-                text,
+                text: tidy(&spec.to_string()),
                 version_set: self.intern(spec)?,
             })
         };
@@ -89,38 +88,33 @@ impl<'request> Provider<'request> {
             self.pool
                 .intern_version_set(name, Spec(NamelessMatchSpec::default()))
         };
-        let requested = request
-            .specs
-            .iter()
-            .filter_map(|spec| wish(SpecOrigin::Requested, spec));
-        let pins = request
-            .pins
-            .iter()
-            .filter_map(|spec| wish(SpecOrigin::Pin, spec));
-        let named = |name: &PackageName| {
-            request
-                .specs
-                .iter()
-                .any(|spec| exact_name(spec) == Some(name))
-        };
+        let requested = request.specs.iter();
+        let requested = requested.filter_map(|spec| requirement(SpecOrigin::Requested, spec));
+        let pins = request.pins.iter();
+        let pins = pins.filter_map(|spec| requirement(SpecOrigin::Pin, spec));
         let orphans = match request.orphans {
             Orphans::Keep => request.installed.as_slice(),
             Orphans::Drop => &[],
         };
-        Question {
-            machine: request
+        RootProblem {
+            virtual_packages: request
                 .virtual_packages
                 .iter()
                 .map(|package| any(&package.name))
                 .collect(),
-            wishes: requested.chain(pins).collect(),
+            requirements: requested.chain(pins).collect(),
             orphans: orphans
                 .iter()
                 .map(|record| &record.package_record.name)
-                .filter(|name| !named(name))
+                .filter(|name| !self.is_requested(name))
                 .map(any)
                 .collect(),
         }
+    }
+
+    fn is_requested(&self, name: &PackageName) -> bool {
+        let mut specs = self.request.specs.iter();
+        specs.any(|spec| exact_name(spec) == Some(name))
     }
 
     fn intern(&self, spec: &MatchSpec) -> Option<VersionSetId> {
@@ -143,7 +137,7 @@ impl<'request> Provider<'request> {
         self.pool.resolve_package_name(name)
     }
 
-    /// What is known of a name; read when first asked for.
+    /// The candidates of a name, which are read when they are first needed.
     pub(crate) fn package(&self, name: NameId) -> Rc<Package> {
         if let Some(package) = self.packages.borrow().get(&name) {
             return package.clone();
@@ -163,7 +157,11 @@ impl<'request> Provider<'request> {
             .virtual_packages
             .iter()
             .filter(|package| package.name.as_normalized() == self.name(name))
-            .map(|package| (What::Virtual(package.clone()), 0, None))
+            .map(|package| Found {
+                kind: Kind::Virtual(package.clone()),
+                channel: 0,
+                excluded: None,
+            })
             .collect();
         Package {
             candidates: self.add(name, found),
@@ -173,19 +171,27 @@ impl<'request> Provider<'request> {
 
     fn read(&self, name: NameId) -> Package {
         let package_name = PackageName::new_unchecked(self.name(name));
-        let limited_to = self.channel_of.get(self.name(name));
         let mut package = Package::default();
+        let mut found = self.read_channels(&package_name, &mut package);
+        let installed = self.find_or_add_installed(&package_name, &mut found);
+        package.candidates = self.add(name, found);
+        package.favored = installed
+            .filter(|_| self.favors_installed(&package_name))
+            .map(|index| package.candidates[index]);
+        package
+    }
+
+    /// The records that the channels have of a name. Channels that are hidden by strict priority,
+    /// and records that cannot be read, are noted in `package`.
+    fn read_channels(&self, name: &PackageName, package: &mut Package) -> Vec<Found> {
+        let limited_to = self.channel_of.get(name.as_normalized());
+        let is_allowed = |channel: &ChannelIndexes| {
+            limited_to.is_none_or(|wanted| wanted.iter().any(|wanted| is_channel(wanted, channel)))
+        };
         let mut found = Vec::new();
         let mut is_found = false;
         for (place, channel) in self.request.channels.iter().enumerate() {
-            let wanted = limited_to
-                .is_none_or(|channels| channels.iter().any(|wanted| is_channel(wanted, channel)));
-            if !wanted
-                || !channel
-                    .indexes
-                    .iter()
-                    .any(|index| index.contains(&package_name))
-            {
+            if !is_allowed(channel) || !channel.contains(name) {
                 continue;
             }
             if is_found && self.request.channel_priority == ChannelPriority::Strict {
@@ -193,44 +199,44 @@ impl<'request> Provider<'request> {
                 continue;
             }
             is_found = true;
-            let (records, errors) = read_channel(channel, &package_name);
+            let (records, errors) = read_channel(channel, name);
             package.unreadable.extend(errors);
-            for record in records {
-                let excluded = self.newer_than_allowed(&record);
-                found.push((What::Record(Box::new(record)), place, excluded));
-            }
+            found.extend(records.into_iter().map(|record| Found {
+                excluded: self.newer_than_allowed(&record),
+                kind: Kind::Record(Box::new(record)),
+                channel: place,
+            }));
         }
-        let installed = self
-            .request
-            .installed
-            .iter()
-            .find(|record| record.package_record.name == package_name)
-            .map(|installed| {
-                let known = found.iter().position(|(what, ..)| {
-                    matches!(what, What::Record(record) if is_same_file(record, installed))
-                });
-                if let Some(known) = known {
-                    // The user has it already, so its age is no reason against it.
-                    found[known].2 = None;
-                    return known;
-                }
-                found.push((
-                    What::Record(Box::new(installed.clone())),
-                    self.request.channels.len(),
-                    None,
-                ));
-                found.len() - 1
+        found
+    }
+
+    /// The index of the installed record in `found`, to which it is added if no channel has it.
+    fn find_or_add_installed(&self, name: &PackageName, found: &mut Vec<Found>) -> Option<usize> {
+        let mut installed = self.request.installed.iter();
+        let installed = installed.find(|record| record.package_record.name == *name)?;
+        let known = found.iter().position(
+            |found| matches!(&found.kind, Kind::Record(record) if is_same_file(record, installed)),
+        );
+        let index = known.unwrap_or_else(|| {
+            found.push(Found {
+                kind: Kind::Record(Box::new(installed.clone())),
+                channel: self.request.channels.len(),
+                excluded: None,
             });
-        package.candidates = self.add(name, found);
-        let installed = installed.map(|index| package.candidates[index]);
-        let named = |spec: &MatchSpec| exact_name(spec) == Some(&package_name);
-        let favors = match self.request.update {
+            found.len() - 1
+        });
+        // It is installed already, so its age is no reason against it.
+        found[index].excluded = None;
+        Some(index)
+    }
+
+    /// Whether the installed record of a name is tried first.
+    fn favors_installed(&self, name: &PackageName) -> bool {
+        match self.request.update {
             UpdatePolicy::KeepInstalled => true,
-            UpdatePolicy::UpdateNamed => !self.request.specs.iter().any(named),
+            UpdatePolicy::UpdateNamed => !self.is_requested(name),
             UpdatePolicy::UpdateAll => false,
-        };
-        package.favored = installed.filter(|_| favors);
-        package
+        }
     }
 
     fn newer_than_allowed(&self, record: &RepoDataRecord) -> Option<StringId> {
@@ -238,21 +244,21 @@ impl<'request> Provider<'request> {
         let built = record.package_record.timestamp.as_ref()?.jiff_timestamp();
         (built > limit).then(|| {
             self.pool
-                .intern_string(format!("is newer than {limit}, the limit that was set"))
+                .intern_string(format!("is newer than the limit {limit}"))
         })
     }
 
     /// Makes solvables of what was found, in that order.
-    fn add(&self, name: NameId, found: Vec<(What, usize, Option<StringId>)>) -> Vec<SolvableId> {
+    fn add(&self, name: NameId, found: Vec<Found>) -> Vec<SolvableId> {
         let mut candidates: Vec<_> = found
             .into_iter()
             .enumerate()
-            .map(|(index, (what, channel, excluded))| Candidate {
-                what,
+            .map(|(index, found)| Candidate {
+                kind: found.kind,
                 index,
-                channel,
+                channel: found.channel,
                 version_rank: 0,
-                excluded,
+                excluded: found.excluded,
                 dependencies: OnceCell::new(),
             })
             .collect();
@@ -277,7 +283,7 @@ impl<'request> Provider<'request> {
         }
         let Spec(spec) = self.pool.resolve_version_set(version_set);
         let package = self.package(self.pool.resolve_version_set_package_name(version_set));
-        // Comparing versions is the expensive part, and many candidates share one.
+        // Comparing versions is expensive, and many candidates share one.
         let mut versions: HashMap<u32, bool> = HashMap::new();
         let matching: Rc<[bool]> = package
             .candidates
@@ -298,8 +304,8 @@ impl<'request> Provider<'request> {
         matching
     }
 
-    /// Which candidates of a name each of the user's specs for it matches.
-    pub(crate) fn asked_for(&self, name: NameId) -> Vec<Rc<[bool]>> {
+    /// For each of the user's specs for a name, which candidates it matches.
+    pub(crate) fn requested(&self, name: NameId) -> Vec<Rc<[bool]>> {
         let specs = self.request.specs.iter().filter(|spec| {
             exact_name(spec).is_some_and(|exact| exact.as_normalized() == self.name(name))
         });
@@ -309,12 +315,12 @@ impl<'request> Provider<'request> {
     }
 
     fn matches_apart_from_version(&self, spec: &NamelessMatchSpec, candidate: &Candidate) -> bool {
-        match &candidate.what {
-            What::Virtual(package) => spec
+        match &candidate.kind {
+            Kind::Virtual(package) => spec
                 .build
                 .as_ref()
                 .is_none_or(|build| build.matches(package.build_string.as_str())),
-            What::Record(record) => {
+            Kind::Record(record) => {
                 let channel = spec.channel.as_ref().is_none_or(|wanted| {
                     match self.request.channels.get(candidate.channel) {
                         Some(channel) => is_channel(wanted, channel),
@@ -336,12 +342,12 @@ impl<'request> Provider<'request> {
         }
     }
 
-    /// The parsed dependencies of a candidate, or why they cannot be.
-    pub(crate) fn needs(&self, solvable: SolvableId) -> Result<&Needs, StringId> {
+    /// The parsed dependencies of a candidate, or the error.
+    pub(crate) fn dependencies(&self, solvable: SolvableId) -> Result<&DependencySpecs, StringId> {
         let candidate = self.candidate(solvable);
-        let needs = candidate.dependencies.get_or_init(|| {
+        let dependencies = candidate.dependencies.get_or_init(|| {
             let Some(record) = candidate.record() else {
-                return Ok(Needs::default());
+                return Ok(DependencySpecs::default());
             };
             let parse = |texts: &[String]| {
                 texts
@@ -349,22 +355,26 @@ impl<'request> Provider<'request> {
                     .map(|text| self.parse(text))
                     .collect::<Result<Vec<_>, _>>()
             };
-            let mut needs = Needs {
+            let mut dependencies = DependencySpecs {
                 requires: parse(&record.package_record.depends)?,
                 constrains: parse(&record.package_record.constrains)?,
             };
-            self.settle_with_itself(solvable, &mut needs)?;
-            Ok(needs)
+            self.resolve_self_dependencies(solvable, &mut dependencies)?;
+            Ok(dependencies)
         });
-        needs.as_ref().map_err(|&reason| reason)
+        dependencies.as_ref().map_err(|&reason| reason)
     }
 
-    /// Some records speak of their own name, and resolvo cannot take a candidate that requires or
-    /// forbids itself. What the record itself fulfils says nothing; else it can never be chosen.
-    fn settle_with_itself(&self, solvable: SolvableId, needs: &mut Needs) -> Result<(), StringId> {
+    /// Removes dependencies on the candidate's own name, which resolvo does not support. A
+    /// candidate that does not satisfy its own dependency can never be chosen.
+    fn resolve_self_dependencies(
+        &self,
+        solvable: SolvableId,
+        dependencies: &mut DependencySpecs,
+    ) -> Result<(), StringId> {
         let name = self.pool.resolve_solvable(solvable).name;
         let index = self.candidate(solvable).index;
-        for specs in [&mut needs.requires, &mut needs.constrains] {
+        for specs in [&mut dependencies.requires, &mut dependencies.constrains] {
             let is_own =
                 |&spec: &VersionSetId| self.pool.resolve_version_set_package_name(spec) == name;
             if let Some(spec) = specs
@@ -375,9 +385,9 @@ impl<'request> Provider<'request> {
             {
                 let Spec(bounds) = self.pool.resolve_version_set(spec);
                 let text = tidy(&format!("{} {bounds}", self.name(name)));
-                return Err(self
-                    .pool
-                    .intern_string(format!("demands `{text}`, which it is not itself")));
+                return Err(self.pool.intern_string(format!(
+                    "requires `{text}`, which it does not satisfy itself"
+                )));
             }
             specs.retain(|spec| !is_own(spec));
         }
@@ -392,10 +402,10 @@ impl<'request> Provider<'request> {
             .map_err(|error| error.to_string())
             .and_then(|spec| {
                 self.intern(&spec)
-                    .ok_or_else(|| "it names no package".to_owned())
+                    .ok_or_else(|| "it does not name one package".to_owned())
             })
             .map_err(|error| {
-                let reason = format!("has a dependency that cannot be read, `{text}`: {error}");
+                let reason = format!("has the invalid dependency `{text}`: {error}");
                 self.pool.intern_string(reason)
             });
         self.parsed.borrow_mut().insert(text.to_owned(), parsed);
@@ -403,7 +413,16 @@ impl<'request> Provider<'request> {
     }
 }
 
-/// The readable records of one channel, and the complaints about the others.
+/// A future candidate.
+struct Found {
+    kind: Kind,
+    /// The index of its channel in the request.
+    channel: usize,
+    /// Why it must not be chosen.
+    excluded: Option<StringId>,
+}
+
+/// The readable records of one channel, and the errors of the others.
 pub(crate) fn read_channel(
     channel: &ChannelIndexes,
     name: &PackageName,
@@ -412,33 +431,11 @@ pub(crate) fn read_channel(
     let mut errors = Vec::new();
     for index in &channel.indexes {
         match index.records(name) {
-            Ok(found) => records.extend(found),
+            Ok((found, _)) => records.extend(found),
             Err(error) => errors.push(error.to_string()),
         }
     }
     (records, errors)
-}
-
-/// Whether a spec that says `wanted::` means this channel: by URL, by the name that the user gave
-/// it, or by the end of its path (so that `conda-forge::` means a mirror's conda-forge, too).
-pub(crate) fn is_channel(wanted: &Channel, channel: &ChannelIndexes) -> bool {
-    let url = channel.url.as_str().trim_end_matches('/');
-    if wanted.base_url.as_str().trim_end_matches('/') == url {
-        return true;
-    }
-    wanted.name.as_deref().is_some_and(|name| {
-        let name = name.trim_matches('/');
-        name == channel.name
-            || url
-                .strip_suffix(name)
-                .is_some_and(|before| before.ends_with('/'))
-    })
-}
-
-/// A spec without the `*` that is put where no version is given.
-pub(crate) fn tidy(spec: &str) -> String {
-    let spec = spec.trim();
-    spec.strip_suffix(" *").unwrap_or(spec).to_owned()
 }
 
 fn is_same_file(record: &RepoDataRecord, installed: &RepoDataRecord) -> bool {
@@ -528,8 +525,8 @@ impl DependencyProvider for &Provider<'_> {
             candidates: package.candidates.clone(),
             favored: package.favored,
             excluded,
-            // The more the search knows beforehand, the better it decides: told of no dependencies
-            // it is quicker, and ends up with older versions more often.
+            // With fewer known dependencies the search is faster, but more often finds older
+            // versions.
             hint_dependencies_available: HintDependenciesAvailable::All,
             ..Candidates::default()
         })
@@ -540,10 +537,15 @@ impl DependencyProvider for &Provider<'_> {
     }
 
     async fn get_dependencies(&self, solvable: SolvableId) -> Dependencies {
-        match self.needs(solvable) {
-            Ok(needs) => Dependencies::Known(KnownDependencies {
-                requirements: needs.requires.iter().copied().map(Into::into).collect(),
-                constrains: needs.constrains.clone(),
+        match self.dependencies(solvable) {
+            Ok(dependencies) => Dependencies::Known(KnownDependencies {
+                requirements: dependencies
+                    .requires
+                    .iter()
+                    .copied()
+                    .map(Into::into)
+                    .collect(),
+                constrains: dependencies.constrains.clone(),
             }),
             Err(reason) => Dependencies::Unknown(reason),
         }

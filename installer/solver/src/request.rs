@@ -5,83 +5,111 @@ use std::{
     time::Duration,
 };
 
-use rattler_conda_types::{GenericVirtualPackage, MatchSpec, RepoDataRecord};
+use rattler_conda_types::{GenericVirtualPackage, MatchSpec, PrefixRecord, RepoDataRecord};
 use serde::{Deserialize, Serialize};
-use taipan_channel::Index;
-use url::Url;
+use taipan_channel::ChannelIndexes;
 
-/// The indexes of one channel.
-#[derive(Debug, Clone)]
-pub struct ChannelIndexes {
-    /// What the user calls it, e.g. `conda-forge`; what `conda-forge::numpy` is compared with.
-    pub name: String,
-    /// Its canonical URL, not a mirror's.
-    pub url: Url,
-    /// One for each subdir, e.g. `linux-64` and `noarch`.
-    pub indexes: Vec<Index>,
-}
+use crate::spec::{SpecError, exact_name, parse_spec};
 
-/// What a channel earlier in the list means for those after it.
+/// How the order of channels matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelPriority {
-    /// A name that an earlier channel has is taken from there alone.
+    /// A name is taken only from the first channel that has it.
     #[default]
     Strict,
     /// Records of earlier channels are tried first, whatever their version.
     Flexible,
-    /// Versions decide; of equal records that of the earlier channel is taken.
+    /// Versions decide; of equal records, that of the earlier channel is preferred.
     Disabled,
 }
 
-/// What becomes of the records that are installed already.
+/// How installed records are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdatePolicy {
     /// An installed record stays as long as the specs and the other records allow it.
     #[default]
     KeepInstalled,
-    /// The names in the specs come out as new as possible; the others stay where they can.
+    /// The names in the specs are updated; the others stay if possible.
     UpdateNamed,
-    /// Everything comes out as new as possible.
+    /// Everything is updated.
     UpdateAll,
 }
 
-/// What becomes of installed records that no spec asks for and nothing depends on.
+/// How installed records that no spec requires and nothing depends on are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Orphans {
-    /// They stay unless what is asked for rules out every version of them.
+    /// They stay unless the specs exclude every version of them.
     #[default]
     Keep,
     /// They are left out of the solution.
     Drop,
 }
 
-/// A question to the solver.
+/// A request to the solver.
 #[derive(Debug, Clone, Default)]
 pub struct SolveRequest {
     /// The channels, the most important first.
     pub channels: Vec<ChannelIndexes>,
     /// What the environment must contain. Names must be exact.
     pub specs: Vec<MatchSpec>,
-    /// What is installed, preferred as `update` says.
+    /// The installed records, preferred as `update` says.
     pub installed: Vec<RepoDataRecord>,
-    /// What must hold of a name *if* it comes to be installed.
+    /// What a name must satisfy *if* it is installed.
     pub pins: Vec<MatchSpec>,
-    /// What the machine offers: see [`detect_virtual_packages`](crate::detect_virtual_packages).
+    /// The virtual packages of the machine:
+    /// see [`detect_virtual_packages`](crate::detect_virtual_packages).
     pub virtual_packages: Vec<GenericVirtualPackage>,
-    /// What the order of the channels means.
+    /// How the order of the channels matters.
     pub channel_priority: ChannelPriority,
-    /// What becomes of installed records.
+    /// How installed records are treated.
     pub update: UpdatePolicy,
-    /// What becomes of installed records that nothing needs.
+    /// How installed records that nothing needs are treated.
     pub orphans: Orphans,
-    /// Records built after this moment are not considered. Those that say no time are: they are
-    /// older than the field. Installed records are, too.
+    /// Records built after this time are excluded, except for installed ones. Records without a
+    /// time are older than the field, and not excluded.
     pub exclude_newer: Option<jiff::Timestamp>,
-    /// Give up after this time. The explanation of a failure may take a little longer.
+    /// The time limit. The explanation of a failure may take a little longer.
     pub timeout: Option<Duration>,
-    /// Give up when this becomes true.
+    /// Cancels the search when it becomes true.
     pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl SolveRequest {
+    /// A request that changes an environment as `specs` say. What was requested earlier still
+    /// holds, except for the names that `specs` name. `pins` are specs as text.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be parsed.
+    pub fn for_environment(
+        specs: &[MatchSpec],
+        installed: &[PrefixRecord],
+        pins: &[String],
+    ) -> Result<Self, SpecError> {
+        let mut all = specs.to_vec();
+        for record in installed {
+            let name = &record.repodata_record.package_record.name;
+            if specs.iter().any(|spec| exact_name(spec) == Some(name)) {
+                continue;
+            }
+            for text in &record.requested_specs {
+                // Another tool may write specs that cannot be parsed here; the name still holds.
+                let spec = parse_spec(text).or_else(|_| parse_spec(name.as_normalized()));
+                all.extend(spec);
+            }
+        }
+        let records = installed.iter().map(|record| &record.repodata_record);
+        Ok(Self {
+            specs: all,
+            installed: records.cloned().collect(),
+            pins: pins
+                .iter()
+                .map(|pin| parse_spec(pin))
+                .collect::<Result<_, _>>()?,
+            ..Self::default()
+        })
+    }
 }

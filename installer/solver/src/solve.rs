@@ -7,38 +7,38 @@ use resolvo::{Solver, UnsolvableOrCancelled};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{self, SolveError},
+    check::check,
+    error::SolveError,
     explain,
     provider::{Provider, Stop},
     request::SolveRequest,
 };
 
-/// The answer: plain data, which can be stored, sent and compared.
+/// The solution: plain data, which can be stored, sent and compared.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Solution {
-    /// One record for each name, every one after those that it depends on (where dependencies
-    /// form a circle, as near to that as possible).
+    /// One record for each name. Each follows its dependencies, as far as these form no circle.
     pub records: Vec<RepoDataRecord>,
 }
 
 /// Finds the newest set of records that satisfies the request. The same request gives the same
 /// solution.
 ///
-/// This computes for milliseconds to seconds and must not run on an async executor's thread.
+/// It takes milliseconds to seconds, and must not run on a thread of an async executor.
 ///
 /// # Errors
 ///
-/// [`SolveError::UnknownPackage`] when no channel has a name that a spec asks for,
-/// [`SolveError::Unsatisfiable`] when the specs cannot be met together; the others say that the
-/// question was no question, or that it was given up.
+/// [`SolveError::UnknownPackage`] when no channel has the name of a spec,
+/// [`SolveError::Unsatisfiable`] when the specs are in conflict; the others mean that the request
+/// is invalid, or that the search was stopped.
 pub fn solve(request: &SolveRequest) -> Result<Solution, SolveError> {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
-    error::check(request)?;
+    check(request)?;
     let provider = Provider::new(request, deadline);
-    let mut question = provider.question();
+    let mut problem = provider.root_problem();
     loop {
         let mut solver = Solver::new(&provider);
-        let conflict = match solver.solve(question.problem()) {
+        let conflict = match solver.solve(problem.problem()) {
             Ok(solvables) => {
                 let records = solvables
                     .into_iter()
@@ -57,13 +57,12 @@ pub fn solve(request: &SolveRequest) -> Result<Solution, SolveError> {
                 });
             }
         };
-        // An orphan that stands in the way goes, one at a time, since the next may do without.
-        // (Resolvo's soft requirements are not for this: with them, a record that was only to be
-        // kept can displace one that was asked for.)
-        if !question
-            .drop_orphan(|orphans| explain::involved(&provider, &solver, &conflict, orphans))
+        // Orphans that are part of the conflict are dropped one at a time, because that may
+        // suffice. (Resolvo's soft requirements do not fit: with them, an orphan can displace a
+        // record that a spec requires.)
+        if !problem.drop_orphan(|orphans| explain::involved(&provider, &solver, &conflict, orphans))
         {
-            let explanation = explain::explain(&provider, &question, &solver, &conflict);
+            let explanation = explain::explain(&provider, &problem, &solver, &conflict);
             return Err(SolveError::Unsatisfiable(Box::new(explanation)));
         }
     }

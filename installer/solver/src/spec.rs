@@ -1,16 +1,17 @@
-//! Specs as people type them.
+//! Parsing of specs.
 
 use std::{fmt, ops::Range};
 
 use rattler_conda_types::{
-    MatchSpec, PackageName, ParseMatchSpecError, ParseMatchSpecOptions, VersionSpec,
+    Channel, MatchSpec, PackageName, ParseMatchSpecError, ParseMatchSpecOptions, VersionSpec,
 };
+use taipan_channel::ChannelIndexes;
 
-/// A spec that cannot be read. `Display` gives the message, the spec with a mark below the place,
-/// and a hint where there is one.
+/// A spec that cannot be parsed. `Display` shows the message, the spec with a mark below the place,
+/// and a hint if there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpecError {
-    /// The spec as it was typed.
+    /// The spec as it was given.
     pub spec: String,
     /// What is wrong, in a few words.
     pub message: String,
@@ -28,7 +29,7 @@ impl fmt::Display for SpecError {
         let width = self.spec[self.place.clone()].chars().count().max(1);
         write!(
             formatter,
-            "the spec `{spec}` cannot be read: {message}\n  {spec}\n  {mark:>width$}",
+            "invalid spec `{spec}`: {message}\n  {spec}\n  {mark:>width$}",
             spec = self.spec,
             message = self.message,
             mark = "^".repeat(width),
@@ -41,13 +42,13 @@ impl fmt::Display for SpecError {
     }
 }
 
-/// Reads a spec as conda's command line does: `numpy`, `numpy=1.26` (any 1.26), `numpy==1.26`
+/// Parses a spec as conda's command line does: `numpy`, `numpy=1.26` (any 1.26), `numpy==1.26`
 /// (that version), `numpy 1.26.*`, `python>=3.10,<3.13`, `numpy=1.26.4=py312*`,
 /// `conda-forge::numpy`, `conda-forge/linux-64::numpy`, `numpy[build=py312*]`.
 ///
 /// # Errors
 ///
-/// When it cannot be read, or names no single package. Its place is marked.
+/// When it cannot be parsed, or does not name one package.
 pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
     let fail = |message: String, place, hint| {
         Err(SpecError {
@@ -58,7 +59,7 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
         })
     };
     if let Some(control) = spec.find(char::is_control) {
-        // Shown with escapes: the message goes to a terminal.
+        // Escaped, because the message goes to a terminal.
         let before: String = spec[..control].escape_debug().collect();
         let escaped = spec[control..]
             .chars()
@@ -74,7 +75,7 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
     }
     let name = name_part(spec);
     if spec[name.clone()].is_empty() {
-        let message = "there is no package name".to_owned();
+        let message = "the package name is missing".to_owned();
         return fail(
             message,
             name,
@@ -90,21 +91,21 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
             '@' => {
                 let version = &spec[start + 1..];
                 let hint = format!(
-                    "versions are written so: `{}={version}`",
+                    "use `=` for a version: `{}={version}`",
                     &spec[name.start..start]
                 );
-                ("`@` has no place in a name".to_owned(), Some(hint))
+                (
+                    "`@` is not allowed in a package name".to_owned(),
+                    Some(hint),
+                )
             }
-            '^' | '$' | '*' | '?' => (
-                "patterns are not allowed, a spec names one package".to_owned(),
-                None,
-            ),
-            other => (format!("`{other}` has no place in a package name"), None),
+            '^' | '$' | '*' | '?' => ("patterns are not allowed".to_owned(), None),
+            other => (format!("`{other}` is not allowed in a package name"), None),
         };
         return fail(message, start..start + odd.len_utf8(), hint);
     }
-    // Extras, conditions and flags (CEP 44) would change what is installed, and nothing here
-    // heeds them; so they are refused, not passed over.
+    // Extras, conditions and flags (CEP 44) would change what is installed, and are not supported,
+    // so they are refused instead of ignored.
     match MatchSpec::from_str(spec, ParseMatchSpecOptions::lenient()) {
         Ok(parsed) if parsed.name.as_exact().is_some() => Ok(parsed),
         Ok(_) => fail("it does not name one package".to_owned(), name, None),
@@ -115,17 +116,39 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
     }
 }
 
-/// The name that a spec asks for, if it is one name and not a pattern.
+/// The name in a spec, if it is one name and not a pattern.
 pub(crate) fn exact_name(spec: &MatchSpec) -> Option<&PackageName> {
     spec.name.as_exact()
 }
 
-/// Names of virtual packages begin so; channels cannot supply them.
+/// Whether a name is that of a virtual package, which no channel can have.
 pub(crate) fn is_virtual(name: &str) -> bool {
     name.starts_with("__")
 }
 
-/// Where the name stands: after the channel, before the first thing that is no part of a name.
+/// Whether the channel of a spec is this one: by URL, by the name that the user gave it, or by the
+/// end of its path (so that `conda-forge::` matches the conda-forge of a mirror, too).
+pub(crate) fn is_channel(wanted: &Channel, channel: &ChannelIndexes) -> bool {
+    let url = channel.url.as_str().trim_end_matches('/');
+    if wanted.base_url.as_str().trim_end_matches('/') == url {
+        return true;
+    }
+    wanted.name.as_deref().is_some_and(|name| {
+        let name = name.trim_matches('/');
+        name == channel.name
+            || url
+                .strip_suffix(name)
+                .is_some_and(|before| before.ends_with('/'))
+    })
+}
+
+/// A spec without the `*` of an absent version.
+pub(crate) fn tidy(spec: &str) -> String {
+    let spec = spec.trim();
+    spec.strip_suffix(" *").unwrap_or(spec).to_owned()
+}
+
+/// The range of the name: after the channel, before the first character that is not part of it.
 fn name_part(spec: &str) -> Range<usize> {
     let bracket = spec.find('[').unwrap_or(spec.len());
     let start = spec[..bracket].rfind("::").map_or(0, |at| at + 2);
@@ -148,8 +171,8 @@ fn describe(error: &ParseMatchSpecError) -> String {
     }
 }
 
-/// The place of the fault. The parser does not tell, so its steps are gone through: brackets,
-/// then the version, then what remains.
+/// The place of the error, which the parser does not state. Its steps are repeated: brackets, then
+/// the version, then the rest.
 fn locate(
     spec: &str,
     name_end: usize,
@@ -185,7 +208,7 @@ fn locate(
             .trim_start_matches(['=', '<', '>', '!', '~', ' '])
             .len();
     if operator == text.len() {
-        let hint = "if the shell took the rest, quote the spec: `'python >=3.10'`";
+        let hint = "if the shell interpreted the rest, quote the spec: `'python >=3.10'`";
         return (
             end..end,
             Some(format!("a version must follow `{text}`; {hint}")),
@@ -198,9 +221,9 @@ fn locate(
         ))
     } else {
         let version = text.strip_prefix('^');
-        version.map(|version| format!("`^` is not known here; `~={version}` and `>={version}` are"))
+        version.map(|version| format!("`^` is not supported; use `~={version}` or `>={version}`"))
     };
-    // The first of several bounds that is not one by itself.
+    // The first of several bounds that is invalid.
     let mut at = start;
     for bound in text.split_inclusive([',', '|']) {
         let bare = bound.trim_end_matches([',', '|']);
@@ -274,8 +297,8 @@ mod tests {
         }
         assert_eq!(
             parse_spec("numpy@1.26").unwrap_err().to_string(),
-            "the spec `numpy@1.26` cannot be read: `@` has no place in a name\n  numpy@1.26\n       \
-             ^\n  hint: versions are written so: `numpy=1.26`"
+            "invalid spec `numpy@1.26`: `@` is not allowed in a package name\n  numpy@1.26\n       \
+             ^\n  hint: use `=` for a version: `numpy=1.26`"
         );
     }
 

@@ -1,13 +1,28 @@
-//! "Did you mean": names that look like a mistyped one.
+//! Names that are similar to a mistyped one.
 
-/// At most this many are worth reading.
+use std::collections::BTreeSet;
+
+use crate::request::SolveRequest;
+
+/// The largest number of suggestions.
 const SUGGESTIONS: usize = 3;
 
-/// The names nearest to `wanted`, the nearest first: those that differ in few letters, or only in
-/// hyphens, underscores and dots.
-pub(crate) fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+/// Names of the channels that are similar to `name`.
+pub(crate) fn suggestions(request: &SolveRequest, name: &str) -> Vec<String> {
+    let names: BTreeSet<&str> = request
+        .channels
+        .iter()
+        .flat_map(|channel| &channel.indexes)
+        .flat_map(taipan_channel::RepodataIndex::names)
+        .collect();
+    similar(name, names)
+}
+
+/// The names that are most similar to `wanted`, the best first: those that differ in few letters,
+/// or only in hyphens, underscores and dots.
+fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let wanted_plain = plain(wanted);
-    // One slip in a short name, two in a middling one, three in a long one.
+    // One error in a short name, up to three in a long one.
     let allowed = (wanted.chars().count() / 4).clamp(1, 3);
     let mut found: Vec<(usize, &str)> = names
         .into_iter()
@@ -22,14 +37,14 @@ pub(crate) fn similar<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>
         })
         .collect();
     found.sort_unstable();
-    // A far one beside a near one only distracts.
+    // Distant names are dropped when there is a near one.
     let nearest = found.first().map_or(0, |(distance, _)| *distance);
     found.retain(|(distance, _)| *distance <= nearest + 1);
     found.truncate(SUGGESTIONS);
     found.into_iter().map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Without what people get wrong most: separators, and the `py` and `python-` in front.
+/// The name without what is mistyped most often: separators, and a leading `python-`.
 fn plain(name: &str) -> String {
     let name = name.to_ascii_lowercase();
     let name = name.strip_prefix("python-").unwrap_or(&name);
@@ -38,7 +53,7 @@ fn plain(name: &str) -> String {
         .collect()
 }
 
-/// The least number of letters to insert, delete, replace or swap with their neighbour (optimal
+/// The smallest number of letters to insert, delete, replace or swap with their neighbour (optimal
 /// string alignment), unless it is more than `allowed`.
 fn distance_within(a: &str, b: &str, allowed: usize) -> Option<usize> {
     let a: Vec<char> = a.chars().collect();

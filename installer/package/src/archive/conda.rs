@@ -3,12 +3,14 @@ use std::io::{BufRead, Read};
 use serde::Deserialize;
 
 use super::error::{ArchiveError, LimitKind};
-use super::unpack::Unpacker;
+use super::tar_extractor::TarExtractor;
 
 /// Real ones have 33 bytes.
 const METADATA_BYTES: u64 = 64 << 10;
 /// The only version that there is (CEP 35).
 const FORMAT_VERSION: u64 = 2;
+/// The only method that members may have (CEP 35).
+pub(super) const STORED: u16 = 0;
 
 /// What a zip member is to a `.conda`, told by its name (CEP 35).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ impl Role {
 
 /// Takes the members of a `.conda` in any order.
 pub(super) struct CondaMembers<'u, 'm> {
-    pub(super) unpacker: &'u mut Unpacker<'m>,
+    pub(super) extractor: &'u mut TarExtractor<'m>,
     seen: Vec<Role>,
 }
 
@@ -56,9 +58,9 @@ struct Metadata {
 }
 
 impl<'u, 'm> CondaMembers<'u, 'm> {
-    pub(super) fn new(unpacker: &'u mut Unpacker<'m>) -> Self {
+    pub(super) fn new(extractor: &'u mut TarExtractor<'m>) -> Self {
         Self {
-            unpacker,
+            extractor,
             seen: Vec::new(),
         }
     }
@@ -89,9 +91,9 @@ impl<'u, 'm> CondaMembers<'u, 'm> {
         };
         // Several frames, one after the other, are one stream.
         let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(decompress)?;
-        let window = self.unpacker.meter.limits.zstd_window_log.clamp(10, 31);
+        let window = self.extractor.meter.limits.zstd_window_log.clamp(10, 31);
         decoder.window_log_max(window).map_err(decompress)?;
-        self.unpacker.tar(decoder, name)
+        self.extractor.tar(decoder, name)
     }
 
     /// To be called after the last member.
@@ -107,7 +109,7 @@ impl<'u, 'm> CondaMembers<'u, 'm> {
 
     fn metadata(&mut self, name: &str, body: &mut dyn BufRead) -> Result<(), ArchiveError> {
         let mut text = Vec::new();
-        let meter = self.unpacker.meter;
+        let meter = self.extractor.meter;
         body.take(METADATA_BYTES + 1)
             .read_to_end(&mut text)
             .map_err(|e| {
@@ -136,4 +138,20 @@ impl<'u, 'm> CondaMembers<'u, 'm> {
         }
         Ok(())
     }
+}
+
+/// Refuses a member that is encrypted or compressed.
+pub(super) fn check_stored(name: &str, encrypted: bool, method: u16) -> Result<(), ArchiveError> {
+    if encrypted {
+        return Err(ArchiveError::EncryptedMember {
+            member: name.to_owned(),
+        });
+    }
+    if method != STORED {
+        return Err(ArchiveError::CompressedMember {
+            member: name.to_owned(),
+            method,
+        });
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 
+use super::error::LimitKind;
 use super::samples::{
     METADATA, Tar, bzip2, error, sample, stored, tree_of, unpack, unpack_limited, zip, zip_with,
     zip_with_descriptors, zstd,
@@ -248,10 +249,10 @@ fn limits_hold() {
         ),
         (
             ExtractLimits {
-                unpacked_bytes: 50_000,
+                extracted_bytes: 50_000,
                 ..defaults()
             },
-            LimitKind::UnpackedBytes,
+            LimitKind::ExtractedBytes,
         ),
         (
             ExtractLimits {

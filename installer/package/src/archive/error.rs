@@ -1,7 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::extract::ArchiveFormat;
+use super::format::ArchiveFormat;
 
 /// Why an archive was not extracted.
 ///
@@ -10,56 +10,58 @@ use super::extract::ArchiveFormat;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The reader failed. Whoever feeds it knows what that means.
-    #[error("the bytes of the archive could not be read")]
+    /// The caller's reader failed.
+    #[error("cannot read the archive")]
     Read {
         #[source]
         source: io::Error,
     },
     #[error("the extraction was cancelled")]
     Cancelled,
-    /// The thread that extracted is gone without an answer: it panicked, or its runtime ended.
-    #[error("the extraction ended without an answer")]
+    /// The thread of the extraction panicked, or its runtime ended.
+    #[error("the extraction ended without a result")]
     Lost,
-    #[error("this is not a {format} archive: it starts with \"{start}\"")]
+    #[error("not a {format} archive: it starts with \"{start}\"")]
     NotAnArchive {
         format: ArchiveFormat,
         start: String,
     },
-    #[error("the archive is cut short in {within}")]
+    #[error("the archive is truncated in {within}")]
     Truncated { within: String },
-    #[error("the zip is broken at byte {at}: {problem}")]
+    #[error("invalid zip at byte {at}: {problem}")]
     Zip { at: u64, problem: &'static str },
-    #[error("the zip's central directory cannot be used")]
+    #[error("invalid central directory of the zip")]
     CentralDirectory {
         #[source]
         source: zip::result::ZipError,
     },
     /// CEP 35 wants members stored.
-    #[error("member {member:?} is compressed (method {method}), members of a .conda are stored")]
+    #[error(
+        "member {member:?} is compressed (method {method}); members of a .conda must be stored"
+    )]
     CompressedMember { member: String, method: u16 },
     #[error("member {member:?} is encrypted")]
     EncryptedMember { member: String },
-    #[error("the checksum (crc32) of member {member:?} is wrong")]
+    #[error("checksum mismatch (crc32) of member {member:?}")]
     Checksum { member: String },
     #[error("the archive has no member {what}")]
     MissingMember { what: &'static str },
     #[error("the archive has a second member {what}: {member:?}")]
     RepeatedMember { what: &'static str, member: String },
-    #[error("metadata.json of the archive cannot be understood")]
+    #[error("invalid metadata.json")]
     Metadata {
         #[source]
         source: serde_json::Error,
     },
-    #[error("the archive is of format version {found}, this program reads version 2")]
+    #[error("unsupported format version {found}; version 2 is supported")]
     FormatVersion { found: u64 },
-    #[error("{member} cannot be decompressed")]
+    #[error("cannot decompress {member}")]
     Decompress {
         member: String,
         #[source]
         source: io::Error,
     },
-    #[error("the tar in {member} is broken at byte {at}: {problem}")]
+    #[error("invalid tar in {member} at byte {at}: {problem}")]
     Tar {
         member: String,
         /// Offset in the decompressed tar.
@@ -78,8 +80,8 @@ pub enum ArchiveError {
         what: LimitKind,
         limit: u64,
     },
-    /// A package without `info/index.json` as a plain file is none.
-    #[error("the archive holds no info/index.json")]
+    /// Every package has `info/index.json` as a regular file.
+    #[error("the archive has no info/index.json")]
     NoIndex,
     #[error("no space left to write {}", path.display())]
     Full {
@@ -96,7 +98,7 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// A failed write, sorted into [`Full`](Self::Full) and [`Write`](Self::Write).
+    /// The error of a failed write: [`Full`](Self::Full) or [`Write`](Self::Write).
     pub(super) fn write(path: PathBuf, source: io::Error) -> Self {
         if is_full(&source) {
             Self::Full { path, source }
@@ -128,33 +130,33 @@ pub enum EntryProblem {
     NulPath,
     #[error("has a path component of more than 255 bytes")]
     LongComponent,
-    #[error("lies below {0:?}, which the archive made a symbolic link")]
+    #[error("is below {0:?}, which is a symbolic link of the archive")]
     BelowSymlink(String),
-    #[error("lies below {0:?}, which is not a directory")]
+    #[error("is below {0:?}, which is not a directory")]
     BelowFile(String),
     #[error("would replace a directory that is not empty")]
     ReplacesDirectory,
-    #[error("is {0}, which a package may not contain")]
+    #[error("is {0}, which packages must not contain")]
     Kind(&'static str),
-    #[error("is of the unknown entry type {0:?}")]
+    #[error("has the unknown entry type {0:?}")]
     UnknownKind(char),
-    #[error("is a link without a target, or with a NUL byte in it")]
+    #[error("is a link with an invalid target")]
     LinkTarget,
-    #[error("is a hard link to {0:?}, which the archive does not hold")]
+    #[error("is a hard link to {0:?}, which the archive does not contain")]
     HardLinkTarget(String),
-    #[error("has a sparse map that contradicts itself")]
+    #[error("has an inconsistent sparse map")]
     SparseMap,
 }
 
-/// Which of the [`ExtractLimits`](super::ExtractLimits) was passed.
+/// Which of the [`ExtractLimits`](super::ExtractLimits) was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitKind {
-    #[error("bytes of archive")]
+    #[error("archive bytes")]
     ArchiveBytes,
-    #[error("bytes when unpacked")]
-    UnpackedBytes,
-    #[error("bytes unpacked for each byte of archive")]
+    #[error("extracted bytes")]
+    ExtractedBytes,
+    #[error("extracted bytes per archive byte")]
     Ratio,
     #[error("entries")]
     Entries,
@@ -162,7 +164,7 @@ pub enum LimitKind {
     PathBytes,
     #[error("directories in a path")]
     PathDepth,
-    #[error("bytes in an extended header")]
+    #[error("bytes in a header")]
     HeaderBytes,
     #[error("parts of a sparse file")]
     SparseParts,

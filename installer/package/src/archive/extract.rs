@@ -1,64 +1,29 @@
-use std::fmt;
+//! From a stream of bytes to a directory.
+
 use std::io::{BufRead, Read};
 use std::path::Path;
 
 use super::conda::CondaMembers;
 use super::error::ArchiveError;
+use super::format::ArchiveFormat;
 use super::limits::{CancelFlag, ExtractLimits, ExtractSummary};
 use super::meter::{Meter, Source};
+use super::tar_extractor::TarExtractor;
 use super::tree::Tree;
-use super::unpack::Unpacker;
 use super::zip_stream::read_zip;
 
-/// The two kinds of package archive (CEP 35).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ArchiveFormat {
-    Conda,
-    TarBz2,
-}
-
-impl ArchiveFormat {
-    /// By the end of a file name or URL path.
-    pub fn from_file_name(name: &str) -> Option<Self> {
-        [Self::Conda, Self::TarBz2]
-            .into_iter()
-            .find(|format| name.ends_with(format.extension()))
-    }
-
-    /// With its dot.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Conda => ".conda",
-            Self::TarBz2 => ".tar.bz2",
-        }
-    }
-
-    fn magic(self) -> &'static [u8] {
-        match self {
-            Self::Conda => b"PK",
-            Self::TarBz2 => b"BZh",
-        }
-    }
-}
-
-impl fmt::Display for ArchiveFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.extension())
-    }
-}
-
-/// Unpacks a package archive into `dest`, an existing directory, which should be empty.
+/// Extracts a package archive into `dest`, an existing directory, which should be empty.
 ///
-/// Blocks, on the reader and on the disk; call it where that is allowed. The reader is read to
-/// its end whenever `Ok` is returned, so a hash taken on the way covers the whole archive. Memory
-/// stays within a megabyte and the zstd window, whatever the archive says.
+/// Blocks on the reader and on the disk. When `Ok` is returned, the reader was read to its end, so
+/// a hash of the bytes covers the whole archive. Memory is limited to a megabyte and the zstd
+/// window.
 ///
-/// After an error `dest` holds part of the package and is to be thrown away. In no case was
-/// anything outside of `dest` touched. Files are not synced to disk.
+/// After an error `dest` contains part of the package, and the caller must remove it. Nothing
+/// outside of `dest` is touched. Files are not synced to disk.
 ///
 /// Files keep their execute bits and times (clamped to 1980 and tomorrow), lose setuid, setgid
-/// and sticky, belong to the caller, and get the umask. Symbolic links are made as they are, and
-/// never followed. `info/repodata_record.json` is left out.
+/// and sticky, belong to the caller, and respect the umask. Symbolic links are created as they are,
+/// and never followed. `info/repodata_record.json` is left out.
 pub fn extract(
     reader: impl Read,
     format: ArchiveFormat,
@@ -68,28 +33,28 @@ pub fn extract(
 ) -> Result<ExtractSummary, ArchiveError> {
     let meter = Meter::new(limits, cancel);
     let mut source = Source::new(reader, &meter);
-    let mut unpacker = Unpacker::new(Tree::open(dest)?, &meter);
+    let mut extractor = TarExtractor::new(Tree::open(dest)?, &meter);
     let read_failed = |e| meter.explain(e, |source| ArchiveError::Read { source });
 
     check_magic(source.fill_buf().map_err(read_failed)?, format)?;
     match format {
         ArchiveFormat::Conda => {
-            let mut members = CondaMembers::new(&mut unpacker);
+            let mut members = CondaMembers::new(&mut extractor);
             read_zip(&mut source, &mut members)?;
             members.finish()?;
         }
         ArchiveFormat::TarBz2 => {
-            // Several bzip2 streams, one after the other, are one.
+            // Concatenated bzip2 streams are one stream.
             let decoder = bzip2::bufread::MultiBzDecoder::new(&mut source);
-            unpacker.tar(decoder, "tar.bz2")?;
+            extractor.tar(decoder, "tar.bz2")?;
         }
     }
     source.drain().map_err(read_failed)?;
-    unpacker.finish()
+    extractor.finish()
 }
 
-/// Names the usual accident, a web page in place of a package, for what it is. A first read may
-/// be short, so this looks at what is there only.
+/// Detects a web page in place of a package. The first read may be short, so only the bytes that
+/// are there are compared.
 fn check_magic(start: &[u8], format: ArchiveFormat) -> Result<(), ArchiveError> {
     if start.is_empty() {
         return Err(ArchiveError::Truncated {

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How much one archive may cost. Real packages stay far below the defaults; a bomb does not.
+/// Limits of one archive. Real packages stay far below the defaults; a decompression bomb does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtractLimits {
     /// Bytes of the archive itself. Default 64 GiB.
     pub archive_bytes: u64,
     /// Decompressed bytes, tar headers and holes of sparse files included. Default 128 GiB.
-    pub unpacked_bytes: u64,
+    pub extracted_bytes: u64,
     /// Entries of all tars together. Default 2 million.
     pub entries: u64,
     /// Bytes of one path, and of one link target. Default 4096, which is Linux's `PATH_MAX`.
@@ -18,11 +18,11 @@ pub struct ExtractLimits {
     /// Decompressed bytes per archive byte, beyond [`ratio_allowance`](Self::ratio_allowance).
     /// Default 1000.
     pub ratio: u64,
-    /// Decompressed bytes that no ratio is asked of: small archives of empty files compress very
-    /// well. Default 256 MiB.
+    /// Decompressed bytes that are exempt from the ratio: small archives of empty files compress
+    /// very well. Default 256 MiB.
     pub ratio_allowance: u64,
-    /// Base-two logarithm of the largest zstd window, that is of the memory one `.conda` may make
-    /// the decoder take. Default 27 (128 MiB), zstd's own; at most 31.
+    /// Base-two logarithm of the largest zstd window, which the decoder keeps in memory. Default 27
+    /// (128 MiB), which is the default of zstd; at most 31.
     pub zstd_window_log: u32,
 }
 
@@ -30,7 +30,7 @@ impl Default for ExtractLimits {
     fn default() -> Self {
         Self {
             archive_bytes: 64 << 30,
-            unpacked_bytes: 128 << 30,
+            extracted_bytes: 128 << 30,
             entries: 2_000_000,
             path_bytes: 4096,
             path_depth: 128,
@@ -41,12 +41,12 @@ impl Default for ExtractLimits {
     }
 }
 
-/// What an extraction wrote. An entry that a later one replaced is counted, too.
+/// What an extraction wrote, including entries that later ones replaced.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExtractSummary {
     /// Regular files.
     pub files: u64,
-    /// Further names of files that were already there.
+    /// Hard links to files of the archive.
     pub hard_links: u64,
     /// Symbolic links.
     pub symlinks: u64,
@@ -58,7 +58,7 @@ pub struct ExtractSummary {
     pub archive_bytes: u64,
 }
 
-/// Tells a running extraction to stop. Clones share one flag; it cannot be taken back.
+/// Cancels a running extraction. Clones share one flag, which cannot be cleared.
 #[derive(Debug, Clone, Default)]
 pub struct CancelFlag(Arc<AtomicBool>);
 

@@ -7,17 +7,16 @@ use super::limits::{CancelFlag, ExtractLimits};
 /// Bytes read from the caller at once.
 const SOURCE_BUFFER: usize = 128 << 10;
 
-/// Counts what goes in and what comes out, and remembers the first thing that went wrong.
+/// Counts the bytes of the archive and of its content, and keeps the first error.
 ///
-/// Decoders only pass `io::Error`s through, and wrap or reword them as they like. So the layer
-/// that fails leaves the real reason here, and [`Meter::explain`] prefers it to the error that
-/// came out at the other end.
+/// Decoders pass only `io::Error`s on, and some wrap or reword them. So the layer that fails stores
+/// the real error here, and [`Meter::explain`] prefers it to the one that the decoder returned.
 #[derive(Debug)]
 pub(super) struct Meter<'a> {
     pub(super) limits: &'a ExtractLimits,
     cancel: &'a CancelFlag,
     read: Cell<u64>,
-    unpacked: Cell<u64>,
+    extracted: Cell<u64>,
     fault: RefCell<Option<ArchiveError>>,
 }
 
@@ -27,7 +26,7 @@ impl<'a> Meter<'a> {
             limits,
             cancel,
             read: Cell::new(0),
-            unpacked: Cell::new(0),
+            extracted: Cell::new(0),
             fault: RefCell::new(None),
         }
     }
@@ -37,13 +36,13 @@ impl<'a> Meter<'a> {
         self.read.get()
     }
 
-    /// Remembers why, and gives an error to hand up through foreign code.
+    /// Stores the error, and returns one that decoders can pass on.
     pub(super) fn fault(&self, error: ArchiveError) -> io::Error {
         self.fault.borrow_mut().get_or_insert(error);
         io::Error::other("the extraction failed")
     }
 
-    /// The remembered reason, or what the caller makes of the error itself.
+    /// The stored error, or `otherwise` of the given one.
     pub(super) fn explain(
         &self,
         error: io::Error,
@@ -75,25 +74,25 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 
-    /// Counts bytes of a file that need no archive bytes (holes), before they are made.
+    /// Counts the holes of a file, which need no archive bytes, before they are made.
     pub(super) fn add_hole(&self, member: &str, bytes: u64) -> Result<(), ArchiveError> {
-        let total = self.unpacked.get().saturating_add(bytes);
-        self.unpacked.set(total);
-        if total > self.limits.unpacked_bytes {
+        let total = self.extracted.get().saturating_add(bytes);
+        self.extracted.set(total);
+        if total > self.limits.extracted_bytes {
             return Err(ArchiveError::Limit {
                 member: member.to_owned(),
-                what: LimitKind::UnpackedBytes,
-                limit: self.limits.unpacked_bytes,
+                what: LimitKind::ExtractedBytes,
+                limit: self.limits.extracted_bytes,
             });
         }
         Ok(())
     }
 
-    fn add_unpacked(&self, member: &str, bytes: usize) -> Result<(), ArchiveError> {
+    fn add_extracted(&self, member: &str, bytes: usize) -> Result<(), ArchiveError> {
         self.add_hole(member, bytes as u64)?;
         let allowed = (self.read.get().saturating_mul(self.limits.ratio))
             .saturating_add(self.limits.ratio_allowance);
-        if self.unpacked.get() > allowed {
+        if self.extracted.get() > allowed {
             return Err(ArchiveError::Limit {
                 member: member.to_owned(),
                 what: LimitKind::Ratio,
@@ -129,7 +128,7 @@ impl<'m, R: Read> Source<'m, R> {
         self.meter.read() - (self.end - self.start) as u64
     }
 
-    /// Reads to the end, so that whoever hashes the same bytes has seen them all.
+    /// Reads to the end, so that a hash of the bytes covers all of them.
     pub(super) fn drain(&mut self) -> io::Result<()> {
         loop {
             let seen = self.fill_buf()?.len();
@@ -161,7 +160,7 @@ impl<R: Read> BufRead for Source<'_, R> {
             self.end = 0;
             self.end = loop {
                 match self.inner.read(&mut self.buffer) {
-                    // A reader that lies about how much it wrote must not make us panic.
+                    // A reader that returns too large a number must not cause a panic.
                     Ok(n) => break n.min(self.buffer.len()),
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(source) => return Err(self.meter.fault(ArchiveError::Read { source })),
@@ -203,7 +202,7 @@ impl<R: Read> Read for Metered<'_, R> {
             .map_err(|e| self.meter.fault(e))?;
         let n = self.inner.read(into)?;
         self.meter
-            .add_unpacked(self.member, n)
+            .add_extracted(self.member, n)
             .map_err(|e| self.meter.fault(e))?;
         Ok(n)
     }

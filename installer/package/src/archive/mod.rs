@@ -1,4 +1,4 @@
-//! Conda package archives, unpacked while their bytes arrive.
+//! Conda package archives, extracted while their bytes arrive.
 //!
 //! [`extract`] reads a `.conda` or a `.tar.bz2` from any [`std::io::Read`] exactly once, front to
 //! back, and writes the package's tree into a directory. It trusts nothing in the archive: paths
@@ -8,18 +8,20 @@
 //! The formats are CEP 35 (`.conda`, `.tar.bz2`), PKWARE's APPNOTE (zip), RFC 8878 (zstd) and
 //! POSIX.1-2001 `pax` with the GNU extensions (tar).
 
+mod central_directory;
 mod conda;
 mod entry_path;
-mod error;
+pub(crate) mod error;
 mod extract;
+mod format;
 mod limits;
 mod meter;
+mod mtime;
 mod pax;
 mod sparse;
-mod spool;
+mod tar_extractor;
 mod tar_stream;
 mod tree;
-mod unpack;
 mod zip_stream;
 
 #[cfg(test)]
@@ -31,8 +33,9 @@ mod property_tests;
 #[cfg(test)]
 pub(crate) mod samples;
 
-pub(crate) use error::is_full;
 pub use error::ArchiveError;
-pub use extract::{ArchiveFormat, extract};
+pub(crate) use error::is_full;
+pub use extract::extract;
+pub use format::ArchiveFormat;
 pub use limits::{CancelFlag, ExtractLimits, ExtractSummary};
 pub(crate) use tree::replace_file_nofollow;

@@ -1,4 +1,4 @@
-use super::tar_stream::Mtime;
+use super::mtime::Mtime;
 
 /// What an extended header (`x`) says about the entry after it. POSIX.1-2001, "pax Header Block".
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ pub(super) fn parse_pax(mut data: &[u8]) -> Option<PaxRecords> {
             b"path" => records.path = Some(value.to_vec()),
             b"linkpath" => records.linkpath = Some(value.to_vec()),
             b"size" => records.size = Some(decimal(value)?),
-            b"mtime" => records.mtime = Some(parse_time(value)?),
+            b"mtime" => records.mtime = Some(Mtime::parse(value)?),
             b"GNU.sparse.major" => records.sparse.major = Some(decimal(value)?),
             b"GNU.sparse.name" => records.sparse.name = Some(value.to_vec()),
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => {
@@ -76,29 +76,6 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Seconds with an optional sign and fraction.
-fn parse_time(text: &[u8]) -> Option<Mtime> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let digits = &fraction[..fraction.len().min(9)];
-    let mut nanoseconds: u32 = if digits.is_empty() {
-        0
-    } else {
-        digits.parse().ok()?
-    };
-    for _ in digits.len()..9 {
-        nanoseconds *= 10;
-    }
-    Some(Mtime {
-        seconds,
-        nanoseconds,
-    })
 }
 
 #[cfg(test)]

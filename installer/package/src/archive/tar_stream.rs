@@ -5,6 +5,7 @@ use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 use super::entry_path::lossy;
 use super::error::{ArchiveError, EntryProblem, LimitKind};
 use super::meter::{Meter, Metered};
+use super::mtime::Mtime;
 use super::pax::{PaxRecords, decimal, parse_pax};
 use super::sparse::SparseMap;
 
@@ -16,13 +17,6 @@ const EXTENDED_HEADER_BYTES: u64 = 1 << 20;
 /// Each part of a sparse file takes 16 bytes of memory.
 const SPARSE_PARTS: usize = 1 << 16;
 
-/// A modification time, before it is clamped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Mtime {
-    pub(super) seconds: i64,
-    pub(super) nanoseconds: u32,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TarKind {
     File,
@@ -32,15 +26,14 @@ pub(super) enum TarKind {
     HardLink,
 }
 
-/// One entry, its long names and extended headers already applied. Paths are as the archive
-/// spells them: unchecked.
+/// One entry, with its long names and extended headers applied. Paths are unchecked.
 #[derive(Debug)]
 pub(super) struct TarEntry {
     pub(super) path: Vec<u8>,
     pub(super) kind: TarKind,
     pub(super) mode: u32,
     pub(super) mtime: Mtime,
-    /// Bytes that the archive holds for the entry.
+    /// Bytes of the entry in the archive.
     pub(super) stored: u64,
     /// Target of a link.
     pub(super) link: Vec<u8>,
@@ -48,21 +41,21 @@ pub(super) struct TarEntry {
 
 /// Reads a tar once, front to back.
 ///
-/// The `tar` crate's own iterator holds long names and extended headers of any claimed size in
-/// memory, lets a tar end without its end marker, and knows only the oldest of the sparse
-/// formats. So only its header fields are used here.
+/// Of the `tar` crate only the header fields are used: its iterator keeps long names and extended
+/// headers of any claimed size in memory, accepts a tar without an end marker, and supports only
+/// the oldest sparse format.
 pub(super) struct TarStream<'m, R> {
     input: BufReader<Metered<'m, R>>,
     meter: &'m Meter<'m>,
     member: &'m str,
     /// Offset of the next byte.
     position: u64,
-    /// Bytes of the current entry that were not read yet, and the padding after them.
+    /// Unread bytes of the current entry, and the padding after them.
     remaining: u64,
     padding: u64,
 }
 
-/// Names that the headers before an entry gave it.
+/// What the headers before an entry say about it.
 #[derive(Default)]
 struct Extended {
     gnu_path: Option<Vec<u8>>,
@@ -82,8 +75,8 @@ impl<'m, R: Read> TarStream<'m, R> {
         }
     }
 
-    /// The next entry; what is left of the one before is skipped. At the end marker, what
-    /// follows is read to its end, so that the decoder sees its last checksum.
+    /// The next entry; the rest of the previous one is skipped. After the end marker, the stream is
+    /// read to its end, so that the decoder checks its last checksum.
     pub(super) fn next_entry(&mut self) -> Result<Option<TarEntry>, ArchiveError> {
         let mut extended = Extended::default();
         loop {
@@ -97,11 +90,11 @@ impl<'m, R: Read> TarStream<'m, R> {
                 return Ok(None);
             }
             if !checksum_fits(header.as_bytes()) {
-                return Err(self.broken("a header's checksum is wrong"));
+                return Err(self.broken("header checksum mismatch"));
             }
             let size = header
                 .entry_size()
-                .map_err(|_| self.broken("a header's size is no number"))?;
+                .map_err(|_| self.broken("a header has an invalid size"))?;
             match header.entry_type().as_byte() {
                 b'L' => extended.gnu_path = Some(self.gnu_name(size)?),
                 b'K' => extended.gnu_link = Some(self.gnu_name(size)?),
@@ -109,8 +102,8 @@ impl<'m, R: Read> TarStream<'m, R> {
                     let bytes = self.small_body(size, EXTENDED_HEADER_BYTES, |_| {
                         (LimitKind::HeaderBytes, EXTENDED_HEADER_BYTES)
                     })?;
-                    extended.pax = parse_pax(&bytes)
-                        .ok_or_else(|| self.broken("an extended header cannot be understood"))?;
+                    extended.pax =
+                        parse_pax(&bytes).ok_or_else(|| self.broken("invalid extended header"))?;
                 }
                 // Global records are comments in practice (git writes the commit there).
                 b'g' => self.set_body(size),
@@ -120,7 +113,7 @@ impl<'m, R: Read> TarStream<'m, R> {
     }
 
     /// Some bytes of the current entry; empty at its end.
-    pub(super) fn chunk(&mut self) -> Result<&[u8], ArchiveError> {
+    pub(super) fn piece(&mut self) -> Result<&[u8], ArchiveError> {
         if self.remaining == 0 {
             return Ok(&[]);
         }
@@ -140,7 +133,7 @@ impl<'m, R: Read> TarStream<'m, R> {
         Ok(&available[..n])
     }
 
-    /// Marks bytes of [`chunk`](Self::chunk) as read.
+    /// Marks bytes of [`piece`](Self::piece) as read.
     pub(super) fn consume(&mut self, bytes: usize) {
         self.input.consume(bytes);
         self.position += bytes as u64;
@@ -194,8 +187,7 @@ impl<'m, R: Read> TarStream<'m, R> {
             }),
             path,
             link,
-            // Links and directories have no body, though some writers note the size of what
-            // they stand for.
+            // Links and directories have no body, but some writers state the size of the target.
             stored: if kind == TarKind::File {
                 pax.size.unwrap_or(size)
             } else {
@@ -204,8 +196,10 @@ impl<'m, R: Read> TarStream<'m, R> {
             kind,
         };
         if entry.kind == TarKind::File {
-            if entry.stored > self.meter.limits.unpacked_bytes {
-                return Err(self.limit(LimitKind::UnpackedBytes, self.meter.limits.unpacked_bytes));
+            if entry.stored > self.meter.limits.extracted_bytes {
+                return Err(
+                    self.limit(LimitKind::ExtractedBytes, self.meter.limits.extracted_bytes)
+                );
             }
             if header.entry_type().as_byte() == b'S' {
                 self.old_sparse(header, &mut entry)?;
@@ -222,11 +216,11 @@ impl<'m, R: Read> TarStream<'m, R> {
     /// The old GNU format: four parts in the header, 21 more in each block after it.
     fn old_sparse(&mut self, header: &Header, entry: &mut TarEntry) -> Result<(), ArchiveError> {
         let Some(gnu) = header.as_gnu() else {
-            return Err(self.broken("a sparse file has no GNU header"));
+            return Err(self.broken("a sparse file without a GNU header"));
         };
         let real_size = gnu
             .real_size()
-            .map_err(|_| self.broken("a sparse file's size is no number"))?;
+            .map_err(|_| self.broken("a sparse file with an invalid size"))?;
         let mut parts = Vec::new();
         self.add_parts(&mut parts, &gnu.sparse)?;
         let mut extended = gnu.is_extended();
@@ -247,7 +241,7 @@ impl<'m, R: Read> TarStream<'m, R> {
     ) -> Result<(), ArchiveError> {
         for part in found.iter().filter(|part| !part.is_empty()) {
             let (Ok(offset), Ok(length)) = (part.offset(), part.length()) else {
-                return Err(self.broken("a sparse map holds no number"));
+                return Err(self.broken("invalid number in a sparse map"));
             };
             self.check_parts(parts.len())?;
             parts.push((offset, length));
@@ -259,7 +253,7 @@ impl<'m, R: Read> TarStream<'m, R> {
     /// before the data.
     fn pax_sparse(&mut self, pax: &PaxRecords, entry: &mut TarEntry) -> Result<(), ArchiveError> {
         let Some(real_size) = pax.sparse.real_size else {
-            return Err(self.broken("a sparse file has no size"));
+            return Err(self.broken("a sparse file without a size"));
         };
         let mut parts = Vec::new();
         if pax.sparse.major == Some(1) {
@@ -280,7 +274,7 @@ impl<'m, R: Read> TarStream<'m, R> {
         } else {
             let numbers = &pax.sparse.map;
             if !numbers.len().is_multiple_of(2) {
-                return Err(self.broken("a sparse map has an offset without a length"));
+                return Err(self.broken("a sparse map with an offset but no length"));
             }
             self.check_parts(numbers.len() / 2)?;
             parts.extend(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])));
@@ -292,17 +286,17 @@ impl<'m, R: Read> TarStream<'m, R> {
     fn sparse_number(&mut self) -> Result<u64, ArchiveError> {
         let mut digits = Vec::with_capacity(20);
         loop {
-            let Some(byte) = self.chunk()?.first().copied() else {
+            let Some(byte) = self.piece()?.first().copied() else {
                 return Err(self.broken("a sparse map is longer than its file"));
             };
             self.consume(1);
             match byte {
                 b'\n' => break,
                 byte if digits.len() < 20 => digits.push(byte),
-                _ => return Err(self.broken("a sparse map holds no number")),
+                _ => return Err(self.broken("invalid number in a sparse map")),
             }
         }
-        decimal(&digits).ok_or_else(|| self.broken("a sparse map holds no number"))
+        decimal(&digits).ok_or_else(|| self.broken("invalid number in a sparse map"))
     }
 
     fn check_parts(&self, parts: usize) -> Result<(), ArchiveError> {
@@ -361,12 +355,12 @@ impl<'m, R: Read> TarStream<'m, R> {
         self.set_body(size);
         let mut body = Vec::new();
         loop {
-            let chunk = self.chunk()?;
-            if chunk.is_empty() {
+            let piece = self.piece()?;
+            if piece.is_empty() {
                 return Ok(body);
             }
-            body.extend_from_slice(chunk);
-            let n = chunk.len();
+            body.extend_from_slice(piece);
+            let n = piece.len();
             self.consume(n);
         }
     }
@@ -403,7 +397,7 @@ impl<'m, R: Read> TarStream<'m, R> {
         Ok(())
     }
 
-    /// Drops up to `most` bytes; 0 at the end.
+    /// Skips up to `most` bytes and returns how many; 0 at the end.
     fn skim(&mut self, most: u64) -> Result<u64, ArchiveError> {
         let (meter, member) = (self.meter, self.member);
         let available = match self.input.fill_buf() {
@@ -449,7 +443,7 @@ fn decode_error(member: &str, source: io::Error) -> ArchiveError {
     }
 }
 
-/// The sum of all bytes with the checksum field taken as spaces. Old writers added signed bytes.
+/// The checksum is the sum of all bytes with spaces in its field. Old writers add signed bytes.
 fn checksum_fits(block: &[u8; 512]) -> bool {
     let field = &block[148..156];
     let Some(expected) = octal(field) else {

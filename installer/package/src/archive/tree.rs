@@ -1,8 +1,8 @@
-//! The only place that touches the file system for an archive's sake.
+//! The destination directory: the only part of the extraction that touches the file system.
 //!
 //! Everything goes through directory descriptors that were opened one component at a time with
-//! `O_NOFOLLOW`, so no path that an archive spells, and no link that it makes, leads out of the
-//! destination. Unix only; another platform needs its own version of this file.
+//! `O_NOFOLLOW`, so that no path and no link of an archive leads out of the destination. Unix only;
+//! another platform needs its own version of this file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,13 +16,13 @@ use rustix::io::Errno;
 
 use super::entry_path::{EntryPath, lossy};
 use super::error::{ArchiveError, EntryProblem, LimitKind};
-use super::tar_stream::Mtime;
+use super::mtime::Mtime;
 
-/// 1980-01-01: the zip format, and so a wheel or a jar made from the files, knows nothing older.
+/// 1980-01-01: the zip format, e.g. of a wheel made from the files, has no earlier time.
 const EARLIEST: i64 = 315_532_800;
-/// Clocks of builders run ahead; beyond a day it is no clock.
+/// Clocks of builders may be ahead, but not by more than a day.
 const LATEST_AHEAD: i64 = 86_400;
-/// Hard links to later entries are held in memory until the end. Real archives have next to none.
+/// Hard links to later entries are held in memory until the end. Real archives have hardly any.
 const DEFERRED_BYTES: usize = 16 << 20;
 
 /// A destination directory that is being filled.
@@ -42,7 +42,7 @@ struct Deferred {
     member: String,
 }
 
-/// Why a file-system call for an entry failed: its own fault, or the system's.
+/// Why a file-system call for an entry failed: because of the entry, or of the system.
 enum Failure {
     Entry(EntryProblem),
     System(Errno),
@@ -78,15 +78,15 @@ impl Tree {
         &self.root_path
     }
 
-    /// A new empty file, in the place of whatever the archive put there before. The process's
-    /// umask applies.
+    /// Creates an empty file, and replaces an earlier entry of the same path. The umask of the
+    /// process applies.
     pub(super) fn file(
         &mut self,
         member: &str,
         path: &EntryPath,
         mode: u32,
     ) -> Result<File, ArchiveError> {
-        // No setuid, setgid, sticky; the owner can always read, and replace what it linked.
+        // No setuid, setgid or sticky bit; the owner can always read and write.
         let mode = Mode::from_raw_mode((mode & 0o777) | 0o600);
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -97,7 +97,7 @@ impl Tree {
         .map_err(|failure| self.error(member, path, failure))
     }
 
-    /// Gives a finished file its time.
+    /// Sets the modification time of a finished file.
     pub(super) fn finish_file(
         &self,
         path: &EntryPath,
@@ -108,8 +108,8 @@ impl Tree {
             .map_err(|e| self.write_error(path, e.into()))
     }
 
-    /// Makes a directory, and those above it. Archived modes and times of directories are
-    /// dropped: the environment's directories are shared by many packages anyway.
+    /// Creates a directory and its parents. Archived modes and times of directories are
+    /// dropped: in an environment, many packages share a directory.
     pub(super) fn directory(&mut self, member: &str, path: &EntryPath) -> Result<(), ArchiveError> {
         let made = self.enter(path).and_then(|()| {
             let (_, name) = path.split();
@@ -127,7 +127,7 @@ impl Tree {
         made.map_err(|failure| self.error(member, path, failure))
     }
 
-    /// A symbolic link with any target, never followed here.
+    /// Creates a symbolic link with any target, which is never followed here.
     pub(super) fn symlink(
         &mut self,
         member: &str,
@@ -143,7 +143,7 @@ impl Tree {
         .map_err(|failure| self.error(member, path, failure))
     }
 
-    /// Another name for `target`. When there is no such file yet, the link is made at the end.
+    /// Creates a hard link to `target`, at the end if there is no such file yet.
     pub(super) fn hard_link(
         &mut self,
         member: &str,
@@ -161,7 +161,7 @@ impl Tree {
                 limit: DEFERRED_BYTES as u64,
             });
         }
-        // This entry is later than whatever is there now.
+        // This entry replaces an earlier one of the same path.
         self.remove(path)
             .map_err(|failure| self.error(member, path, failure))?;
         self.deferred.insert(
@@ -174,13 +174,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes the links that waited for their target.
+    /// Creates the hard links whose target came later.
     pub(super) fn finish(&mut self) -> Result<(), ArchiveError> {
         let mut deferred = std::mem::take(&mut self.deferred);
         let mut chain = Vec::new();
         while let Some(start) = deferred.keys().next().cloned() {
-            // A link to a link that waits, too: the far end first. Taking each out of the map
-            // as it is met makes this linear and ends a circle.
+            // A chain of deferred links is created from its far end. Each is removed from the map
+            // when it is reached, so this is linear and ends on a circle.
             let mut next = start;
             while let Some(link) = deferred.remove(&next) {
                 let target = link.target.clone();
@@ -188,7 +188,7 @@ impl Tree {
                 next = target;
             }
             while let Some((path, link)) = chain.pop() {
-                // An entry that came after the deferred one wins.
+                // An entry after the deferred one replaces it.
                 if self
                     .exists(&path)
                     .map_err(|failure| self.error(&link.member, &path, failure))?
@@ -204,7 +204,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether `path` is a plain file, reached through plain directories.
+    /// Whether `path` is a regular file, reached without following links.
     pub(super) fn is_file(&self, path: &[&[u8]]) -> bool {
         let Some((name, parents)) = path.split_last() else {
             return false;
@@ -221,7 +221,7 @@ impl Tree {
         matches!(kind_of(at, name), Ok(Some(FileType::RegularFile)))
     }
 
-    /// `false` when the target is not there.
+    /// Returns `false` when there is no target.
     fn link(
         &mut self,
         member: &str,
@@ -246,15 +246,14 @@ impl Tree {
             return Ok(true);
         }
         self.place(path, |parent, name| {
-            // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is a second such link.
+            // Without AT_SYMLINK_FOLLOW: the link is to the symbolic link, not to its target.
             rustix::fs::linkat(&source, &source_name[..], parent, name, AtFlags::empty())
         })
         .map_err(|failure| self.error(member, path, failure))?;
         Ok(true)
     }
 
-    /// Runs `make`, which makes `name` in `parent`; when something is there already, that is
-    /// removed first.
+    /// Runs `make`, which creates `name` in `parent`, after removing an earlier entry of the name.
     fn place<T>(
         &mut self,
         path: &EntryPath,
@@ -281,7 +280,7 @@ impl Tree {
         Ok(kind_of(self.parent(), path.split().1)?.is_some())
     }
 
-    /// Makes and opens the parent of `path`, as the last of `self.open`.
+    /// Creates and opens the parent of `path`, as the last of `self.open`.
     fn enter(&mut self, path: &EntryPath) -> Result<(), Failure> {
         let (components, _) = path.split();
         let mut depth = 0;
@@ -309,7 +308,7 @@ impl Tree {
         (self.open.last()).map_or(self.root.as_fd(), |(_, directory)| directory.as_fd())
     }
 
-    /// Opens the parent of a hard link's target, if it is there.
+    /// Opens the parent of the target of a hard link, if it exists.
     fn find_parent(&self, target: &EntryPath) -> Result<Option<OwnedFd>, Failure> {
         let mut directory = rustix::io::fcntl_dupfd_cloexec(&self.root, 0)?;
         for component in target.split().0 {
@@ -321,7 +320,7 @@ impl Tree {
         Ok(Some(directory))
     }
 
-    /// Puts the whole path into a message about a component.
+    /// Replaces the component in an error by its whole path.
     fn blocked(&self, component: &[u8], failure: Failure) -> Failure {
         let whole = || {
             let mut path = String::new();
@@ -377,8 +376,8 @@ impl Tree {
     }
 }
 
-/// Writes a file below `root` through plain directories only, in the place of what is there.
-/// For the files that are ours in a tree that an archive made.
+/// Writes a file below `root` without following links, and replaces an earlier one. For files that
+/// are added to the tree of an archive.
 pub(crate) fn replace_file_nofollow(
     root: &Path,
     directory: &str,
@@ -402,7 +401,7 @@ pub(crate) fn replace_file_nofollow(
     io::Write::write_all(&mut File::from(file), contents)
 }
 
-/// Writes somewhere in a file.
+/// Writes at an offset of a file.
 pub(super) fn write_at(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, at)
 }
@@ -415,7 +414,7 @@ fn directory_mode() -> Mode {
     Mode::from_raw_mode(0o777)
 }
 
-/// Opens a directory below another, made first if wanted. `None` when it is not there.
+/// Opens a directory below another, and creates it if `make` is set. `None` when there is none.
 fn open_directory(
     parent: BorrowedFd<'_>,
     name: &[u8],
@@ -429,7 +428,7 @@ fn open_directory(
             let directory = rustix::fs::openat(parent, name, directory_flags(), Mode::empty())?;
             Ok(Some(directory))
         }
-        // Which of the two a link gives differs by platform.
+        // Which of the two a symbolic link causes depends on the platform.
         Err(Errno::NOTDIR | Errno::LOOP) => {
             let problem = match kind_of(parent, name)? {
                 Some(FileType::Symlink) => EntryProblem::BelowSymlink(lossy(name)),
@@ -441,7 +440,7 @@ fn open_directory(
     }
 }
 
-/// Removes a file, a link or an empty directory. Nothing there is fine, too.
+/// Removes a file, a link or an empty directory, if there is one.
 fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
     match kind_of(parent, name)? {
         None => Ok(()),
@@ -455,7 +454,7 @@ fn remove_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// What is there, links not followed.
+/// The type of what is there, without following links.
 fn kind_of(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<FileType>, Errno> {
     match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),

@@ -1,9 +1,9 @@
 use std::io::{self, BufRead, Read};
 
-use super::conda::{CondaMembers, Role};
+use super::central_directory::read_rest;
+use super::conda::{CondaMembers, Role, STORED, check_stored};
 use super::error::ArchiveError;
 use super::meter::{Meter, Source};
-use super::spool;
 
 // APPNOTE 4.3.
 const LOCAL_HEADER: u32 = 0x0403_4b50;
@@ -16,15 +16,14 @@ const LOCAL_BYTES: usize = 30;
 /// Flag bits of APPNOTE 4.4.4.
 const ENCRYPTED: u16 = 1;
 const DATA_DESCRIPTOR: u16 = 1 << 3;
-const STORED: u16 = 0;
-/// In a 32-bit size: look into the zip64 extra field.
+/// In a 32-bit size: the size is in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
 
 /// Reads a zip front to back by its local headers, each member as it arrives.
 ///
-/// Only stored members with their size in front can be read so, which is what `.conda` writers
-/// make. From the first member on whose size comes after its data (a data descriptor), the rest
-/// goes to a temporary file and is read by the central directory.
+/// This works for stored members whose size precedes the data, as `.conda` writers make them. From
+/// the first member whose size follows the data (a data descriptor), the rest goes to a temporary
+/// file and is read by the central directory.
 pub(super) fn read_zip<R: Read>(
     source: &mut Source<'_, R>,
     members: &mut CondaMembers<'_, '_>,
@@ -49,7 +48,7 @@ pub(super) fn read_zip<R: Read>(
         read_more(source, members, &mut raw, name_bytes + extra_bytes)?;
 
         if u16_at(&raw, 6) & DATA_DESCRIPTOR != 0 {
-            return spool::read_rest(source, &raw, at, members);
+            return read_rest(source, &raw, at, members);
         }
         let header = LocalHeader::parse(&raw, name_bytes, at)?;
         read_member(source, &header, members)?;
@@ -108,9 +107,9 @@ fn read_member<R: Read>(
 ) -> Result<(), ArchiveError> {
     let role = Role::of(&header.name);
     if role != Role::Unknown {
-        check_plain(&header.name, header.flags & ENCRYPTED != 0, header.method)?;
+        check_stored(&header.name, header.flags & ENCRYPTED != 0, header.method)?;
     }
-    let meter = members.unpacker.meter;
+    let meter = members.extractor.meter;
     let mut body = Body {
         source,
         meter,
@@ -119,7 +118,7 @@ fn read_member<R: Read>(
         crc: crc32fast::Hasher::new(),
     };
     members.member(role, &header.name, &mut body)?;
-    // Whatever the decoder did not need still counts for the checksum.
+    // Bytes that the decoder did not need count for the checksum.
     loop {
         let rest = body
             .fill_buf()
@@ -130,26 +129,11 @@ fn read_member<R: Read>(
         }
         body.consume(rest);
     }
-    // Of a compressed member that is skipped, only the checksum of what it unpacks to is known.
+    // The checksum of a compressed member is that of its content, which is not read if skipped.
     if header.method == STORED && header.flags & ENCRYPTED == 0 && body.crc.finalize() != header.crc
     {
         return Err(ArchiveError::Checksum {
             member: header.name.clone(),
-        });
-    }
-    Ok(())
-}
-
-pub(super) fn check_plain(name: &str, encrypted: bool, method: u16) -> Result<(), ArchiveError> {
-    if encrypted {
-        return Err(ArchiveError::EncryptedMember {
-            member: name.to_owned(),
-        });
-    }
-    if method != STORED {
-        return Err(ArchiveError::CompressedMember {
-            member: name.to_owned(),
-            method,
         });
     }
     Ok(())
@@ -211,7 +195,7 @@ fn read_more<R: Read>(
     into.resize(start + bytes, 0);
     source.read_exact(&mut into[start..]).map_err(|e| {
         let within = "the zip, before its central directory".to_owned();
-        (members.unpacker.meter).explain(e, |_| ArchiveError::Truncated { within })
+        (members.extractor.meter).explain(e, |_| ArchiveError::Truncated { within })
     })
 }
 

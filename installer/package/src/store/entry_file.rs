@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::key::StoreKey;
 
-/// The version of the layout below it.
+/// The version of the format of an entry.
 const VERSION: u32 = 1;
-/// Ours have a hundred bytes.
-const MOST_BYTES: u64 = 64 << 10;
+/// The longest file that is read. Real ones have about a hundred bytes.
+const MAX_BYTES: u64 = 64 << 10;
 pub(super) const ENTRY_FILE: &str = "entry.json";
 pub(super) const TREE: &str = "pkg";
 
@@ -34,8 +34,8 @@ impl EntryFile {
         }
     }
 
-    /// Reads the mark of an entry's directory. `None` when there is no such entry, or one that
-    /// something outside of the store damaged.
+    /// Reads the mark from the directory of an entry. `None` when there is no entry, or a damaged
+    /// one.
     pub(super) fn read(entry: &Path, key: &StoreKey) -> io::Result<Option<Self>> {
         let path = entry.join(ENTRY_FILE);
         let absent = |e: &io::Error| {
@@ -49,7 +49,7 @@ impl EntryFile {
             Err(e) if absent(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
-        if length > MOST_BYTES {
+        if length > MAX_BYTES {
             return Ok(None);
         }
         let text = match fs::read(&path) {

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive::is_full;
 
-/// Why the store could not do what it was asked.
+/// Why an operation of the store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -37,13 +37,13 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The caller's record has no JSON form.
-    #[error("the package's record cannot be written as JSON")]
+    #[error("cannot write the record of the package as JSON")]
     Record {
         #[source]
         source: serde_json::Error,
     },
-    /// A bug of the caller: an extraction begun without a key was never given one.
-    #[error("an extraction without a key cannot be committed")]
+    /// A bug of the caller: the entry was begun without a key and never given one.
+    #[error("cannot commit a store entry without a key")]
     NoKey,
 }
 

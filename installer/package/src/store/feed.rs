@@ -8,11 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The asynchronous end of a byte queue with a blocking reader at the other end.
 ///
-/// Dropping it unfinished makes the reader fail, so a body that was cut is never taken for whole.
+/// Dropping it unfinished makes the reader fail, so that a truncated body is never complete.
 pub(super) struct ByteFeed {
     messages: UnboundedSender<Message>,
-    /// One permit for each byte of capacity; a chunk carries its permits until it is read. The
-    /// channel itself is unbounded, for it cannot count bytes.
+    /// One permit per byte of capacity; a piece holds its permits until it is read. The channel
+    /// itself is unbounded, because it cannot count bytes.
     room: Arc<Semaphore>,
     capacity: u32,
 }
@@ -21,7 +21,7 @@ pub(super) struct ByteFeed {
 pub(super) struct FeedReader {
     messages: UnboundedReceiver<Message>,
     room: Arc<Semaphore>,
-    chunk: Bytes,
+    piece: Bytes,
     permit: Option<OwnedSemaphorePermit>,
     end: Option<End>,
 }
@@ -32,9 +32,8 @@ pub(super) struct FeedReader {
 pub(super) struct FeedClosed;
 
 enum Message {
-    Chunk(Bytes, OwnedSemaphorePermit),
+    Piece(Bytes, OwnedSemaphorePermit),
     Finish,
-    Fail(io::Error),
 }
 
 #[derive(Clone, Copy)]
@@ -43,8 +42,8 @@ enum End {
     Failed(io::ErrorKind),
 }
 
-/// A queue for `capacity` bytes, at least one. A single larger chunk passes when the queue is
-/// empty, so what is held is at most `capacity` or one chunk.
+/// A queue for `capacity` bytes, at least one. A larger piece is accepted when the queue is empty,
+/// so the queue holds at most `capacity` bytes or one piece.
 pub(super) fn byte_feed(capacity: usize) -> (ByteFeed, FeedReader) {
     let capacity =
         u32::try_from(capacity.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX >> 3);
@@ -58,7 +57,7 @@ pub(super) fn byte_feed(capacity: usize) -> (ByteFeed, FeedReader) {
     let reader = FeedReader {
         messages: receiver,
         room,
-        chunk: Bytes::new(),
+        piece: Bytes::new(),
         permit: None,
         end: None,
     };
@@ -66,7 +65,7 @@ pub(super) fn byte_feed(capacity: usize) -> (ByteFeed, FeedReader) {
 }
 
 impl ByteFeed {
-    /// Waits for room, then queues the bytes. Cancel-safe: a dropped call queued nothing.
+    /// Waits for room, then queues the bytes. Cancel-safe: a dropped call has queued nothing.
     pub(super) async fn send(&self, bytes: Bytes) -> Result<(), FeedClosed> {
         if bytes.is_empty() {
             return Ok(());
@@ -77,19 +76,14 @@ impl ByteFeed {
             .await
             .map_err(|_| FeedClosed)?;
         self.messages
-            .send(Message::Chunk(bytes, permit))
+            .send(Message::Piece(bytes, permit))
             .map_err(|_| FeedClosed)
     }
 
     /// The bytes are complete.
     pub(super) fn finish(self) {
-        // Without a reader there is nobody to tell.
+        // An error means that the reader is gone, which is no concern here.
         let _ = self.messages.send(Message::Finish);
-    }
-
-    /// The bytes will not be complete. The reader gets the error, after what was queued before.
-    pub(super) fn fail(self, error: io::Error) {
-        let _ = self.messages.send(Message::Fail(error));
     }
 }
 
@@ -98,7 +92,7 @@ impl Read for FeedReader {
         if into.is_empty() {
             return Ok(0);
         }
-        while self.chunk.is_empty() {
+        while self.piece.is_empty() {
             self.permit = None;
             match self.end {
                 Some(End::Finished) => return Ok(0),
@@ -106,15 +100,11 @@ impl Read for FeedReader {
                 None => {}
             }
             match self.messages.blocking_recv() {
-                Some(Message::Chunk(chunk, permit)) => {
-                    self.chunk = chunk;
+                Some(Message::Piece(piece, permit)) => {
+                    self.piece = piece;
                     self.permit = Some(permit);
                 }
                 Some(Message::Finish) => self.end = Some(End::Finished),
-                Some(Message::Fail(error)) => {
-                    self.end = Some(End::Failed(error.kind()));
-                    return Err(error);
-                }
                 None => {
                     let kind = io::ErrorKind::ConnectionAborted;
                     self.end = Some(End::Failed(kind));
@@ -122,9 +112,9 @@ impl Read for FeedReader {
                 }
             }
         }
-        let n = self.chunk.len().min(into.len());
-        self.chunk.copy_to_slice(&mut into[..n]);
-        if self.chunk.is_empty() {
+        let n = self.piece.len().min(into.len());
+        self.piece.copy_to_slice(&mut into[..n]);
+        if self.piece.is_empty() {
             self.permit = None;
         }
         Ok(n)
@@ -170,8 +160,8 @@ mod tests {
             reader.read_to_end(&mut all).map(|_| all)
         });
         let expected: Vec<u8> = (0..200).collect();
-        for chunk in expected.chunks(7) {
-            feed.send(Bytes::copy_from_slice(chunk)).await.unwrap();
+        for piece in expected.chunks(7) {
+            feed.send(Bytes::copy_from_slice(piece)).await.unwrap();
         }
         feed.send(Bytes::from(vec![9; 100])).await.unwrap();
         feed.finish();
@@ -237,11 +227,5 @@ mod tests {
             (&seen[..], kind),
             (&b"abc"[..], io::ErrorKind::ConnectionAborted)
         );
-
-        let (feed, reader) = byte_feed(8);
-        feed.send(Bytes::from_static(b"abc")).await.unwrap();
-        feed.fail(io::Error::from(io::ErrorKind::TimedOut));
-        let (seen, kind) = read_all(reader).await.unwrap();
-        assert_eq!((&seen[..], kind), (&b"abc"[..], io::ErrorKind::TimedOut));
     }
 }

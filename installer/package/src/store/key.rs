@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What an entry is found by: the digest of the archive that it was extracted from.
+/// The key of an entry: the digest of the archive that it was extracted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum StoreKey {
     Sha256([u8; 32]),
@@ -34,9 +34,9 @@ impl fmt::Display for StoreKey {
     }
 }
 
-/// The text is no [`StoreKey`].
+/// The text is not a [`StoreKey`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no key of a store entry")]
+#[error("`{0}` is not the key of a store entry")]
 pub struct ParseStoreKeyError(String);
 
 impl FromStr for StoreKey {
@@ -56,7 +56,7 @@ impl FromStr for StoreKey {
             Some(Self::Sha256(digest))
         };
         parse()
-            // One spelling only, so that a name on disk is the name that is looked for.
+            // Only the canonical spelling, because the key is the name of a directory.
             .filter(|key| key.to_string() == text)
             .ok_or_else(|| ParseStoreKeyError(text.to_owned()))
     }

@@ -3,15 +3,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A held lock file. Dropping it removes the file and lets go of the lock.
+/// A held lock file. Dropping it removes the file and releases the lock.
 ///
-/// The kernel lets go of the lock when its holder dies, so a lock is never stale; a file that a
-/// dead holder left behind is harmless, and goes with the next holder. Two handles of one process
-/// exclude each other just like two processes.
+/// The kernel releases the lock when its holder dies, so a lock is never stale. A file that a dead
+/// holder left behind is harmless; the next holder removes it. Two handles of one process exclude
+/// each other like two processes.
 #[derive(Debug)]
 pub(super) struct LockFile {
     path: PathBuf,
-    /// Open, and locked, until the drop is over.
+    /// Open and locked until the drop has ended.
     _file: File,
 }
 
@@ -31,12 +31,12 @@ impl LockFile {
         }
     }
 
-    /// `None` when somebody else holds the lock.
+    /// `None` when the lock is held.
     pub(super) fn attempt(path: &Path) -> io::Result<Option<Self>> {
         Self::attempt_opened(path, true)
     }
 
-    /// Like [`attempt`](Self::attempt), without making the file. `None` also when there is none.
+    /// Like [`attempt`](Self::attempt), but does not create the file: without one, returns `None`.
     pub(super) fn attempt_existing(path: &Path) -> io::Result<Option<Self>> {
         match Self::attempt_opened(path, false) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -58,8 +58,8 @@ impl LockFile {
         }
     }
 
-    /// A holder removes its file, so the file we locked may have lost its name while we waited,
-    /// and somebody else may hold the one that has the name now.
+    /// Checks that the locked file still has its name. The previous holder removed its file, so
+    /// another process may hold a newer file of this name.
     fn confirm(file: File, path: &Path) -> io::Result<Option<Self>> {
         let held = file.metadata()?;
         match std::fs::metadata(path) {
@@ -76,8 +76,8 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // Before the lock goes: only its holder may remove the name. A file that stays because
-        // the directory became read-only does no harm.
+        // This precedes the release: only the holder may remove the name. A file that stays
+        // because the directory became read-only is harmless.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! ROOT/v1/ab/abcd…/pkg/          the extracted tree
-//!                 /entry.json    written last: its presence, after a rename, is the entry's
-//!        /ab/abcd….lock          held while somebody makes or removes the entry
-//! ROOT/tmp/RANDOM/               what one process is making
+//!                 /entry.json    written last: marks a complete entry
+//!        /ab/abcd….lock          held while the entry is built or removed
+//! ROOT/tmp/RANDOM/               entries that one process builds
 //!         /RANDOM.lock           held as long as that process lives
 //! ```
 //!
-//! An entry appears by one rename within the store, so it is there whole or not at all, however
-//! its maker ends. All locks are `flock`s of the operating system and die with their holder. A
+//! An entry appears by one rename within the store, so it is complete or absent, however its
+//! builder ends. All locks are `flock`s of the operating system and end with their holder. A
 //! power cut is not covered: files are not synced one by one.
 
 mod entry_file;
 mod error;
-mod extraction;
 mod feed;
 mod key;
 mod lock;
 mod package_store;
+mod pending_entry;
 mod scratch;
-mod streaming;
+mod store_dir;
+mod streaming_extraction;
 
 #[cfg(test)]
 mod streaming_tests;
@@ -28,7 +29,8 @@ mod streaming_tests;
 mod tests;
 
 pub use error::StoreError;
-pub use extraction::Extraction;
 pub use key::StoreKey;
-pub use package_store::{Begin, Store, StoreEntry};
-pub use streaming::StreamingExtraction;
+pub use package_store::{Begin, Store};
+pub use pending_entry::PendingEntry;
+pub use store_dir::StoreEntry;
+pub use streaming_extraction::StreamingExtraction;

@@ -1,63 +1,39 @@
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::entry_file::{EntryFile, TREE};
 use super::error::StoreError;
-use super::extraction::Extraction;
+
 use super::key::StoreKey;
 use super::lock::LockFile;
-use super::scratch::{self, Scratch};
+use super::pending_entry::PendingEntry;
+use super::scratch;
+use super::store_dir::{StoreDir, StoreEntry};
 
-const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
-/// How late [`Store::begin_when_free`] may notice that an entry was made.
-const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+/// The longest pause between two attempts of [`Store::begin_when_free`].
+const MAX_PAUSE: Duration = Duration::from_millis(160);
 
 /// A package store. Cheap to clone; safe to share between threads and processes.
 ///
 /// All methods block on the disk, and [`begin`](Self::begin) on other processes.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub(super) shared: Arc<Shared>,
+    dir: Arc<StoreDir>,
 }
 
-#[derive(Debug)]
-pub(super) struct Shared {
-    root: PathBuf,
-    /// Made when first needed, so that a read-only store can be read.
-    scratch: Mutex<Option<Arc<Scratch>>>,
-}
-
-/// A complete entry. It is immutable: link or copy from it, never write into it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreEntry {
-    pub key: StoreKey,
-    /// Bytes of the extracted files.
-    pub size: u64,
-    /// Names of files and links.
-    pub files: u64,
-    dir: PathBuf,
-}
-
-impl StoreEntry {
-    /// The extracted tree, with `info/` in it.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-}
-
-/// What [`Store::begin`] found.
+/// The result of [`Store::begin`].
 #[derive(Debug)]
 pub enum Begin {
-    /// The entry is there; perhaps somebody else just made it.
+    /// The entry is in the store.
     Present(StoreEntry),
-    /// The caller is to make it, and others wait until it is committed or dropped.
-    Build(Extraction),
+    /// The caller builds the entry; others wait until it is committed or dropped.
+    Build(PendingEntry),
 }
 
-/// What a store holds.
+/// The size of a store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreSize {
     pub entries: u64,
@@ -70,26 +46,23 @@ pub struct StoreSize {
 pub struct Swept {
     /// Unfinished extractions of processes that are gone.
     pub unfinished: u64,
-    /// Lock files that nobody holds.
+    /// Lock files without a holder.
     pub locks: u64,
-    /// Entries that lost their mark or their tree.
+    /// Entries without their mark or their tree.
     pub damaged: u64,
 }
 
 impl Store {
-    /// Opens the store below `root`, made if it is not there, and removes what killed processes
-    /// left. A store that may only be read opens, too; then only present entries are to be had.
+    /// Opens the store in `root`, which is created if needed, and removes what killed processes
+    /// left. A read-only store can be opened, too; it gives only the entries that it has.
     pub fn open(root: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = root.as_ref();
         let root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
         let store = Self {
-            shared: Arc::new(Shared {
-                root,
-                scratch: Mutex::new(None),
-            }),
+            dir: Arc::new(StoreDir::new(root)),
         };
-        let versioned = store.shared.versioned();
-        let tmp = store.shared.tmp();
+        let versioned = store.dir.versioned();
+        let tmp = store.dir.tmp();
         let made = fs::create_dir_all(&versioned)
             .map_err(StoreError::io("create", &versioned))
             .and_then(|()| fs::create_dir_all(&tmp).map_err(StoreError::io("create", &tmp)));
@@ -106,21 +79,21 @@ impl Store {
     }
 
     pub fn root(&self) -> &Path {
-        &self.shared.root
+        self.dir.root()
     }
 
     /// The entry, if it is complete.
     pub fn get(&self, key: &StoreKey) -> Result<Option<StoreEntry>, StoreError> {
-        self.shared.get(key)
+        self.dir.get(key)
     }
 
-    /// The entry, or the right to make it. Waits while another thread or process makes it; so
-    /// the same thread must not begin a key twice.
+    /// Returns the entry, or the exclusive right to build it. Waits while another thread or process
+    /// builds it, so one thread must not begin a key twice.
     pub fn begin(&self, key: &StoreKey) -> Result<Begin, StoreError> {
         if let Some(entry) = self.get(key)? {
             return Ok(Begin::Present(entry));
         }
-        let path = self.shared.prepare_lock(key)?;
+        let path = self.dir.prepare_lock(key)?;
         let lock = LockFile::wait(&path).map_err(StoreError::io("lock", &path))?;
         self.begin_locked(key, lock)
     }
@@ -130,7 +103,7 @@ impl Store {
         if let Some(entry) = self.get(key)? {
             return Ok(Some(Begin::Present(entry)));
         }
-        let path = self.shared.prepare_lock(key)?;
+        let path = self.dir.prepare_lock(key)?;
         let lock = LockFile::attempt(&path).map_err(StoreError::io("lock", &path))?;
         lock.map(|lock| self.begin_locked(key, lock)).transpose()
     }
@@ -138,36 +111,49 @@ impl Store {
     /// Like [`begin`](Self::begin) for asynchronous code, on a tokio runtime. Cancel-safe: a
     /// dropped call holds nothing, whereas a thread that waits for a lock cannot be stopped.
     ///
-    /// Looks again every now and then, at most 160 ms after the entry was made. Do not
-    /// call it with a permit in hand that other extractions need: two processes that each wait
-    /// for the other's entries would never get on.
+    /// Polls, at intervals of at most 160 ms. The caller must not hold a permit that other
+    /// extractions need: two processes that wait for each other's entries would never finish.
     pub async fn begin_when_free(&self, key: StoreKey) -> Result<Begin, StoreError> {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pause = MIN_PAUSE;
         loop {
             let store = self.clone();
             let attempt = tokio::task::spawn_blocking(move || store.try_begin(&key));
             let begun = attempt.await.map_err(|e| {
-                let dir = self.shared.entry_dir(&key);
+                let dir = self.dir.entry_dir(&key);
                 StoreError::io("begin", &dir)(io::Error::other(e))
             })??;
             if let Some(begun) = begun {
                 return Ok(begun);
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
-    /// For a package without any digest, a local file for instance: the key follows with
-    /// [`Extraction::with_key`], when its bytes were seen.
-    pub fn begin_unkeyed(&self) -> Result<Extraction, StoreError> {
-        Extraction::new(&self.shared, None)
+    /// For a package whose digest is not known yet, e.g. a local file. Once its bytes were read,
+    /// [`Self::assign_key`] gives it a key.
+    pub fn begin_unkeyed(&self) -> Result<PendingEntry, StoreError> {
+        PendingEntry::new(&self.dir, None)
+    }
+
+    /// Gives `pending`, which was begun without a key, its key. If the entry is already there, what
+    /// was extracted is dropped. Waits like [`begin`](Self::begin).
+    pub fn assign_key(&self, pending: PendingEntry, key: &StoreKey) -> Result<Begin, StoreError> {
+        if pending.key() == Some(key) {
+            return Ok(Begin::Build(pending));
+        }
+        // The lock of another key is released first, so that no two can wait for each other.
+        let pending = pending.without_key();
+        match self.begin(key)? {
+            Begin::Present(entry) => Ok(Begin::Present(entry)),
+            Begin::Build(claim) => Ok(Begin::Build(pending.with_key_of(claim))),
+        }
     }
 
     /// All complete entries, by key.
     pub fn entries(&self) -> Result<Vec<StoreEntry>, StoreError> {
         let mut entries = Vec::new();
-        for name in self.shared.names()? {
+        for name in self.dir.names()? {
             if let Some(entry) = name.parse().ok().map(|key| self.get(&key)).transpose()? {
                 entries.extend(entry);
             }
@@ -184,27 +170,27 @@ impl Store {
         Ok(size)
     }
 
-    /// Removes an entry; waits while somebody makes it. `false` when there was none.
+    /// Removes an entry; waits while it is being built. `false` when there was none.
     pub fn remove(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        if !self.shared.entry_dir(key).exists() {
+        if !self.dir.entry_dir(key).exists() {
             return Ok(false);
         }
-        let path = self.shared.prepare_lock(key)?;
+        let path = self.dir.prepare_lock(key)?;
         let _lock = LockFile::wait(&path).map_err(StoreError::io("lock", &path))?;
-        self.shared.discard(key)
+        self.dir.discard(key)
     }
 
-    /// Removes what crashes and strangers left: unfinished extractions of dead processes, unheld
-    /// lock files, and entries that are not whole. Never anything in use.
+    /// Removes unfinished extractions of dead processes, lock files without a holder, and damaged
+    /// entries. Never removes anything in use.
     pub fn sweep(&self) -> Result<Swept, StoreError> {
-        let tmp = self.shared.tmp();
+        let tmp = self.dir.tmp();
         let mut swept = Swept {
             unfinished: scratch::sweep(&tmp).map_err(StoreError::io("read", &tmp))?,
             ..Swept::default()
         };
-        for name in self.shared.names()? {
+        for name in self.dir.names()? {
             if let Some(key) = name.strip_suffix(".lock").and_then(|key| key.parse().ok()) {
-                let path = self.shared.lock_path(&key);
+                let path = self.dir.lock_path(&key);
                 let lock = LockFile::attempt_existing(&path);
                 if lock.map_err(StoreError::io("lock", &path))?.is_some() {
                     swept.locks += 1;
@@ -212,10 +198,10 @@ impl Store {
             } else if let Ok(key) = name.parse()
                 && self.get(&key)?.is_none()
             {
-                let path = self.shared.lock_path(&key);
+                let path = self.dir.lock_path(&key);
                 let lock = LockFile::attempt(&path).map_err(StoreError::io("lock", &path))?;
-                // Again, now that nobody can be committing it.
-                if lock.is_some() && self.get(&key)?.is_none() && self.shared.discard(&key)? {
+                // Checked again: no process can commit it while the lock is held.
+                if lock.is_some() && self.get(&key)?.is_none() && self.dir.discard(&key)? {
                     swept.damaged += 1;
                 }
             }
@@ -224,99 +210,10 @@ impl Store {
     }
 
     fn begin_locked(&self, key: &StoreKey, lock: LockFile) -> Result<Begin, StoreError> {
-        // Whoever held the lock before may have made it.
+        // The previous holder of the lock may have built it.
         if let Some(entry) = self.get(key)? {
             return Ok(Begin::Present(entry));
         }
-        Extraction::new(&self.shared, Some((*key, lock))).map(Begin::Build)
+        PendingEntry::new(&self.dir, Some((*key, lock))).map(Begin::Build)
     }
-}
-
-impl Shared {
-    fn versioned(&self) -> PathBuf {
-        self.root.join("v1")
-    }
-
-    fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-
-    pub(super) fn entry_dir(&self, key: &StoreKey) -> PathBuf {
-        self.versioned().join(key.shard()).join(key.to_string())
-    }
-
-    fn lock_path(&self, key: &StoreKey) -> PathBuf {
-        self.versioned()
-            .join(key.shard())
-            .join(format!("{key}.lock"))
-    }
-
-    fn prepare_lock(&self, key: &StoreKey) -> Result<PathBuf, StoreError> {
-        let shard = self.versioned().join(key.shard());
-        fs::create_dir_all(&shard).map_err(StoreError::io("create", &shard))?;
-        Ok(self.lock_path(key))
-    }
-
-    pub(super) fn get(&self, key: &StoreKey) -> Result<Option<StoreEntry>, StoreError> {
-        let dir = self.entry_dir(key);
-        let file = EntryFile::read(&dir, key).map_err(StoreError::io("read", &dir))?;
-        Ok(file.map(|file| StoreEntry {
-            key: *key,
-            size: file.bytes,
-            files: file.files,
-            dir: dir.join(TREE),
-        }))
-    }
-
-    pub(super) fn scratch(&self) -> Result<Arc<Scratch>, StoreError> {
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(scratch) = &*scratch {
-            return Ok(Arc::clone(scratch));
-        }
-        let tmp = self.tmp();
-        fs::create_dir_all(&tmp).map_err(StoreError::io("create", &tmp))?;
-        let made = Scratch::create(&tmp).map_err(StoreError::io("write into", &tmp))?;
-        Ok(Arc::clone(scratch.insert(Arc::new(made))))
-    }
-
-    /// Takes an entry's directory away, whole, and removes it. The caller holds its lock.
-    pub(super) fn discard(&self, key: &StoreKey) -> Result<bool, StoreError> {
-        let dir = self.entry_dir(key);
-        let away = self.scratch()?.fresh_path();
-        match fs::rename(&dir, &away) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(StoreError::io("remove", &dir)(e)),
-        }
-        let removed = match fs::symlink_metadata(&away) {
-            Ok(metadata) if !metadata.is_dir() => fs::remove_file(&away),
-            _ => fs::remove_dir_all(&away),
-        };
-        removed.map_err(StoreError::io("remove", &away))?;
-        Ok(true)
-    }
-
-    /// The names of all shards, sorted: entries, locks and whatever strangers put there.
-    fn names(&self) -> Result<Vec<String>, StoreError> {
-        let versioned = self.versioned();
-        let mut names = Vec::new();
-        for shard in list(&versioned)? {
-            if shard.is_dir() {
-                for path in list(&shard)? {
-                    names.extend(
-                        path.file_name()
-                            .and_then(|name| Some(name.to_str()?.to_owned())),
-                    );
-                }
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
-}
-
-fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    fs::read_dir(dir)
-        .and_then(|found| found.map(|entry| Ok(entry?.path())).collect())
-        .map_err(StoreError::io("read", dir))
 }

@@ -8,12 +8,12 @@ use super::lock::LockFile;
 
 const LOCK_EXTENSION: &str = "lock";
 
-/// One process's directory below `tmp`, and the lock that says the process lives.
+/// The directory of one process below `tmp`, and a lock that ends with the process.
 #[derive(Debug)]
 pub(super) struct Scratch {
     dir: PathBuf,
     next: AtomicU64,
-    /// Goes after the directory, so that no directory is ever without its lock.
+    /// Dropped after the directory, so that no directory is without its lock.
     _lock: LockFile,
 }
 
@@ -39,7 +39,7 @@ impl Scratch {
         }
     }
 
-    /// A path in the directory that was never given before.
+    /// An unused path in the directory.
     pub(super) fn fresh_path(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.dir.join(number.to_string())
@@ -48,13 +48,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What cannot be removed now is found by the next sweep.
+        // What cannot be removed now is removed by the next sweep.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-/// Removes the directories whose process is gone. Gives their number; one that cannot be removed
-/// is reported and left.
+/// Removes the directories of dead processes and returns their number. One that cannot be removed
+/// is logged and left.
 pub(super) fn sweep(tmp: &Path) -> io::Result<u64> {
     let mut swept = 0;
     for found in fs::read_dir(tmp)? {
@@ -65,19 +65,19 @@ pub(super) fn sweep(tmp: &Path) -> io::Result<u64> {
         } else {
             path
         };
-        // Made where it is missing: a directory may have lost its lock file to somebody's
-        // cleaning. Its owner, if it lives, made it before the directory.
+        // The lock file is created if it is missing, which means that it was deleted by hand: a
+        // process creates it before the directory.
         match LockFile::attempt(&lock_path(&dir)) {
             Ok(Some(_lock)) => match fs::remove_dir_all(&dir) {
                 Ok(()) => swept += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %dir.display(), %error, "cannot remove left-overs");
+                    tracing::warn!(path = %dir.display(), %error, "cannot remove an abandoned directory");
                 }
             },
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(path = %dir.display(), %error, "cannot tell whether this is in use");
+                tracing::warn!(path = %dir.display(), %error, "cannot determine whether the directory is in use");
             }
         }
     }

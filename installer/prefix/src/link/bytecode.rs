@@ -1,4 +1,4 @@
-//! Compiling the modules of `noarch: python` packages with the environment's own python.
+//! Compiles the modules of `noarch: python` packages with the python of the environment.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::method::Linker;
-use super::platform;
 use super::process::{Ended, Running};
+use crate::platform;
 
 /// A module and where its byte code goes, both relative to the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,22 +20,21 @@ pub(crate) struct Module {
     pub(crate) cached: Option<PathBuf>,
 }
 
-/// How a compilation went. What it made is seen by looking for the files.
+/// How a compilation ended. The files show which modules were compiled.
 #[derive(Debug)]
 pub(crate) enum Compilation {
-    /// Every process ended well. Single modules may have failed, as in conda.
+    /// Every process succeeded. Single modules may have failed, as in conda.
     Done,
-    /// Not all of it could be done, and why.
+    /// A process failed, with the reason.
     Failed(String),
     Cancelled,
 }
 
-/// Reads pairs of names, module and byte code, and goes on whatever happens to one module.
+/// Reads pairs of names, module and byte code, and ignores modules that fail.
 ///
-/// It must run on every python from 2.7 on. The names are relative to the prefix, and the byte
-/// code says so of its module, so that it is the same in every prefix; python puts the real path
-/// in at import. `-S` and an isolated path keep packages that are
-/// only half there from being imported.
+/// It must run on every python since 2.7. The names are relative to the prefix, also in the byte
+/// code, so that it is the same in every prefix; python sets the real path at import. `-S` and an
+/// isolated path prevent the import of packages that are not completely linked.
 const SCRIPT: &str = "\
 import sys, py_compile
 read = getattr(sys.stdin, 'buffer', sys.stdin).read
@@ -49,10 +48,10 @@ for source, target in zip(names[0::2], names[1::2]):
         pass
 ";
 
-/// Modules per process below which another process costs more than it gains.
-const WORTH_A_PROCESS: usize = 64;
+/// With fewer modules per process, another process costs more time than it saves.
+const MIN_MODULES_PER_PROCESS: usize = 64;
 
-/// A generous bound: an interpreter that hangs must not hang the install.
+/// A generous time limit, so that an interpreter that hangs does not block the install.
 const BASE_TIME: Duration = Duration::from_mins(2);
 const TIME_PER_MODULE: Duration = Duration::from_millis(200);
 
@@ -68,7 +67,7 @@ pub(crate) fn compile(
     if modules.is_empty() {
         return Compilation::Done;
     }
-    let workers = workers.clamp(1, modules.len().div_ceil(WORTH_A_PROCESS));
+    let workers = workers.clamp(1, modules.len().div_ceil(MIN_MODULES_PER_PROCESS));
     let count = u32::try_from(modules.len()).unwrap_or(u32::MAX);
     let deadline = Instant::now() + BASE_TIME + TIME_PER_MODULE.saturating_mul(count);
     let started: io::Result<Vec<Running>> = shares(prefix, modules, workers)
@@ -99,7 +98,7 @@ pub(crate) fn compile(
     failure.map_or(Compilation::Done, Compilation::Failed)
 }
 
-/// Deals the modules out by size, largest first, each to the share with least to do.
+/// Distributes the modules by size, largest first, each to the smallest share.
 fn shares<'a>(prefix: &Path, modules: &'a [Module], workers: usize) -> Vec<Vec<&'a Module>> {
     let mut sized: Vec<(u64, &Module)> = modules
         .iter()
@@ -112,7 +111,7 @@ fn shares<'a>(prefix: &Path, modules: &'a [Module], workers: usize) -> Vec<Vec<&
     let mut shares: Vec<(u64, Vec<&Module>)> = vec![(0, Vec::new()); workers];
     for (size, module) in sized {
         if let Some(share) = shares.iter_mut().min_by_key(|share| share.0) {
-            // A module costs something even when it is empty.
+            // An empty module has a cost, too.
             share.0 += size + 1024;
             share.1.push(module);
         }
@@ -141,7 +140,7 @@ fn start(prefix: &Path, python: &Path, major: u64, share: &[&Module]) -> io::Res
     } else {
         &["-E", "-s"]
     });
-    // SOURCE_DATE_EPOCH would turn the byte code into the kind that is checked by hash.
+    // With SOURCE_DATE_EPOCH, python would make byte code that is validated by hash.
     command
         .args(["-S", "-W", "ignore", "-c", SCRIPT])
         .current_dir(prefix)
@@ -150,8 +149,8 @@ fn start(prefix: &Path, python: &Path, major: u64, share: &[&Module]) -> io::Res
 }
 
 impl Module {
-    /// Brings byte code that was made for another prefix into this one; false if there is none
-    /// that python would take for this module.
+    /// Links cached byte code into the prefix. Returns false if there is none that python would
+    /// accept for this module.
     pub(crate) fn reuse(&self, prefix: &Path, linker: &Linker) -> bool {
         let Some(cached) = self.cached.as_deref() else {
             return false;
@@ -166,23 +165,23 @@ impl Module {
             .is_ok()
     }
 
-    /// Keeps byte code that was just made. A cache that cannot be written to is no failure.
+    /// Adds new byte code to the cache. A failure is only logged.
     pub(crate) fn keep(&self, prefix: &Path) {
         if let Some(cached) = self.cached.as_deref()
             && let Err(error) = keep(&prefix.join(&self.byte_code), cached)
         {
-            tracing::debug!(path = %cached.display(), %error, "byte code was not kept");
+            tracing::debug!(path = %cached.display(), %error, "cannot cache byte code");
         }
     }
 }
 
-/// Links or copies `made` to `cached`, which appears whole.
+/// Links or copies `made` to `cached`, which appears complete.
 fn keep(made: &Path, cached: &Path) -> io::Result<()> {
     let directory = cached.parent().unwrap_or(cached);
     fs::create_dir_all(directory)?;
     match fs::hard_link(made, cached) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // It did not fit the module, or it would have been used.
+            // It did not match the module, or it would have been used.
             fs::remove_file(cached)?;
             fs::hard_link(made, cached)
         }
@@ -198,9 +197,9 @@ fn keep(made: &Path, cached: &Path) -> io::Result<()> {
     }
 }
 
-/// PEP 552: byte code begins with a magic number, flags (0: checked by time and size), and time
-/// and size of its module, four bytes each, little endian. The cache is kept by python build, so
-/// the magic number fits.
+/// PEP 552: byte code begins with a magic number, flags (0: validated by time and size), and time
+/// and size of its module, four bytes each, little endian. The cache is organised by python build,
+/// so the magic number matches.
 fn is_current(byte_code: &Path, source: &Path) -> io::Result<bool> {
     let mut header = [0; 16];
     File::open(byte_code)?.read_exact(&mut header)?;
@@ -209,7 +208,7 @@ fn is_current(byte_code: &Path, source: &Path) -> io::Result<bool> {
         .modified()?
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_err(io::Error::other)?;
-    // Both are cut to 32 bits by python.
+    // python truncates both to 32 bits.
     let low = |value: u64| (value & 0xffff_ffff).to_le_bytes();
     Ok(header[4..8] == [0; 4]
         && header[8..12] == low(time.as_secs())[..4]

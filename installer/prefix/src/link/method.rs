@@ -1,4 +1,4 @@
-//! Bringing one unchanged file from the store into a prefix.
+//! Links one unchanged file of the store into a prefix.
 
 use std::collections::HashMap;
 use std::fs::{self, File, FileTimes, Metadata};
@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::options::LinkMethod;
-use super::platform;
+use crate::platform;
 
 /// Which methods work between the store and the prefix. One probe per source file system.
 #[derive(Debug)]
 pub(crate) struct Linker {
     wanted: Vec<LinkMethod>,
-    /// A directory on the prefix's file system for probes.
+    /// A directory for probes, on the file system of the prefix.
     scratch: PathBuf,
     by_device: Mutex<HashMap<u64, Arc<Methods>>>,
 }
 
-/// What is known to work for one source file system; a method is dropped when it turns out to
-/// be impossible there, not when it fails for one file.
+/// The methods that work for one source file system. A method is removed when it is impossible
+/// there, not when it fails for one file.
 #[derive(Debug)]
 pub(crate) struct Methods {
     hard_link: AtomicBool,
@@ -29,7 +29,7 @@ pub(crate) struct Methods {
 }
 
 impl Linker {
-    /// `scratch` must exist and lie on the prefix's file system.
+    /// `scratch` must exist and be on the file system of the prefix.
     pub(crate) fn new(wanted: &[LinkMethod], scratch: PathBuf) -> Self {
         Self {
             wanted: wanted.to_vec(),
@@ -38,7 +38,7 @@ impl Linker {
         }
     }
 
-    /// The methods for files that lie beside `sample`, a file of the package.
+    /// The methods for the files of a package, of which `sample` is one.
     pub(crate) fn methods(&self, sample: &Path) -> io::Result<Arc<Methods>> {
         let metadata = fs::symlink_metadata(sample)?;
         let device = platform::device(&metadata);
@@ -62,12 +62,12 @@ impl Linker {
         Ok(methods)
     }
 
-    /// The methods to be tried, best first; copying is what remains.
+    /// The methods to try, best first; copying is the last resort.
     pub(crate) fn order(&self) -> &[LinkMethod] {
         &self.wanted
     }
 
-    /// Some file systems (`BeeGFS`) answer a hard link with a symbolic one, so look at the result.
+    /// Some file systems (`BeeGFS`) create a symbolic link instead, so the result is checked.
     fn hard_links_work(&self, sample: &Path, source: &Metadata) -> bool {
         let probe = self.scratch.join("probe");
         if fs::hard_link(sample, &probe).is_err() {
@@ -81,7 +81,7 @@ impl Linker {
 }
 
 impl Methods {
-    /// The method that a package's record states: the best one that works.
+    /// The best method that works, for the record of the package.
     pub(crate) fn best(&self, order: &[LinkMethod]) -> LinkMethod {
         order
             .iter()
@@ -90,7 +90,7 @@ impl Methods {
             .unwrap_or(LinkMethod::Copy)
     }
 
-    /// Links `source` to `target`, which must not exist, and says how it was done.
+    /// Links `source` to `target`, which must not exist, and returns the method.
     pub(crate) fn link(
         &self,
         order: &[LinkMethod],
@@ -114,8 +114,8 @@ impl Methods {
             match result {
                 Ok(()) => return Ok(method),
                 Err(error) if platform::try_another_method(&error) => {
-                    // Too many links to one inode says nothing about the others, and neither
-                    // does a refusal; a reflink that fails here fails for every file.
+                    // Too many links to one inode, or a refusal, concern one file; a reflink that
+                    // fails here fails for every file.
                     if method == LinkMethod::Reflink {
                         self.reflink.store(false, Ordering::Relaxed);
                     }
@@ -139,7 +139,7 @@ impl Methods {
 
 /// Copies bytes, permission bits and modification time. A symbolic link is recreated.
 ///
-/// The time matters: byte code names the time of the source it was compiled from.
+/// The time matters, because byte code contains the time of its source.
 pub(crate) fn copy(source: &Path, target: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(source)?;
     if metadata.is_symlink() {
@@ -165,7 +165,7 @@ fn reflink(source: &Path, target: &Path) -> io::Result<()> {
     let to = platform::create_like(target, &metadata)?;
     let done = reflink_copy::reflink_file(&from, &to).and_then(|()| set_times(&to, &metadata));
     if done.is_err() {
-        // The next method wants the name to be free.
+        // The next method needs the name.
         let _ = fs::remove_file(target);
     }
     done

@@ -1,58 +1,49 @@
-//! What a transaction tells its caller while it runs.
+//! The events and warnings of a transaction.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Something that did not stop the transaction, but that a person should hear of.
+/// A problem that did not stop the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkWarning {
-    /// Several packages have the same path.
+    /// Several packages have a file of the same path.
     Clobber {
         /// The path relative to the prefix.
         path: PathBuf,
-        /// The package whose file is there now.
+        /// The package whose file is used.
         winner: String,
-        /// The packages whose files were put aside.
+        /// The packages whose files are kept elsewhere.
         losers: Vec<String>,
     },
     /// A file that belongs to no package was replaced.
     UnownedReplaced {
         /// The path relative to the prefix.
         path: PathBuf,
-        /// The package whose file took its place.
+        /// The package whose file replaced it.
         package: String,
     },
     /// A package lists a path that no package may install; it was skipped.
     ReservedPath {
         /// The path relative to the package.
         path: PathBuf,
-        /// The package.
         package: String,
     },
-    /// A pre-unlink script failed. The removal goes on, as in conda.
+    /// A pre-unlink script failed. The removal continues, as in conda.
     ScriptFailed {
-        /// The package.
         package: String,
-        /// The kind of script.
         kind: &'static str,
-        /// How it ended.
+        /// Its exit status, as the system words it.
         status: String,
     },
-    /// Byte code could not be compiled; modules are compiled at their first import instead.
+    /// Byte code could not be compiled, so modules are compiled when they are imported.
     NotCompiled {
-        /// What went wrong.
         reason: String,
-        /// How many modules lack byte code.
+        /// The number of modules without byte code.
         files: usize,
     },
     /// A file whose package is gone could not be deleted after the transaction was complete.
-    LeftBehind {
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
+    LeftBehind { path: PathBuf, reason: String },
 }
 
 impl fmt::Display for LinkWarning {
@@ -70,11 +61,15 @@ impl fmt::Display for LinkWarning {
             ),
             Self::UnownedReplaced { path, package } => write!(
                 f,
-                "{} belonged to no package and was replaced by the one of {package}",
+                "{} belonged to no package and was replaced by a file of {package}",
                 path.display()
             ),
             Self::ReservedPath { path, package } => {
-                write!(f, "{package} may not install {}; skipped", path.display())
+                write!(
+                    f,
+                    "skipped {}, which {package} must not install",
+                    path.display()
+                )
             }
             Self::ScriptFailed {
                 package,
@@ -84,10 +79,10 @@ impl fmt::Display for LinkWarning {
                 write!(f, "the {kind} script of {package} failed with {status}")
             }
             Self::NotCompiled { reason, files } => {
-                write!(f, "byte code of {files} modules was not compiled: {reason}")
+                write!(f, "cannot compile byte code of {files} modules: {reason}")
             }
             Self::LeftBehind { path, reason } => {
-                write!(f, "{} could not be deleted: {reason}", path.display())
+                write!(f, "cannot delete {}: {reason}", path.display())
             }
         }
     }
@@ -97,29 +92,30 @@ impl fmt::Display for LinkWarning {
 ///
 /// Packages are named as `name-version-build`.
 pub trait LinkObserver: Send + Sync {
-    /// The prefix is about to be touched: so many packages go, come, with so many new files.
+    /// The prefix is about to change: the numbers of packages to unlink and to link, and of new
+    /// files.
     fn started(&self, _unlink: usize, _link: usize, _files: usize) {}
-    /// The files of a package were taken out of the prefix.
+    /// The files of a package were removed from the prefix.
     fn package_unlinked(&self, _package: &str) {}
-    /// The first file of a package is about to be linked; it has so many.
+    /// The first file of a package is about to be linked, and the number of its files.
     fn package_started(&self, _package: &str, _files: usize) {}
-    /// So many more files of the package are in place.
+    /// More files of the package are linked.
     fn files_linked(&self, _package: &str, _files: usize) {}
-    /// The last file of a package is in place.
+    /// The last file of a package is linked.
     fn package_done(&self, _package: &str) {}
-    /// So many modules of `noarch: python` packages are about to be compiled.
+    /// Modules of `noarch: python` packages are about to be compiled.
     fn compile_started(&self, _files: usize) {}
-    /// Compilation ended with so many modules compiled.
+    /// The compilation has ended, and the number of compiled modules.
     fn compile_done(&self, _files: usize) {}
     /// A script is about to run; the kind is `pre-link`, `post-link` or `pre-unlink`.
     fn script_started(&self, _package: &str, _kind: &'static str) {}
-    /// What a script wrote to its standard output and error, cut to a bounded size.
+    /// What a script wrote to its standard output and error, truncated.
     fn script_output(&self, _package: &str, _kind: &'static str, _output: &str) {}
-    /// What a script left in `.messages.txt` for the person at the terminal.
+    /// What a script wrote to `.messages.txt` for the user.
     fn message(&self, _package: &str, _text: &str) {}
-    /// Something a person should hear of.
+    /// A warning for the user.
     fn warning(&self, _warning: &LinkWarning) {}
 }
 
-/// An observer that is not interested.
+/// Ignores all events.
 impl LinkObserver for () {}

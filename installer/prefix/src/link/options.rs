@@ -1,8 +1,8 @@
-//! How a transaction should go about its work.
+//! The options of a transaction.
 
 use std::path::PathBuf;
 
-/// A way to bring a file of the store into a prefix.
+/// How a file of the store is made to appear in a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LinkMethod {
     /// The same inode under another name. Costs nothing, but an edit in place changes the store.
@@ -22,27 +22,27 @@ pub struct LinkOptions {
     /// The methods in order of preference. When none works for a file, it is copied, so
     /// `always_copy` is an empty list and `always_softlink` is `[SoftLink]`.
     pub methods: Vec<LinkMethod>,
-    /// Whether the link scripts of packages run. CEP 34 wants them to.
+    /// Whether the link scripts of packages run, as CEP 34 requires.
     pub run_scripts: bool,
     /// Whether the modules of `noarch: python` packages are compiled.
     pub compile_pyc: bool,
-    /// Where byte code is kept for other environments with the same python and packages. Compiling
-    /// costs some milliseconds per module, and linking what was compiled before next to nothing.
-    /// The directory may be deleted at any time.
+    /// The cache of byte code for other environments with the same python and packages. Compiling
+    /// takes some milliseconds per module, and linking hardly any. The directory may be deleted at
+    /// any time.
     pub byte_code_cache: Option<PathBuf>,
-    /// Whether to change an environment that carries the frozen marker of CEP 22.
+    /// Whether to change an environment that has the frozen marker of CEP 22.
     pub override_frozen: bool,
     /// The number of worker threads; 0 means one per processor.
     pub threads: usize,
-    /// What link scripts are told as `ROOT_PREFIX`. Empty: the prefix itself.
+    /// The `ROOT_PREFIX` of link scripts. `None` means the prefix itself.
     pub root_prefix: Option<PathBuf>,
     /// The tool and its version for the history, such as `("taipan", "0.1.0")`.
     pub tool: (String, String),
     /// The command line for the history, without secrets.
     pub command_line: String,
-    /// The specs the person asked for, for the history's `# update specs`.
+    /// The requested specs, for the history's `# update specs`.
     pub update_specs: Vec<String>,
-    /// The specs the person asked to remove, for the history's `# remove specs`.
+    /// The specs of removed packages, for the history's `# remove specs`.
     pub remove_specs: Vec<String>,
 }
 
@@ -92,28 +92,28 @@ impl LinkOptions {
         self
     }
 
-    /// Keeps byte code in this directory, and takes it from there.
+    /// Uses this directory as the cache of byte code.
     #[must_use]
     pub fn with_byte_code_cache(mut self, directory: impl Into<PathBuf>) -> Self {
         self.byte_code_cache = Some(directory.into());
         self
     }
 
-    /// Changes a frozen environment nevertheless.
+    /// Changes a frozen environment, too.
     #[must_use]
     pub fn with_override_frozen(mut self, override_frozen: bool) -> Self {
         self.override_frozen = override_frozen;
         self
     }
 
-    /// Uses so many worker threads; 0 means one per processor.
+    /// Uses this number of worker threads; 0 means one per processor.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Tells link scripts this `ROOT_PREFIX`.
+    /// Sets `ROOT_PREFIX` for link scripts.
     #[must_use]
     pub fn with_root_prefix(mut self, root: impl Into<PathBuf>) -> Self {
         self.root_prefix = Some(root.into());
@@ -133,14 +133,14 @@ impl LinkOptions {
         self
     }
 
-    /// Writes these specs into the history as what the person asked for.
+    /// Records these specs in the history as requested.
     #[must_use]
     pub fn with_update_specs(mut self, specs: Vec<String>) -> Self {
         self.update_specs = specs;
         self
     }
 
-    /// Writes these specs into the history as what the person asked to remove.
+    /// Records these specs in the history as removed.
     #[must_use]
     pub fn with_remove_specs(mut self, specs: Vec<String>) -> Self {
         self.remove_specs = specs;

@@ -1,4 +1,4 @@
-//! What an extracted package says about its files.
+//! The metadata of an extracted package: its files, and how they are linked.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,27 +9,27 @@ use rattler_conda_types::package::{FileMode, LinkJson, NoArchLinks, PackageFile 
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use serde::Deserialize;
 
-use super::error::LinkError;
 use super::observer::{LinkObserver, LinkWarning};
+use crate::error::PrefixError;
 
-/// A package to be linked: its record and where its extracted tree lies.
+/// A package to link: its record and its extracted tree.
 #[derive(Debug, Clone)]
-pub struct LinkPackage {
-    /// The record of the current repodata, which is what `conda-meta` will say.
-    pub record: RepoDataRecord,
+pub(crate) struct LinkPackage {
+    /// The record for `conda-meta`.
+    pub(crate) record: RepoDataRecord,
     /// The extracted package, with its `info/` directory.
-    pub source_dir: PathBuf,
-    /// The specs by which a person asked for this package; empty for a dependency.
-    pub requested_specs: Vec<String>,
-    /// The archive the package was extracted from, if it was kept.
-    pub package_tarball_full_path: Option<PathBuf>,
-    /// Keys of the repodata record that [`RepoDataRecord`] does not know; they are kept.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub(crate) source_dir: PathBuf,
+    /// The specs that request this package; empty for a dependency.
+    pub(crate) requested_specs: Vec<String>,
+    /// The path of the archive, for `conda-meta`.
+    pub(crate) package_tarball_full_path: Option<PathBuf>,
+    /// More fields for `conda-meta`: those of the repodata that [`RepoDataRecord`] drops.
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
 }
 
 impl LinkPackage {
-    /// A package that nobody asked for by name, without an archive.
-    pub fn new(record: RepoDataRecord, source_dir: impl Into<PathBuf>) -> Self {
+    /// A dependency, without an archive.
+    pub(crate) fn new(record: RepoDataRecord, source_dir: impl Into<PathBuf>) -> Self {
         Self {
             record,
             source_dir: source_dir.into(),
@@ -40,19 +40,29 @@ impl LinkPackage {
     }
 
     /// Records the specs by which a person asked for this package.
-    #[must_use]
-    pub fn with_requested_specs(mut self, specs: Vec<String>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn with_requested_specs(mut self, specs: Vec<String>) -> Self {
         self.requested_specs = specs;
         self
     }
 
     /// `name-version-build`.
-    pub fn dist_name(&self) -> String {
+    pub(crate) fn dist_name(&self) -> String {
         dist_name(&self.record.package_record)
+    }
+
+    /// For `map_err`: the error for a metadata file of this package.
+    fn bad_file(&self, file: &'static str) -> impl FnOnce(io::Error) -> PrefixError {
+        let package = self.dist_name();
+        move |source| PrefixError::BadPackage {
+            package,
+            file,
+            source,
+        }
     }
 }
 
-/// `name-version-build`, the name of a package in messages and of its record's file.
+/// `name-version-build`: the name of a package in messages and of the file of its record.
 pub(crate) fn dist_name(record: &PackageRecord) -> String {
     format!(
         "{}-{}-{}",
@@ -90,90 +100,78 @@ pub(crate) struct PackageContents {
 }
 
 impl PackageContents {
-    /// Reads `info/paths.json`, or what older packages have in its place, and `info/link.json`.
+    /// Reads `info/paths.json`, or what older packages have instead, and `info/link.json`.
     pub(crate) fn read(
         package: &LinkPackage,
         observer: &dyn LinkObserver,
-    ) -> Result<Self, LinkError> {
-        let name = package.dist_name();
-        let declared = match std::fs::read(package.source_dir.join("info/paths.json")) {
-            Ok(json) => parse_paths(&json).map_err(|source| LinkError::BadPackage {
-                package: name.clone(),
-                file: "info/paths.json",
-                source,
-            })?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                deprecated_paths(&package.source_dir).map_err(|source| LinkError::BadPackage {
-                    package: name.clone(),
-                    file: "info/files",
-                    source,
-                })?
-            }
-            Err(source) => {
-                return Err(LinkError::BadPackage {
-                    package: name,
-                    file: "info/paths.json",
-                    source,
-                });
-            }
+    ) -> Result<Self, PrefixError> {
+        let files = normalise_paths(package, declared_files(package)?, observer)?;
+        let link_json = match LinkJson::from_package_directory(&package.source_dir) {
+            Ok(link_json) => Some(link_json.noarch),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(package.bad_file("info/link.json")(source)),
         };
-        let mut files = Vec::with_capacity(declared.len());
-        // A path that is listed twice is one file; the last statement about it holds.
-        let mut seen: HashMap<String, usize> = HashMap::with_capacity(declared.len());
-        for mut file in declared {
-            let Some(path) = normalise(&file.path) else {
-                return Err(LinkError::PathEscape {
-                    package: name,
-                    path: file.path,
-                });
-            };
-            match path.split('/').next() {
-                // CEP 34: what lies under `info/` describes the package.
-                Some("info") => continue,
-                Some("conda-meta") => {
-                    observer.warning(&LinkWarning::ReservedPath {
-                        path: PathBuf::from(path),
-                        package: name.clone(),
-                    });
-                    continue;
-                }
-                _ => {}
-            }
-            file.path = path;
-            if let Some(&index) = seen.get(&file.path) {
-                files[index] = file;
-            } else {
-                seen.insert(file.path.clone(), files.len());
-                files.push(file);
-            }
-        }
-        let (noarch_python, entry_points) =
-            match LinkJson::from_package_directory(&package.source_dir) {
-                Ok(LinkJson {
-                    noarch: NoArchLinks::Python(python),
-                    ..
-                }) => (true, python.entry_points),
-                Ok(LinkJson {
-                    noarch: NoArchLinks::Generic,
-                    ..
-                }) => (false, Vec::new()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    (package.record.package_record.noarch.is_python(), Vec::new())
-                }
-                Err(source) => {
-                    return Err(LinkError::BadPackage {
-                        package: name,
-                        file: "info/link.json",
-                        source,
-                    });
-                }
-            };
+        let (noarch_python, entry_points) = match link_json {
+            Some(NoArchLinks::Python(python)) => (true, python.entry_points),
+            Some(NoArchLinks::Generic) => (false, Vec::new()),
+            None => (package.record.package_record.noarch.is_python(), Vec::new()),
+        };
         Ok(Self {
             files,
             noarch_python,
             entry_points,
         })
     }
+}
+
+/// The paths as the package lists them.
+fn declared_files(package: &LinkPackage) -> Result<Vec<PackageFile>, PrefixError> {
+    match std::fs::read(package.source_dir.join("info/paths.json")) {
+        Ok(json) => parse_paths(&json).map_err(package.bad_file("info/paths.json")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            deprecated_paths(&package.source_dir).map_err(package.bad_file("info/files"))
+        }
+        Err(error) => Err(package.bad_file("info/paths.json")(error)),
+    }
+}
+
+/// The files to link, each path once and normalised.
+fn normalise_paths(
+    package: &LinkPackage,
+    declared: Vec<PackageFile>,
+    observer: &dyn LinkObserver,
+) -> Result<Vec<PackageFile>, PrefixError> {
+    let mut files = Vec::with_capacity(declared.len());
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(declared.len());
+    for mut file in declared {
+        let Some(path) = normalise(&file.path) else {
+            return Err(PrefixError::PathEscape {
+                package: package.dist_name(),
+                path: file.path,
+            });
+        };
+        match path.split('/').next() {
+            // CEP 34: files in `info/` describe the package.
+            Some("info") => continue,
+            Some("conda-meta") => {
+                observer.warning(&LinkWarning::ReservedPath {
+                    path: PathBuf::from(path),
+                    package: package.dist_name(),
+                });
+                continue;
+            }
+            _ => {}
+        }
+        file.path = path;
+        // Of a path that is listed twice, the last entry counts.
+        if let Some(&index) = seen.get(&file.path) {
+            files[index] = file;
+        } else {
+            seen.insert(file.path.clone(), files.len());
+            files.push(file);
+        }
+    }
+    Ok(files)
 }
 
 /// The path without `.` components, or `None` if it is empty, absolute, or has `..` in it.
@@ -197,8 +195,8 @@ pub(crate) fn normalise(path: &str) -> Option<String> {
     (!out.is_empty()).then_some(out)
 }
 
-/// `paths.json` as packages have it: unlike in the type of `rattler_conda_types`, `path_type` and
-/// `file_mode` may be absent (CEP 34 gives them defaults).
+/// A `paths.json`. Unlike in the type of `rattler_conda_types`, `path_type` and `file_mode` may be
+/// absent (CEP 34 states defaults).
 #[derive(Deserialize)]
 struct RawPaths {
     paths: Vec<RawPath>,

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::platform;
+use crate::platform;
 
-/// How often a running child is looked at. A flag cannot be waited for, only read.
-const GLANCE: Duration = Duration::from_millis(10);
+/// How often a running child is polled: a flag can only be read, not awaited.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How much of a child's output is kept.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
 
-/// Why a child was ended before it ended by itself.
+/// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Itself(ExitStatus),
@@ -25,8 +25,8 @@ pub(crate) enum Ended {
 
 /// A running child whose standard output and error go to an unnamed file.
 ///
-/// A file, because a pipe would need a reader, and would stay open for as long as any process
-/// that a script left behind. The child and its descendants are killed on drop.
+/// A pipe would need a reader, and would stay open as long as any process that a script started.
+/// The child and its descendants are killed on drop.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -66,7 +66,7 @@ impl Running {
             } else if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 Ended::TooSlow
             } else {
-                thread::sleep(GLANCE);
+                thread::sleep(POLL_INTERVAL);
                 continue;
             };
             self.kill();

@@ -1,12 +1,12 @@
-//! Where the python of an environment keeps things, which `noarch: python` packages adapt to.
+//! The python of an environment, which determines where files of `noarch: python` packages go.
 
 use rattler_conda_types::PackageRecord;
 use rattler_conda_types::package::EntryPoint;
 
-use super::error::LinkError;
 use super::package::{dist_name, normalise};
-use super::platform::BIN;
 use super::shebang;
+use crate::error::PrefixError;
+use crate::platform::BIN;
 
 /// The python of an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,16 +15,16 @@ pub(crate) struct Python {
     pub(crate) minor: u64,
     /// Relative to the prefix, with forward slashes.
     pub(crate) site_packages: String,
-    /// `version-build`, which tells whose byte code it is.
+    /// `version-build`, the key of its byte code in the cache.
     pub(crate) build: String,
 }
 
 impl Python {
-    /// From the record of the package `python`. CEP 17 lets it say where site-packages lies.
-    pub(crate) fn from_record(record: &PackageRecord) -> Result<Self, LinkError> {
+    /// From the record of the package `python`. It may state its site-packages (CEP 17).
+    pub(crate) fn from_record(record: &PackageRecord) -> Result<Self, PrefixError> {
         let (major, minor) = record.version.as_major_minor().unwrap_or((0, 0));
         let site_packages = match record.python_site_packages_path.as_deref() {
-            Some(path) => normalise(path).ok_or_else(|| LinkError::SitePackagesEscape {
+            Some(path) => normalise(path).ok_or_else(|| PrefixError::SitePackagesEscape {
                 package: dist_name(record),
                 path: path.to_owned(),
             })?,
@@ -93,7 +93,7 @@ impl Python {
         let EntryPoint {
             module, function, ..
         } = entry_point;
-        // A dotted function (`Class.method`) is reached through the name it starts with.
+        // Of a dotted function (`Class.method`), the first name is imported.
         let import = function.split('.').next().unwrap_or(function);
         format!(
             "{first_line}# -*- coding: utf-8 -*-\n\
@@ -157,7 +157,7 @@ mod tests {
         for escape in ["../outside", "/abs", "lib/../../x", ""] {
             let error = Python::from_record(&record("3.13.1", Some(escape))).unwrap_err();
             assert!(
-                matches!(error, LinkError::SitePackagesEscape { .. }),
+                matches!(error, PrefixError::SitePackagesEscape { .. }),
                 "{escape}"
             );
         }

@@ -8,20 +8,20 @@ use std::sync::atomic::AtomicBool;
 
 use rattler_conda_types::PackageRecord;
 
-use super::error::LinkError;
 use super::observer::{LinkObserver, LinkWarning};
 use super::package::dist_name;
-use super::platform;
 use super::process::{Ended, Running};
+use crate::error::PrefixError;
+use crate::platform;
 
 /// When a link script runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScriptKind {
-    /// Before any file is linked; it lies in the extracted package.
+    /// Before any file is linked; the script is in the extracted package.
     PreLink,
     /// After all files of all packages are linked.
     PostLink,
-    /// Before any file is taken away.
+    /// Before any file is removed.
     PreUnlink,
 }
 
@@ -34,14 +34,14 @@ impl ScriptKind {
         }
     }
 
-    /// The script's path relative to the directory it lies in.
+    /// The path of the script, relative to the package or prefix.
     pub(crate) fn path(self, record: &PackageRecord) -> String {
         let name = platform::script_name(record.name.as_normalized(), self.name());
         format!("{}/{name}", platform::BIN)
     }
 }
 
-/// The directories a script is told about.
+/// Runs link scripts.
 pub(crate) struct ScriptRunner<'a> {
     pub(crate) prefix: &'a Path,
     pub(crate) root_prefix: &'a Path,
@@ -59,7 +59,7 @@ impl ScriptRunner<'_> {
         kind: ScriptKind,
         record: &PackageRecord,
         directory: &Path,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         let script = directory.join(kind.path(record));
         if !script.is_file() {
             return Ok(());
@@ -79,14 +79,14 @@ impl ScriptRunner<'_> {
         if kind == ScriptKind::PreLink {
             command.env("SOURCE_DIR", directory);
         } else {
-            // An environment that is active in the caller's shell is not the one at hand.
+            // The environment that is active in the caller's shell may be another one.
             command.env("CONDA_PREFIX", self.prefix);
         }
         let mut running = Running::start(&mut command, Stdio::null())
-            .map_err(LinkError::io("run the link script", &script))?;
+            .map_err(PrefixError::io("run the link script", &script))?;
         let ended = running
             .wait(None, self.cancel)
-            .map_err(LinkError::io("wait for the link script", &script))?;
+            .map_err(PrefixError::io("wait for the link script", &script))?;
         let output = running.output().unwrap_or_default();
         if !output.is_empty() {
             self.observer.script_output(&package, kind.name(), &output);
@@ -95,7 +95,7 @@ impl ScriptRunner<'_> {
         let status = match ended {
             Ended::Itself(status) if status.success() => return Ok(()),
             Ended::Itself(status) => status.to_string(),
-            Ended::Cancelled | Ended::TooSlow => return Err(LinkError::Cancelled),
+            Ended::Cancelled | Ended::TooSlow => return Err(PrefixError::Cancelled),
         };
         if kind == ScriptKind::PreUnlink {
             self.observer.warning(&LinkWarning::ScriptFailed {
@@ -105,7 +105,7 @@ impl ScriptRunner<'_> {
             });
             return Ok(());
         }
-        Err(LinkError::ScriptFailed {
+        Err(PrefixError::ScriptFailed {
             package,
             kind: kind.name(),
             status,
@@ -113,8 +113,8 @@ impl ScriptRunner<'_> {
         })
     }
 
-    /// `.messages.txt` is how a script speaks to the person at the terminal.
-    fn pass_on_messages(&self, package: &str) -> Result<(), LinkError> {
+    /// A script writes messages to the user to `.messages.txt`.
+    fn pass_on_messages(&self, package: &str) -> Result<(), PrefixError> {
         let path = self.prefix.join(".messages.txt");
         let Ok(bytes) = fs::read(&path) else {
             return Ok(());
@@ -123,7 +123,7 @@ impl ScriptRunner<'_> {
         if !text.trim().is_empty() {
             self.observer.message(package, text.trim_end());
         }
-        fs::remove_file(&path).map_err(LinkError::io("delete", &path))
+        fs::remove_file(&path).map_err(PrefixError::io("delete", &path))
     }
 }
 
@@ -132,6 +132,6 @@ fn search_path(first: &Path) -> OsString {
     let parts: Vec<PathBuf> = std::iter::once(first.to_path_buf())
         .chain(std::env::split_paths(&inherited))
         .collect();
-    // A prefix with a colon cannot be in a search path; the script then has what it inherits.
+    // A prefix with a colon cannot be in a search path; the script then inherits it unchanged.
     std::env::join_paths(parts).unwrap_or(inherited)
 }

@@ -1,26 +1,27 @@
-//! First lines of scripts whose interpreter lies in the prefix.
+//! First lines of scripts whose interpreter is in the prefix.
 //!
-//! The kernel cuts a `#!` line after 127 bytes and at the first space, so a prefix that is long
-//! or has a space in it needs another form:
+//! The kernel truncates a `#!` line after 127 bytes and at the first space, so a prefix that is
+//! long or has a space needs another form:
 //!
 //! - for python, `/bin/sh` with a second line that is a shell command to the shell and a string
 //!   to python. It works whether or not the environment is active. A script that reads its own
 //!   `__doc__`, has a `__future__` import or declares an encoding other than UTF-8 cannot have
 //!   that line in front, and gets the second form;
 //! - for everything else, `/usr/bin/env NAME`, as conda does. It finds the interpreter in an
-//!   active environment. Options go behind `env -S`, because the kernel passes everything after
+//!   active environment. Options follow `env -S`, because the kernel passes everything after
 //!   the interpreter as one argument.
 
 use std::borrow::Cow;
 
 use memchr::memmem;
 
-use super::placeholder::Replacement;
-use super::platform::MAX_SHEBANG;
+use super::prefix_replacement::Replacement;
+use crate::platform::MAX_SHEBANG;
 
-/// Replaces the placeholder in a text file, and makes its first line one that the kernel takes.
+/// Replaces the placeholder in a text file, and rewrites a first line that the kernel
+/// would not accept.
 ///
-/// The first line is only looked at when it begins with `#!`; one that works stays as it is.
+/// Only a first line that begins with `#!` is considered; one that works is not changed.
 pub(crate) fn replace_text<'a>(data: &'a [u8], replacement: &Replacement) -> Cow<'a, [u8]> {
     let Some((line, rest)) = split_shebang(data) else {
         return replacement.text(data);
@@ -44,7 +45,7 @@ pub(crate) fn for_entry_point(python: &str) -> String {
     }
 }
 
-/// The line without its end, and the rest of the file beginning with the line's end.
+/// The line without its end, and the rest of the file including that end.
 fn split_shebang(data: &[u8]) -> Option<(&[u8], &[u8])> {
     if !data.starts_with(b"#!") {
         return None;
@@ -56,7 +57,7 @@ fn split_shebang(data: &[u8]) -> Option<(&[u8], &[u8])> {
     Some(data.split_at(end))
 }
 
-/// The new first line, without its end, or `None` if plain replacement gives one that works.
+/// The new first line, without its end, or `None` if plain replacement suffices.
 fn rewrite(line: &[u8], rest: &[u8], replacement: &Replacement) -> Option<Vec<u8>> {
     let line = std::str::from_utf8(line).ok()?;
     let command = line[2..].trim_start_matches([' ', '\t']);
@@ -84,7 +85,7 @@ fn interpreter_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
-/// `#!/usr/bin/env NAME`, with `-S` when there are options to be split.
+/// `#!/usr/bin/env NAME`, with `-S` if there are options to split.
 fn env_line(interpreter: &str, options: &str) -> String {
     let name = interpreter_name(interpreter);
     let options = options.trim();
@@ -97,8 +98,8 @@ fn env_line(interpreter: &str, options: &str) -> String {
 
 /// Two lines that `/bin/sh` reads as `exec "python" "$0" "$@"` and python as a string.
 ///
-/// `None` when the path holds a character that means something to the shell between double
-/// quotes or to python between single ones.
+/// `None` when the path has a character that is special to the shell between double quotes or to
+/// python between single quotes.
 fn polyglot(python: &str, options: &str) -> Option<String> {
     let special = ['"', '$', '`', '\\', '\'', '\n', '\r'];
     if python.contains(special) || options.contains(special) {
@@ -111,7 +112,7 @@ fn polyglot(python: &str, options: &str) -> Option<String> {
     ))
 }
 
-/// Whether a string before the first statement leaves the script's meaning alone.
+/// Whether a string before the first statement does not change the meaning of the script.
 fn can_have_a_string_in_front(rest: &[u8]) -> bool {
     if memmem::find(rest, b"__doc__").is_some() || memmem::find(rest, b"__future__").is_some() {
         return false;

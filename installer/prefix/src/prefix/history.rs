@@ -1,6 +1,6 @@
 //! `conda-meta/history`, in conda's format.
 //!
-//! conda reads from it which specs a person asked for, and which packages came and went.
+//! conda reads from it the requested specs, and which packages were linked and unlinked.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -9,26 +9,27 @@ use std::io::Write as _;
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 
 use super::location::Prefix;
-use crate::link::{LinkError, LinkOptions};
+use crate::error::PrefixError;
+use crate::link::LinkOptions;
 
-/// One block of the history.
+/// A block of the history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryEntry {
     /// Local time, `YYYY-MM-DD HH:MM:SS`.
     pub date: String,
     /// The command line.
     pub command: Option<String>,
-    /// Packages that came, as `channel/subdir::name-version-build`.
+    /// Linked packages, as `channel/subdir::name-version-build`.
     pub linked: Vec<String>,
-    /// Packages that went, likewise.
+    /// Unlinked packages, likewise.
     pub unlinked: Vec<String>,
-    /// The specs a person asked for.
+    /// The requested specs.
     pub update_specs: Vec<String>,
-    /// The specs a person asked to remove.
+    /// The specs of removed packages.
     pub remove_specs: Vec<String>,
 }
 
-/// What a transaction adds to the history.
+/// The packages that a transaction linked and unlinked.
 #[derive(Debug)]
 pub(crate) struct Revision<'a> {
     pub(crate) unlinked: Vec<&'a RepoDataRecord>,
@@ -36,15 +37,15 @@ pub(crate) struct Revision<'a> {
 }
 
 /// Appends a block to the history of `prefix`, creating the file if needed.
-pub fn append_history(prefix: &Prefix, block: &str) -> Result<(), LinkError> {
+pub fn append_history(prefix: &Prefix, block: &str) -> Result<(), PrefixError> {
     let path = prefix.conda_meta().join("history");
     let mut file = File::options()
         .append(true)
         .create(true)
         .open(&path)
-        .map_err(LinkError::io("open", &path))?;
+        .map_err(PrefixError::io("open", &path))?;
     file.write_all(block.as_bytes())
-        .map_err(LinkError::io("write", &path))
+        .map_err(PrefixError::io("write", &path))
 }
 
 /// The block for a transaction that happens now.
@@ -75,7 +76,7 @@ pub(crate) fn revision(changes: &Revision<'_>, options: &LinkOptions) -> String 
     block
 }
 
-/// conda's name of a package with its channel: `conda-forge/linux-64::python-3.11.7-h1_0`.
+/// A package with its channel, as conda writes it: `conda-forge/linux-64::python-3.11.7-h1_0`.
 fn dist_string(record: &RepoDataRecord) -> String {
     let package: &PackageRecord = &record.package_record;
     let url = record.url.as_str();
@@ -118,7 +119,7 @@ fn python_list(specs: &[String]) -> String {
     format!("[{}]", quoted.join(", "))
 }
 
-/// Lines that do not belong to the format are skipped, as conda does.
+/// Skips lines that are not part of the format, as conda does.
 pub(super) fn parse_history(text: &str) -> Vec<HistoryEntry> {
     let mut entries: Vec<HistoryEntry> = Vec::new();
     for line in text.lines().map(str::trim) {

@@ -3,55 +3,56 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use rattler_conda_types::PrefixRecord;
 use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::history::{HistoryEntry, parse_history};
-use super::lock::LockedPrefix;
-use crate::link::LinkError;
+use crate::error::PrefixError;
 
-/// A conda prefix, which may not exist yet.
+/// The journal of a transaction, within `conda-meta`.
+pub(crate) const JOURNAL: &str = ".taipan-journal";
+
+/// The path of an environment, which may not exist yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix {
     path: PathBuf,
 }
 
-/// The frozen marker of CEP 22: the environment should not be changed.
+/// The frozen marker of CEP 22: the environment must not be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frozen {
-    /// Why, in the words of whoever froze it.
+    /// The reason, if the marker states one.
     pub message: Option<String>,
 }
 
 impl Prefix {
-    /// Names a prefix; nothing is created. A relative path is made absolute, symbolic links in it
-    /// stay as they are, because the path is what will be written into files.
+    /// Names a prefix, and creates nothing. A relative path is made absolute. Symbolic links in it
+    /// are kept, because the path is written into files.
     ///
     /// # Errors
-    /// [`LinkError::UnusablePrefix`] if the path cannot be written into scripts and records, and
-    /// [`LinkError::Io`] if the current directory is needed and unknown.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, LinkError> {
+    /// [`PrefixError::UnusablePrefix`] if the path cannot be written into scripts and records, and
+    /// [`PrefixError::Io`] if the current directory is needed and unknown.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, PrefixError> {
         let path = path.as_ref();
-        let absolute = std::path::absolute(path).map_err(LinkError::io("locate", path))?;
-        // `absolute` keeps `..` on Unix. A prefix with `..` works for as long as nobody moves a
-        // parent, so it is resolved as far as the file system knows the path.
+        let absolute = std::path::absolute(path).map_err(PrefixError::io("locate", path))?;
+        // `absolute` keeps `..` on Unix. A prefix with `..` breaks when a parent is moved, so it is
+        // resolved as far as the path exists.
         let absolute = if absolute
             .components()
             .any(|part| part == std::path::Component::ParentDir)
         {
             resolve(&absolute)?
         } else {
-            // Rebuilding from components drops a trailing slash and doubled ones.
+            // Rebuilding from components removes repeated and trailing slashes.
             absolute.components().collect()
         };
         let usable = absolute
             .to_str()
             .is_some_and(|text| !text.contains(['\n', '\r', '\0']));
         if !usable {
-            return Err(LinkError::UnusablePrefix { path: absolute });
+            return Err(PrefixError::UnusablePrefix { path: absolute });
         }
         Ok(Self { path: absolute })
     }
@@ -73,27 +74,38 @@ impl Prefix {
         self.path.join("conda-meta")
     }
 
-    /// Whether this is an environment, by the file conda looks for.
+    /// Whether this is an environment: whether it has a history, as in conda.
     pub fn is_environment(&self) -> bool {
         self.conda_meta().join("history").is_file()
     }
 
-    /// Whether a transaction was interrupted; [`Self::lock`] repairs that.
+    /// Whether a transaction was interrupted; [`Self::lock`] repairs the prefix.
     pub fn is_interrupted(&self) -> bool {
-        self.conda_meta().join(crate::transaction::JOURNAL).exists()
+        self.conda_meta().join(JOURNAL).exists()
+    }
+
+    /// Whether an environment can be created here: the directory does not exist, or has nothing in
+    /// it but `conda-meta`.
+    pub fn is_vacant(&self) -> bool {
+        match fs::read_dir(&self.path) {
+            Ok(entries) => entries
+                .flatten()
+                .all(|entry| entry.file_name() == "conda-meta"),
+            Err(error) => error.kind() != io::ErrorKind::NotADirectory,
+        }
     }
 
     /// All records of installed packages, sorted by name; none if there is no environment.
     ///
     /// # Errors
-    /// [`LinkError::BadRecord`] and [`LinkError::Io`], which name the file.
-    pub fn records(&self) -> Result<Vec<PrefixRecord>, LinkError> {
+    /// [`PrefixError::BadRecord`] and [`PrefixError::Io`], which name the file.
+    pub fn records(&self) -> Result<Vec<PrefixRecord>, PrefixError> {
         let mut records: Vec<PrefixRecord> = self
             .record_files()?
             .into_par_iter()
             .map(|path| {
-                let text = fs::read(&path).map_err(LinkError::io("read", &path))?;
-                serde_json::from_slice(&text).map_err(|source| LinkError::BadRecord {
+                let text = fs::read(&path).map_err(PrefixError::io("read", &path))?;
+                serde_json::from_slice(&text).map_err(|source| PrefixError::BadRecord {
                     path: path.clone(),
                     source,
                 })
@@ -104,13 +116,13 @@ impl Prefix {
     }
 
     /// The files of the records, sorted.
-    pub(crate) fn record_files(&self) -> Result<Vec<PathBuf>, LinkError> {
+    pub(crate) fn record_files(&self) -> Result<Vec<PathBuf>, PrefixError> {
         let directory = self.conda_meta();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => {
-                return Err(LinkError::Io {
+                return Err(PrefixError::Io {
                     action: "list",
                     path: directory,
                     source,
@@ -119,7 +131,7 @@ impl Prefix {
         };
         let mut files = Vec::new();
         for entry in entries {
-            let path = entry.map_err(LinkError::io("list", &directory))?.path();
+            let path = entry.map_err(PrefixError::io("list", &directory))?.path();
             let hidden = path
                 .file_name()
                 .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -135,15 +147,15 @@ impl Prefix {
         Ok(files)
     }
 
-    /// What was done to this prefix so far, oldest first.
-    pub fn history(&self) -> Result<Vec<HistoryEntry>, LinkError> {
+    /// The history, oldest block first.
+    pub fn history(&self) -> Result<Vec<HistoryEntry>, PrefixError> {
         Ok(self
             .read_optional("history")?
             .map_or_else(Vec::new, |text| parse_history(&text)))
     }
 
     /// The specs of `conda-meta/pinned`, one per line, without comments.
-    pub fn pinned(&self) -> Result<Vec<String>, LinkError> {
+    pub fn pinned(&self) -> Result<Vec<String>, PrefixError> {
         Ok(self
             .read_optional("pinned")?
             .unwrap_or_default()
@@ -154,8 +166,8 @@ impl Prefix {
             .collect())
     }
 
-    /// The frozen marker of CEP 22, if there is one. A marker that is no JSON still freezes.
-    pub fn frozen(&self) -> Result<Option<Frozen>, LinkError> {
+    /// The frozen marker of CEP 22, if there is one. It counts even if it is not JSON.
+    pub fn frozen(&self) -> Result<Option<Frozen>, PrefixError> {
         #[derive(Deserialize)]
         struct Marker {
             message: Option<String>,
@@ -167,23 +179,12 @@ impl Prefix {
         }))
     }
 
-    /// Takes the prefix for this process, creating it if needed, and repairs what an interrupted
-    /// transaction left behind.
-    ///
-    /// Waits for another process that has it, until `cancel` is set.
-    ///
-    /// # Errors
-    /// [`LinkError::Cancelled`], and those of the repair.
-    pub fn lock(&self, cancel: &AtomicBool) -> Result<LockedPrefix, LinkError> {
-        LockedPrefix::take(self, cancel)
-    }
-
-    fn read_optional(&self, name: &str) -> Result<Option<String>, LinkError> {
+    fn read_optional(&self, name: &str) -> Result<Option<String>, PrefixError> {
         let path = self.conda_meta().join(name);
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(LinkError::Io {
+            Err(source) => Err(PrefixError::Io {
                 action: "read",
                 path,
                 source,
@@ -192,8 +193,8 @@ impl Prefix {
     }
 }
 
-/// Resolves the longest part of the path that exists; what does not exist follows literally.
-fn resolve(path: &Path) -> Result<PathBuf, LinkError> {
+/// Resolves the longest part of the path that exists, and appends the rest.
+fn resolve(path: &Path) -> Result<PathBuf, PrefixError> {
     let mut known = path.to_path_buf();
     let mut rest = Vec::new();
     loop {
@@ -210,7 +211,7 @@ fn resolve(path: &Path) -> Result<PathBuf, LinkError> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let Some(part) = known.components().next_back() else {
-                    return Err(LinkError::Io {
+                    return Err(PrefixError::Io {
                         action: "locate",
                         path: path.into(),
                         source: error,
@@ -220,7 +221,7 @@ fn resolve(path: &Path) -> Result<PathBuf, LinkError> {
                 known.pop();
                 // `pop` does nothing at a `..`, which is a component like any other here.
                 if known.as_os_str().is_empty() {
-                    return Err(LinkError::Io {
+                    return Err(PrefixError::Io {
                         action: "locate",
                         path: path.into(),
                         source: error,
@@ -228,7 +229,7 @@ fn resolve(path: &Path) -> Result<PathBuf, LinkError> {
                 }
             }
             Err(source) => {
-                return Err(LinkError::Io {
+                return Err(PrefixError::Io {
                     action: "locate",
                     path: path.into(),
                     source,
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(path("a/missing/../env"), root.join("a/env"));
         assert!(matches!(
             Prefix::open(root.join("a\nb")),
-            Err(LinkError::UnusablePrefix { .. })
+            Err(PrefixError::UnusablePrefix { .. })
         ));
     }
 

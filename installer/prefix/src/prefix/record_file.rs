@@ -1,4 +1,4 @@
-//! Writing the records in `conda-meta`.
+//! Writes the records in `conda-meta`.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,18 +7,18 @@ use std::path::Path;
 use rattler_conda_types::PrefixRecord;
 use serde_json::{Map, Value};
 
-use crate::link::LinkError;
+use crate::error::PrefixError;
 
-/// Writes a record with every field that conda writes, and `extra` for those nobody knows.
+/// Writes a record with every field that conda writes, and the fields of `extra`.
 ///
-/// The file appears whole or not at all. It is not synchronised one by one: the journal is what
-/// makes the transaction whole.
+/// The file appears complete or not at all. It is not synchronised by itself: the journal protects
+/// the transaction.
 pub(crate) fn write_record(
     path: &Path,
     record: &PrefixRecord,
     extra: &Map<String, Value>,
-) -> Result<(), LinkError> {
-    let bad = |source| LinkError::BadRecord {
+) -> Result<(), PrefixError> {
+    let bad = |source| PrefixError::BadRecord {
         path: path.to_path_buf(),
         source,
     };
@@ -28,7 +28,7 @@ pub(crate) fn write_record(
     for (key, value) in extra {
         fields.entry(key).or_insert_with(|| value.clone());
     }
-    // conda always writes this one; the type leaves it out when it is empty.
+    // conda always writes this field; the type omits it when it is empty.
     fields
         .entry("constrains")
         .or_insert_with(|| Value::Array(Vec::new()));
@@ -41,17 +41,15 @@ pub(crate) fn write_record(
     replace_file(path, &Value::Object(fields))
 }
 
-/// Changes some fields of a record and leaves everything else in it as it is.
-///
-/// `source` is where the record is now; `target` is where the changed one goes.
+/// Changes fields of the record at `source`, and writes it to `target`. Unknown fields are kept.
 pub(crate) fn edit_record(
     source: &Path,
     target: &Path,
     edit: impl FnOnce(&mut Map<String, Value>),
-) -> Result<(), LinkError> {
-    let text = fs::read(source).map_err(LinkError::io("read", source))?;
+) -> Result<(), PrefixError> {
+    let text = fs::read(source).map_err(PrefixError::io("read", source))?;
     let mut fields: Map<String, Value> =
-        serde_json::from_slice(&text).map_err(|error| LinkError::BadRecord {
+        serde_json::from_slice(&text).map_err(|error| PrefixError::BadRecord {
             path: target.to_path_buf(),
             source: error,
         })?;
@@ -59,27 +57,27 @@ pub(crate) fn edit_record(
     replace_file(target, &Value::Object(fields))
 }
 
-fn replace_file(path: &Path, value: &Value) -> Result<(), LinkError> {
+fn replace_file(path: &Path, value: &Value) -> Result<(), PrefixError> {
     let directory = path.parent().unwrap_or(path);
-    // Hidden, so that no reader takes a half-written one for a record.
+    // Hidden, so that an incomplete file is not read as a record.
     let mut file = tempfile::Builder::new()
         .prefix(".record-")
         .permissions(shared_permissions())
         .tempfile_in(directory)
-        .map_err(LinkError::io("create a file in", directory))?;
-    let mut text = serde_json::to_vec_pretty(value).map_err(|source| LinkError::BadRecord {
+        .map_err(PrefixError::io("create a file in", directory))?;
+    let mut text = serde_json::to_vec_pretty(value).map_err(|source| PrefixError::BadRecord {
         path: path.to_path_buf(),
         source,
     })?;
     text.push(b'\n');
     file.write_all(&text)
-        .map_err(LinkError::io("write", path))?;
+        .map_err(PrefixError::io("write", path))?;
     file.persist(path)
-        .map_err(|error| LinkError::io("write", path)(error.error))?;
+        .map_err(|error| PrefixError::io("write", path)(error.error))?;
     Ok(())
 }
 
-/// Others may read the records of a shared environment; temporary files are private by default.
+/// Records of a shared environment are readable by others; temporary files are private by default.
 fn shared_permissions() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt as _;
     fs::Permissions::from_mode(0o666)

@@ -1,22 +1,20 @@
-//! `~/.conda/environments.txt`, conda's list of the environments a person has.
+//! `~/.conda/environments.txt`, conda's list of the environments of a user.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use super::location::Prefix;
-use crate::link::LinkError;
+use crate::error::PrefixError;
 
-/// Adds the prefix to the list in `file`, unless it is there already.
-///
-/// Nothing in this crate calls it by itself: whether an environment is registered is the
-/// caller's choice.
-pub fn register_environment(prefix: &Prefix, file: &Path) -> Result<(), LinkError> {
+/// Adds the prefix to the list in `file`, unless it is listed. Nothing in this crate calls it:
+/// whether an environment is registered is the choice of the caller.
+pub fn register_environment(prefix: &Prefix, file: &Path) -> Result<(), PrefixError> {
     let known = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(source) => {
-            return Err(LinkError::Io {
+            return Err(PrefixError::Io {
                 action: "read",
                 path: file.into(),
                 source,
@@ -27,21 +25,21 @@ pub fn register_environment(prefix: &Prefix, file: &Path) -> Result<(), LinkErro
         return Ok(());
     }
     if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory).map_err(LinkError::io("create directory", directory))?;
+        fs::create_dir_all(directory).map_err(PrefixError::io("create directory", directory))?;
     }
     let mut list = fs::File::options()
         .append(true)
         .create(true)
         .open(file)
-        .map_err(LinkError::io("open", file))?;
+        .map_err(PrefixError::io("open", file))?;
     let separator = if known.is_empty() || known.ends_with('\n') {
         ""
     } else {
         "\n"
     };
-    // One write, so that two processes do not mix their lines.
+    // One write, so that lines of two processes do not mix.
     list.write_all(format!("{separator}{}\n", prefix.text()).as_bytes())
-        .map_err(LinkError::io("write", file))
+        .map_err(PrefixError::io("write", file))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Unpacks a package while it arrives.
+//! Extracts a package while it arrives.
 
 use std::sync::Arc;
 
@@ -6,22 +6,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rattler_conda_types::RepoDataRecord;
 use taipan_package::{
-    ArchiveError, ArchiveFormat, Begin, ExtractLimits, Extraction, Store, StoreEntry, StoreError,
+    ArchiveError, ArchiveFormat, Begin, ExtractLimits, PendingEntry, Store, StoreEntry, StoreError,
     StoreKey, StreamingExtraction,
 };
 use taipan_transfer::{Sink, SinkError};
 
 enum State {
     /// No byte has come yet, so no thread is taken.
-    Waiting(Extraction),
-    Unpacking(StreamingExtraction),
-    /// It is in the store, made by us or meanwhile by somebody else.
+    Waiting(PendingEntry),
+    Extracting(StreamingExtraction),
+    /// It is in the store, added by this sink or meanwhile by another process.
     Done(StoreEntry),
-    /// An error was told.
-    Broken,
+    Failed,
 }
 
-/// Takes one archive in and makes it an entry of the store.
+/// Makes one archive an entry of the store.
 pub(super) struct ExtractSink {
     store: Arc<Store>,
     key: StoreKey,
@@ -35,7 +34,7 @@ impl ExtractSink {
     pub(super) fn new(
         store: Arc<Store>,
         key: StoreKey,
-        extraction: Extraction,
+        pending: PendingEntry,
         format: ArchiveFormat,
         limits: ExtractLimits,
         record: RepoDataRecord,
@@ -46,7 +45,7 @@ impl ExtractSink {
             format,
             limits,
             record,
-            state: State::Waiting(extraction),
+            state: State::Waiting(pending),
         }
     }
 
@@ -57,15 +56,15 @@ impl ExtractSink {
         }
     }
 
-    /// Stops, and returns when nothing is left of it on the disk.
+    /// Stops, and returns when everything it wrote is removed.
     pub(super) async fn abort(&mut self) {
-        match std::mem::replace(&mut self.state, State::Broken) {
-            State::Unpacking(unpacking) => unpacking.abort().await,
-            State::Waiting(extraction) => {
-                // Removing files blocks; a panic in there has nobody to go to.
-                let _ = tokio::task::spawn_blocking(move || drop(extraction)).await;
+        match std::mem::replace(&mut self.state, State::Failed) {
+            State::Extracting(extracting) => extracting.abort().await,
+            State::Waiting(pending) => {
+                // Removing files blocks. A panic there has no consequence here.
+                let _ = tokio::task::spawn_blocking(move || drop(pending)).await;
             }
-            State::Done(_) | State::Broken => {}
+            State::Done(_) | State::Failed => {}
         }
     }
 }
@@ -87,15 +86,15 @@ fn store_error(error: StoreError) -> SinkError {
 impl Sink for ExtractSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
         if let State::Waiting(_) = self.state
-            && let State::Waiting(extraction) = std::mem::replace(&mut self.state, State::Broken)
+            && let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Failed)
         {
             let limits = self.limits.clone();
-            let unpacking = StreamingExtraction::start(extraction, self.format, limits);
-            self.state = State::Unpacking(unpacking);
+            let extracting = StreamingExtraction::start(pending, self.format, limits);
+            self.state = State::Extracting(extracting);
         }
         match &mut self.state {
-            State::Unpacking(unpacking) => unpacking.write(bytes).await.map_err(archive_error),
-            // Somebody else has made it meanwhile; the rest is not needed.
+            State::Extracting(extracting) => extracting.write(bytes).await.map_err(archive_error),
+            // Another process has added it meanwhile; the rest is not needed.
             _ => Ok(()),
         }
     }
@@ -109,27 +108,27 @@ impl Sink for ExtractSink {
         let begun = self.store.begin_when_free(self.key).await;
         self.state = match begun.map_err(store_error)? {
             Begin::Present(entry) => State::Done(entry),
-            Begin::Build(extraction) => State::Waiting(extraction),
+            Begin::Build(pending) => State::Waiting(pending),
         };
         Ok(())
     }
 
     async fn finish(&mut self) -> Result<(), SinkError> {
-        let unpacking = match std::mem::replace(&mut self.state, State::Broken) {
-            State::Unpacking(unpacking) => unpacking,
+        let extracting = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Extracting(extracting) => extracting,
             State::Done(entry) => {
                 self.state = State::Done(entry);
                 return Ok(());
             }
-            // An archive of no bytes: let the extraction say what it thinks of it.
-            State::Waiting(extraction) => {
-                StreamingExtraction::start(extraction, self.format, self.limits.clone())
+            // An archive of no bytes: the extraction says what is wrong with it.
+            State::Waiting(pending) => {
+                StreamingExtraction::start(pending, self.format, self.limits.clone())
             }
-            State::Broken => return Err(archive_error(ArchiveError::Lost)),
+            State::Failed => return Err(archive_error(ArchiveError::Lost)),
         };
-        let (extraction, _) = unpacking.finish().await.map_err(archive_error)?;
+        let (pending, _) = extracting.finish().await.map_err(archive_error)?;
         let record = self.record.clone();
-        let commit = tokio::task::spawn_blocking(move || extraction.commit(&record)).await;
+        let commit = tokio::task::spawn_blocking(move || pending.commit(&record)).await;
         let commit = commit.map_err(|error| SinkError::Failed(Box::new(error)))?;
         self.state = State::Done(commit.map_err(store_error)?);
         Ok(())

@@ -1,23 +1,24 @@
 //! Which package has a path that several claim.
 //!
-//! A path with several claimants belongs to the package that is
-//! latest in the topological order of the whole environment (names break ties there), so the
-//! winner depends on what is installed and not on the history of how it came to be. The file of
-//! a loser is put below `conda-meta/.taipan-clobbered/`, finished for this prefix, and its record
-//! says where it is (`_path`) and where it would be (`original_path`, the field rattler uses).
-//! When the winner goes, the file moves to its place without the package being needed again.
+//! A path with several claimants belongs to the last of them in the topological order of the whole
+//! environment (names break ties there), so the winner depends on what is installed, and not on the
+//! order of installation. The file of a loser is kept below `conda-meta/.taipan-clobbered/`, linked
+//! for this prefix. Its record has the path of the file (`_path`) and the claimed one
+//! (`original_path`, the field that rattler uses). When the winner is removed, the file moves to
+//! its path, and the package is not needed.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use rattler_conda_types::PackageRecord;
 
-use super::draft::{DraftPackage, Inputs, Relocated, Source};
+use super::draft::{DraftPackage, Inputs, Relocated};
 use super::order::topological_order;
 use super::removal::Owned;
-use crate::link::{FileKind, LinkObserver, LinkWarning, claim_key, dist_name};
+use crate::link::{LinkObserver, LinkWarning, dist_name};
+use crate::platform::claim_key;
 
-/// Where the files of losers are kept.
+/// The directory for the files of losers.
 const CLOBBERED: &str = "conda-meta/.taipan-clobbered";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,15 +30,15 @@ enum Owner {
 #[derive(Debug, Clone, Copy)]
 struct Claimant<'a> {
     owner: Owner,
-    /// Where a kept package has its file now.
+    /// The current path of a kept package's file.
     location: Option<&'a str>,
 }
 
-/// Who wants which path. Most paths have one claimant, and cost one entry.
+/// The claimants of each path. Most paths have one, and need one entry.
 #[derive(Debug, Default)]
 struct Claims<'a> {
     first: HashMap<Cow<'a, str>, Claimant<'a>>,
-    /// The claimants after the first; also paths whose only claimant has its file elsewhere.
+    /// The claimants after the first; and paths whose only claimant has its file elsewhere.
     contested: BTreeMap<&'a str, Vec<Claimant<'a>>>,
 }
 
@@ -61,11 +62,11 @@ impl<'a> Claims<'a> {
 pub(super) struct Contest {
     /// New files that lost: package, index of the file, the path they claim.
     pub(super) losers: Vec<(usize, usize, String)>,
-    /// Files of kept packages that go elsewhere, with the index of the package.
+    /// Files of kept packages that move, with the index of the package.
     pub(super) relocated: Vec<(usize, Relocated)>,
 }
 
-/// Settles who has the paths that several packages claim.
+/// Decides the paths that several packages claim.
 pub(super) fn contest(
     inputs: &Inputs<'_>,
     kept: &[Vec<Owned<'_>>],
@@ -88,9 +89,7 @@ pub(super) fn contest(
     }
     for (index, package) in packages.iter().enumerate() {
         for file in &package.files {
-            let is_directory = matches!(file.source, Source::File(file)
-                if package.contents.files[file].kind == FileKind::Directory);
-            if !is_directory {
+            if !package.is_directory(file) {
                 claims.add(
                     &file.location,
                     Claimant {
@@ -130,7 +129,7 @@ pub(super) fn contest(
     result
 }
 
-/// The place of each package in the topological order of the environment as it will be.
+/// The rank of each package in the topological order of the resulting environment.
 fn ranks(inputs: &Inputs<'_>) -> HashMap<Owner, usize> {
     let records: Vec<RecordRef<'_>> = inputs
         .keep
@@ -180,8 +179,8 @@ fn settle(
         Owner::Kept(index) => dist_name(&inputs.keep[index].repodata_record.package_record),
         Owner::New(index) => packages[index].name.clone(),
     };
-    // Packages that conda installed may share a place. As long as one of them keeps it there is
-    // nothing to be saved: the bytes of the others are gone already.
+    // Packages that conda installed may share a path. The files of the others are lost already, so
+    // nothing moves as long as one of them keeps the path.
     let winner_comes = winner.location != Some(path);
     if let (Owner::Kept(index), Some(from), true) = (winner.owner, winner.location, winner_comes) {
         let relocated = Relocated {
@@ -223,7 +222,7 @@ fn settle(
     }
 }
 
-/// Where the file of a package that lost `path` is kept.
+/// The path for the file of a package that lost `path`.
 pub(super) fn clobbered_location(package: &str, path: &str) -> String {
     format!("{CLOBBERED}/{package}/{path}")
 }

@@ -1,4 +1,4 @@
-//! Everything a transaction will do to a prefix, worked out before anything is touched.
+//! Everything that a transaction will change in a prefix, determined before it changes anything.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -8,19 +8,20 @@ use rattler_conda_types::PrefixRecord;
 use rayon::prelude::*;
 
 use super::claims::{clobbered_location, contest};
-use super::journal::Scope;
 use super::layout::{Layout, Step};
 use super::plan::Respec;
 use super::removal::{MovedFiles, Owned, owned, record_path, swept};
+use crate::error::PrefixError;
 use crate::link::{
-    BIN, FileKind, LinkError, LinkObserver, LinkPackage, Module, PackageContents, Python, dist_name,
+    FileKind, LinkObserver, LinkPackage, Module, PackageContents, Python, dist_name,
 };
+use crate::platform::BIN;
 use crate::prefix::Prefix;
+use crate::recovery::Scope;
 
-/// A transaction, ready to be carried out.
+/// A transaction that is ready to execute.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
-    pub(super) scope: Scope,
     pub(super) steps: Vec<Step>,
     pub(super) packages: Vec<DraftPackage<'a>>,
     pub(super) relocations: Vec<Relocation>,
@@ -28,7 +29,7 @@ pub(super) struct Draft<'a> {
     pub(super) python: Option<Python>,
 }
 
-/// A package to be linked, with its files mapped into the prefix.
+/// A package to link, with its files mapped into the prefix.
 #[derive(Debug)]
 pub(super) struct DraftPackage<'a> {
     pub(super) name: String,
@@ -38,16 +39,16 @@ pub(super) struct DraftPackage<'a> {
     pub(super) modules: Vec<Module>,
 }
 
-/// A file to be made.
+/// A file to create.
 #[derive(Debug, Clone)]
 pub(super) struct DraftFile {
     pub(super) source: Source,
-    /// Where it goes, relative to the prefix.
+    /// Its path in the prefix.
     pub(super) location: String,
-    /// Where it would go if another package had not won that path.
+    /// The claimed path, if another package has won that.
     pub(super) original: Option<String>,
-    /// Made together with the directories, because other files are reached through it.
-    pub(super) door: bool,
+    /// Created with the directories, because other files are reached through it.
+    pub(super) is_dir_symlink: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -58,19 +59,19 @@ pub(super) enum Source {
     EntryPoint(usize),
 }
 
-/// A file of a package that stays, which goes elsewhere.
+/// A file of a kept package that moves.
 #[derive(Debug)]
 pub(super) struct Relocation {
     /// Index into the moved files.
-    pub(super) aside: usize,
+    pub(super) moved_index: usize,
     pub(super) to: String,
 }
 
-/// A change to the record of a package that stays.
+/// A change to the record of a kept package.
 #[derive(Debug)]
 pub(super) struct RecordEdit {
     /// Index into the moved files.
-    pub(super) aside: usize,
+    pub(super) moved_index: usize,
     /// The record's file, relative to the prefix.
     pub(super) file: String,
     pub(super) relocated: Vec<Relocated>,
@@ -85,7 +86,7 @@ pub(super) struct Relocated {
     pub(super) original: Option<String>,
 }
 
-/// What the draft is made from.
+/// The input of a draft.
 #[derive(Debug)]
 pub(super) struct Inputs<'a> {
     pub(super) prefix: &'a Prefix,
@@ -101,7 +102,11 @@ pub(super) struct Inputs<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(inputs: &Inputs<'a>, observer: &dyn LinkObserver) -> Result<Self, LinkError> {
+    /// Determines the changes, and the scope for the journal.
+    pub(super) fn new(
+        inputs: &Inputs<'a>,
+        observer: &dyn LinkObserver,
+    ) -> Result<(Self, Scope), PrefixError> {
         let python = python(inputs)?;
         let mut packages: Vec<DraftPackage<'a>> = inputs
             .link
@@ -110,7 +115,7 @@ impl<'a> Draft<'a> {
             .collect::<Result<_, _>>()?;
         let kept: Vec<Vec<Owned<'_>>> = inputs.keep.iter().map(owned).collect();
         let mut moved = MovedFiles::default();
-        moved.unlinked(inputs, &kept)?;
+        moved.add_unlinked(inputs, &kept)?;
 
         let contest = contest(inputs, &kept, &packages, observer);
         for (package, index, original) in contest.losers {
@@ -121,9 +126,9 @@ impl<'a> Draft<'a> {
         let mut edits: BTreeMap<usize, (Vec<Relocated>, Option<Vec<String>>)> = BTreeMap::new();
         let mut relocations = Vec::new();
         for (kept_index, relocated) in contest.relocated {
-            let aside = moved.add(&relocated.from);
+            let moved_index = moved.add(&relocated.from);
             relocations.push(Relocation {
-                aside,
+                moved_index,
                 to: relocated.to.clone(),
             });
             edits.entry(kept_index).or_default().0.push(relocated);
@@ -141,7 +146,7 @@ impl<'a> Draft<'a> {
             .map(|(index, (relocated, requested_specs))| {
                 let file = record_path(inputs, &inputs.keep[index]);
                 RecordEdit {
-                    aside: moved.add(&file),
+                    moved_index: moved.add(&file),
                     file,
                     relocated,
                     requested_specs,
@@ -151,16 +156,25 @@ impl<'a> Draft<'a> {
         for package in &mut packages {
             package.plan_modules(python.as_ref(), inputs);
         }
-        let mut draft = Self {
-            scope: Scope::default(),
-            steps: Vec::new(),
+        let kept_at = kept_at(inputs, &kept, &moved);
+        let mut layout = Layout::new(inputs.prefix, moved, kept_at, observer);
+        layout.packages(&packages)?;
+        for relocation in &relocations {
+            layout.file(&relocation.to, "a kept package")?;
+        }
+        for &(package, file) in &layout.dir_symlinks {
+            packages[package].files[file].is_dir_symlink = true;
+        }
+        let directories = layout.directories();
+        let draft = Self {
+            steps: std::mem::take(&mut layout.steps),
             packages,
             relocations,
             edits,
             python,
         };
-        draft.lay_out(inputs, &kept, moved, observer)?;
-        Ok(draft)
+        let scope = draft.scope(inputs, &kept, layout, directories);
+        Ok((draft, scope))
     }
 
     /// The number of files that will be linked.
@@ -171,70 +185,47 @@ impl<'a> Draft<'a> {
             .sum()
     }
 
-    fn lay_out(
-        &mut self,
+    /// What the transaction touches.
+    fn scope(
+        &self,
         inputs: &Inputs<'a>,
         kept: &[Vec<Owned<'_>>],
-        moved: MovedFiles,
-        observer: &dyn LinkObserver,
-    ) -> Result<(), LinkError> {
-        let kept_at: HashMap<&str, String> = kept
-            .iter()
-            .zip(inputs.keep)
-            .flat_map(|(paths, record)| {
-                let name = dist_name(&record.repodata_record.package_record);
-                paths
-                    .iter()
-                    .filter(|path| !path.directory)
-                    .map(move |path| (path.location, name.clone()))
-            })
-            .filter(|(location, _)| !moved.set.contains(*location))
-            .collect();
-        let mut layout = Layout::new(inputs.prefix, moved, kept_at, observer);
-        for (index, package) in self.packages.iter().enumerate() {
-            for (file_index, file) in package.files.iter().enumerate() {
-                layout.wants(file, index, file_index, package);
-            }
+        layout: Layout<'_>,
+        directories: Vec<String>,
+    ) -> Scope {
+        let history = fs::metadata(inputs.prefix.conda_meta().join("history"));
+        let dir_symlink =
+            |&(package, file): &(usize, usize)| self.packages[package].files[file].location.clone();
+        Scope {
+            version: 1,
+            created: inputs.created.clone(),
+            history: history.ok().map(|metadata| metadata.len()),
+            moved_dir_symlinks: layout.moved.dir_symlinks(),
+            emptied: layout.emptied,
+            directories,
+            files: self.new_files(),
+            dir_symlinks: layout.dir_symlinks.iter().map(dir_symlink).collect(),
+            swept: swept(inputs, kept, &layout.moved.list),
+            moved: layout.moved.list,
         }
-        for (index, package) in self.packages.iter().enumerate() {
-            for file in &package.files {
-                match file.source {
-                    Source::File(file_index)
-                        if package.contents.files[file_index].kind == FileKind::Directory =>
-                    {
-                        layout.directory(&file.location, &package.name)?;
-                    }
-                    _ => layout.file(&file.location, &package.name)?,
-                }
-            }
-            for module in &package.modules {
-                layout.byte_code(&module.byte_code, &package.name)?;
-            }
-            let record = format!("conda-meta/{}.json", self.packages[index].name);
-            layout.file(&record, &package.name)?;
-        }
-        for relocation in &self.relocations {
-            layout.file(&relocation.to, "a package that stays")?;
-        }
-        let mut layout = layout.done();
-        for (package, file) in &layout.doors {
-            self.packages[*package].files[*file].door = true;
-        }
+    }
+
+    /// All files that will be made, except the symbolic links that are made with the directories.
+    fn new_files(&self) -> Vec<String> {
         let mut files: Vec<String> = Vec::new();
         for package in &self.packages {
-            let made = package.files.iter().filter(|file| {
-                !file.door
-                    && !matches!(file.source, Source::File(index)
-                        if package.contents.files[index].kind == FileKind::Directory)
-            });
-            files.extend(made.map(|file| file.location.clone()));
+            let linked = package
+                .files
+                .iter()
+                .filter(|file| !file.is_dir_symlink && !package.is_directory(file));
+            files.extend(linked.map(|file| file.location.clone()));
             files.extend(
                 package
                     .modules
                     .iter()
                     .map(|module| module.byte_code.clone()),
             );
-            files.push(format!("conda-meta/{}.json", package.name));
+            files.push(package.record_path());
         }
         files.extend(
             self.relocations
@@ -242,44 +233,45 @@ impl<'a> Draft<'a> {
                 .map(|relocation| relocation.to.clone()),
         );
         files.extend(self.edits.iter().map(|edit| edit.file.clone()));
-        let history = fs::metadata(inputs.prefix.conda_meta().join("history"));
-        let swept = swept(inputs, kept, &layout.moved.list);
-        let moved_doors = layout.moved.doors();
-        self.scope = Scope {
-            version: 1,
-            created: inputs.created.clone(),
-            history: history.ok().map(|metadata| metadata.len()),
-            moved: std::mem::take(&mut layout.moved.list),
-            moved_doors,
-            emptied: layout.emptied,
-            directories: layout
-                .steps
-                .iter()
-                .filter_map(|step| match step {
-                    Step::Directory(path) => Some(path.clone()),
-                    Step::Door { .. } => None,
-                })
-                .collect(),
-            files,
-            doors: layout
-                .doors
-                .iter()
-                .map(|(package, file)| self.packages[*package].files[*file].location.clone())
-                .collect(),
-            swept,
-        };
-        self.steps = layout.steps;
-        Ok(())
+        files
     }
 }
 
+/// The files of kept packages that do not move, with the package.
+fn kept_at<'k>(
+    inputs: &Inputs<'_>,
+    kept: &'k [Vec<Owned<'_>>],
+    moved: &MovedFiles,
+) -> HashMap<&'k str, String> {
+    kept.iter()
+        .zip(inputs.keep)
+        .flat_map(|(paths, record)| {
+            let name = dist_name(&record.repodata_record.package_record);
+            let files = paths.iter().filter(|path| !path.directory);
+            files.map(move |path| (path.location, name.clone()))
+        })
+        .filter(|(location, _)| !moved.set.contains(*location))
+        .collect()
+}
+
 impl DraftPackage<'_> {
-    /// Byte code is made for the modules that are in their place, not for those put aside.
+    /// Whether an entry of the package is a directory.
+    pub(super) fn is_directory(&self, file: &DraftFile) -> bool {
+        matches!(file.source, Source::File(index)
+            if self.contents.files[index].kind == FileKind::Directory)
+    }
+
+    /// The package's record, relative to the prefix.
+    pub(super) fn record_path(&self) -> String {
+        format!("conda-meta/{}.json", self.name)
+    }
+
+    /// Byte code is made for the modules that have won their path.
     fn plan_modules(&mut self, python: Option<&Python>, inputs: &Inputs<'_>) {
         let Some(python) = python.filter(|_| inputs.compile && self.contents.noarch_python) else {
             return;
         };
-        // Only an archive's digest says for certain which modules these are.
+        // Only the digest of an archive identifies its modules.
         let sha256 = self.package.record.package_record.sha256;
         let cache = inputs
             .byte_code_cache
@@ -317,8 +309,8 @@ impl DraftPackage<'_> {
     }
 }
 
-/// The python of the environment as it will be.
-fn python(inputs: &Inputs<'_>) -> Result<Option<Python>, LinkError> {
+/// The python of the resulting environment.
+fn python(inputs: &Inputs<'_>) -> Result<Option<Python>, PrefixError> {
     let linked = inputs
         .link
         .iter()
@@ -338,11 +330,11 @@ fn draft_package<'a>(
     package: &'a LinkPackage,
     python: Option<&Python>,
     observer: &dyn LinkObserver,
-) -> Result<DraftPackage<'a>, LinkError> {
+) -> Result<DraftPackage<'a>, PrefixError> {
     let name = package.dist_name();
     let contents = PackageContents::read(package, observer)?;
     let python = match (contents.noarch_python, python) {
-        (true, None) => return Err(LinkError::NoPython { package: name }),
+        (true, None) => return Err(PrefixError::NoPython { package: name }),
         (true, python) => python,
         (false, _) => None,
     };
@@ -352,18 +344,18 @@ fn draft_package<'a>(
             source: Source::File(index),
             location: python.map_or_else(|| file.path.clone(), |python| python.target(&file.path)),
             original: None,
-            door: false,
+            is_dir_symlink: false,
         });
     }
     for (index, entry_point) in contents.entry_points.iter().enumerate() {
         let location = format!("{BIN}/{}", entry_point.command);
-        // A script that the package ships under the same name gives way, as in conda.
+        // It replaces a script of the same name in the package, as in conda.
         files.retain(|file| file.location != location);
         files.push(DraftFile {
             source: Source::EntryPoint(index),
             location,
             original: None,
-            door: false,
+            is_dir_symlink: false,
         });
     }
     Ok(DraftPackage {

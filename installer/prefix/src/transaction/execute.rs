@@ -1,4 +1,4 @@
-//! Carrying out a transaction.
+//! Executes a transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -8,25 +8,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rattler_conda_types::prefix_record::PathsEntry;
 use rattler_conda_types::{PackageRecord, PrefixRecord, RepoDataRecord};
 use rayon::prelude::*;
+use taipan_channel::ChannelIndexes;
 
 use super::draft::{Draft, Inputs};
-use super::failpoint::failpoint;
-use super::journal::{Journal, Stage};
 use super::layout::Step;
 use super::linking::Linking;
 use super::plan::{Plan, PlannedLink, Respec};
 use super::record;
-use super::undo;
+use crate::error::PrefixError;
+use crate::failpoint::failpoint;
 use crate::link::{
-    Compilation, LinkError, LinkObserver, LinkOptions, LinkPackage, LinkWarning, Linker, Module,
-    ScriptKind, ScriptRunner, compile, copy, dist_name,
+    Compilation, LinkObserver, LinkOptions, LinkPackage, LinkWarning, Linker, Module, ScriptKind,
+    ScriptRunner, compile, copy, dist_name,
 };
-use crate::prefix::{
-    LockedPrefix, Prefix, Revision, append_history, edit_record, revision, write_record,
-};
+use crate::prefix::{Prefix, Revision, append_history, edit_record, revision, write_record};
+use crate::prepare::Prepared;
+use crate::recovery::{self, Journal, LockedPrefix, Recovery, Stage};
 
-/// Files that one worker links before it looks for other work.
-const CHUNK: usize = 32;
+/// The number of files that a worker links as one task.
+const FILES_PER_TASK: usize = 32;
 
 /// A plan whose packages are extracted.
 #[derive(Debug, Clone, Default)]
@@ -37,43 +37,56 @@ pub struct Transaction {
     link: Vec<LinkPackage>,
 }
 
-/// What a transaction did.
+/// The result of a transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Packages that came, as `name-version-build`, in link order.
+    /// Linked packages, as `name-version-build`, in link order.
     pub linked: Vec<String>,
-    /// Packages that went, likewise.
+    /// Unlinked packages, likewise.
     pub unlinked: Vec<String>,
-    /// Files that were linked or made, without byte code.
+    /// The number of linked and generated files, without byte code.
     pub files: usize,
-    /// Modules that were compiled.
+    /// The number of compiled modules.
     pub compiled: usize,
 }
 
 impl Transaction {
-    /// Pairs every package to be linked with its extracted tree.
-    ///
-    /// # Errors
-    /// Those of `extracted`.
-    pub fn new<E>(
+    /// A transaction that executes `plan` with packages in the store. `prepared` are those of
+    /// [`Plan::records_to_link`], in the same order. Fields of `channels` that records do not have
+    /// are kept for `conda-meta`.
+    pub fn new(plan: Plan, prepared: &[Prepared], channels: &[ChannelIndexes]) -> Self {
+        let mut prepared = prepared.iter();
+        Self::with_packages(plan, |planned| {
+            let package = prepared.next().expect("every planned package is prepared");
+            let record = &planned.record;
+            let mut link = LinkPackage::new(record.clone(), &package.dir);
+            // Where conda would have the archive. It is not kept, but a record has the field.
+            let archive = record.identifier.to_file_name();
+            link.package_tarball_full_path = Some(package.dir.with_file_name(archive));
+            let mut channels = channels.iter();
+            link.extra = channels
+                .find_map(|channel| channel.published_fields(record))
+                .unwrap_or_default();
+            link
+        })
+    }
+
+    /// Pairs every planned package with what `extracted` returns for it.
+    pub(crate) fn with_packages(
         plan: Plan,
-        mut extracted: impl FnMut(&PlannedLink) -> Result<LinkPackage, E>,
-    ) -> Result<Self, E> {
-        let link = plan
-            .link
-            .iter()
-            .map(|planned| {
-                let mut package = extracted(planned)?;
-                package.requested_specs.clone_from(&planned.requested_specs);
-                Ok(package)
-            })
-            .collect::<Result<_, E>>()?;
-        Ok(Self {
+        mut extracted: impl FnMut(&PlannedLink) -> LinkPackage,
+    ) -> Self {
+        let link = plan.link.iter().map(|planned| {
+            let mut package = extracted(planned);
+            package.requested_specs.clone_from(&planned.requested_specs);
+            package
+        });
+        Self {
+            link: link.collect(),
             unlink: plan.unlink,
             keep: plan.keep,
             respec: plan.respec,
-            link,
-        })
+        }
     }
 
     /// Whether there is nothing to do.
@@ -81,32 +94,32 @@ impl Transaction {
         self.unlink.is_empty() && self.link.is_empty() && self.respec.is_empty()
     }
 
-    /// Carries the transaction out, or leaves the prefix as it was. An empty transaction writes
-    /// nothing in a prefix that is an environment already.
+    /// Executes the transaction, or leaves the prefix as it was. An empty transaction does not
+    /// change an existing environment.
     ///
-    /// Blocks; works on `options.threads` threads of its own. `cancel` is looked at between files
-    /// and while child processes run.
+    /// Blocks; works on `options.threads` threads of its own. `cancel` is checked between files and
+    /// while child processes run.
     ///
-    /// What link scripts did by themselves cannot be taken back, except in a prefix that did not
-    /// exist before, which is removed as a whole.
+    /// Changes that link scripts make by themselves cannot be rolled back, except in a new prefix,
+    /// which is removed as a whole.
     ///
     /// # Errors
-    /// Any [`LinkError`]; [`LinkError::Cancelled`] after `cancel` was set. The prefix has been
-    /// restored, except with [`LinkError::UndoFailed`], after which the next lock restores it.
+    /// Any [`PrefixError`]; [`PrefixError::Cancelled`] after `cancel` was set. The prefix has been
+    /// restored, except with [`PrefixError::RollbackFailed`]: then the next lock restores it.
     pub fn execute(
         &self,
         prefix: &LockedPrefix,
         options: &LinkOptions,
         observer: &dyn LinkObserver,
         cancel: &AtomicBool,
-    ) -> Result<Summary, LinkError> {
+    ) -> Result<Summary, PrefixError> {
         let location = prefix.prefix();
         if let Some(frozen) = location.frozen()?
             && !options.override_frozen
             && !self.is_empty()
         {
             let path = location.path().to_path_buf();
-            return Err(LinkError::Frozen {
+            return Err(PrefixError::Frozen {
                 path,
                 message: frozen.message,
             });
@@ -118,8 +131,8 @@ impl Transaction {
             .num_threads(options.threads)
             .thread_name(|index| format!("link-{index}"))
             .build()
-            .map_err(|source| LinkError::Threads { source })?;
-        let run = Run {
+            .map_err(|source| PrefixError::Threads { source })?;
+        let execution = Execution {
             transaction: self,
             prefix,
             location,
@@ -127,13 +140,13 @@ impl Transaction {
             observer,
             cancel,
         };
-        threads.install(|| run.run())
+        threads.install(|| execution.run())
     }
 
-    /// The names of the records' files by package, after checking that the prefix holds exactly
-    /// the packages that the plan was made against.
-    fn record_files(&self, prefix: &Prefix) -> Result<HashMap<String, String>, LinkError> {
-        let changed = || LinkError::PrefixChanged {
+    /// The files of the records by package. Checks that the prefix has exactly the packages that
+    /// the plan was made for.
+    fn record_files(&self, prefix: &Prefix) -> Result<HashMap<String, String>, PrefixError> {
+        let changed = || PrefixError::PrefixChanged {
             path: prefix.path().to_path_buf(),
         };
         let mut present: HashMap<String, PathBuf> = prefix
@@ -152,11 +165,11 @@ impl Transaction {
                 unnamed.push(record);
             }
         }
-        // Other tools may have named a record in another way; then its content decides.
+        // Other tools may name the file of a record differently; then its content decides.
         for (file, path) in present {
-            let text = fs::read(&path).map_err(LinkError::io("read", &path))?;
+            let text = fs::read(&path).map_err(PrefixError::io("read", &path))?;
             let found: PrefixRecord = serde_json::from_slice(&text)
-                .map_err(|source| LinkError::BadRecord { path, source })?;
+                .map_err(|source| PrefixError::BadRecord { path, source })?;
             let index = unnamed.iter().position(|record| {
                 dist_name(&record.repodata_record.package_record)
                     == dist_name(&found.repodata_record.package_record)
@@ -173,8 +186,8 @@ impl Transaction {
     }
 }
 
-/// One execution and everything it needs.
-struct Run<'a> {
+/// One execution of a transaction and everything it needs.
+struct Execution<'a> {
     transaction: &'a Transaction,
     prefix: &'a LockedPrefix,
     location: &'a Prefix,
@@ -183,8 +196,8 @@ struct Run<'a> {
     cancel: &'a AtomicBool,
 }
 
-impl Run<'_> {
-    fn run(&self) -> Result<Summary, LinkError> {
+impl Execution<'_> {
+    fn run(&self) -> Result<Summary, PrefixError> {
         let transaction = self.transaction;
         let record_files = transaction.record_files(self.location)?;
         let inputs = Inputs {
@@ -198,7 +211,7 @@ impl Run<'_> {
             compile: self.options.compile_pyc,
             byte_code_cache: self.options.byte_code_cache.as_deref(),
         };
-        let mut draft = Draft::new(&inputs, self.observer)?;
+        let (draft, scope) = Draft::new(&inputs, self.observer)?;
         self.check_cancelled()?;
         self.observer.started(
             transaction.unlink.len(),
@@ -209,13 +222,13 @@ impl Run<'_> {
             let package = &record.repodata_record.package_record;
             self.script(ScriptKind::PreUnlink, package, self.location.path())?;
         }
-        let mut journal = Journal::begin(self.location, std::mem::take(&mut draft.scope))?;
+        let mut journal = Journal::begin(self.location, scope)?;
         failpoint("journal");
         match self.change(&draft, &mut journal) {
             Ok(summary) => {
                 self.prefix.forget_created();
-                // The environment is complete; tidying up can wait for the next run if it must.
-                if let Err(error) = undo::finish(self.location, &journal) {
+                // The environment is complete; the next run can clean up.
+                if let Err(error) = recovery::finish(self.location, &journal) {
                     self.observer.warning(&LinkWarning::LeftBehind {
                         path: journal.trash().to_path_buf(),
                         reason: error.to_string(),
@@ -223,14 +236,14 @@ impl Run<'_> {
                 }
                 Ok(summary)
             }
-            Err(cause) => match undo::undo(self.location, &mut journal) {
+            Err(cause) => match recovery::roll_back(self.location, &mut journal) {
                 Ok(recovery) => {
-                    if recovery == undo::Recovery::Removed {
+                    if recovery == Recovery::Removed {
                         self.prefix.forget_created();
                     }
                     Err(cause)
                 }
-                Err(source) => Err(LinkError::UndoFailed {
+                Err(source) => Err(PrefixError::RollbackFailed {
                     prefix: self.location.path().to_path_buf(),
                     cause: Box::new(cause),
                     source: Box::new(source),
@@ -239,9 +252,9 @@ impl Run<'_> {
         }
     }
 
-    /// Everything between the journal and the commit.
-    fn change(&self, draft: &Draft<'_>, journal: &mut Journal) -> Result<Summary, LinkError> {
-        self.move_aside(journal)?;
+    /// All changes between the journal and the commit.
+    fn change(&self, draft: &Draft<'_>, journal: &mut Journal) -> Result<Summary, PrefixError> {
+        self.move_to_trash(journal)?;
         journal.reach(Stage::Linking)?;
         failpoint("linking");
         let linker = Linker::new(&self.options.methods, journal.trash().to_path_buf());
@@ -253,8 +266,8 @@ impl Run<'_> {
         }
         for relocation in &draft.relocations {
             let target = self.location.path().join(&relocation.to);
-            copy(&journal.aside(relocation.aside), &target)
-                .map_err(LinkError::io("move", &target))?;
+            copy(&journal.trash_path(relocation.moved_index), &target)
+                .map_err(PrefixError::io("move", &target))?;
         }
         let entries = self.link_files(draft, &linking)?;
         failpoint("linked");
@@ -285,9 +298,9 @@ impl Run<'_> {
         })
     }
 
-    fn check_cancelled(&self) -> Result<(), LinkError> {
+    fn check_cancelled(&self) -> Result<(), PrefixError> {
         if self.cancel.load(Ordering::Relaxed) {
-            Err(LinkError::Cancelled)
+            Err(PrefixError::Cancelled)
         } else {
             Ok(())
         }
@@ -298,7 +311,7 @@ impl Run<'_> {
         kind: ScriptKind,
         record: &PackageRecord,
         directory: &Path,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         if !self.options.run_scripts {
             return Ok(());
         }
@@ -313,30 +326,35 @@ impl Run<'_> {
         runner.run(kind, record, directory)
     }
 
-    fn move_aside(&self, journal: &Journal) -> Result<(), LinkError> {
+    fn move_to_trash(&self, journal: &Journal) -> Result<(), PrefixError> {
         let scope = &journal.scope;
         let move_one = |index: usize| {
             self.check_cancelled()?;
             let full = self.location.path().join(&scope.moved[index]);
-            // A person may have deleted the file, or put a directory in its place, which is
-            // theirs. Neither stops the package from going.
+            // The user may have deleted the file, or put a directory in its place, which is kept.
+            // Neither prevents the removal of the package.
             match fs::symlink_metadata(&full) {
                 Ok(metadata) if metadata.is_dir() => return Ok(()),
                 Ok(_) => {}
                 Err(_) => return Ok(()),
             }
             failpoint("move");
-            fs::rename(&full, journal.aside(index)).map_err(LinkError::io("move aside", &full))
+            fs::rename(&full, journal.trash_path(index))
+                .map_err(PrefixError::io("move into the trash", &full))
         };
-        let doors: HashSet<usize> = scope.moved_doors.iter().copied().collect();
+        let dir_symlinks: HashSet<usize> = scope.moved_dir_symlinks.iter().copied().collect();
         (0..scope.moved.len())
             .into_par_iter()
-            .filter(|index| !doors.contains(index))
+            .filter(|index| !dir_symlinks.contains(index))
             .try_for_each(move_one)?;
-        scope.moved_doors.iter().copied().try_for_each(move_one)?;
+        scope
+            .moved_dir_symlinks
+            .iter()
+            .copied()
+            .try_for_each(move_one)?;
         for directory in &journal.scope.emptied {
             let full = self.location.path().join(directory);
-            fs::remove_dir(&full).map_err(LinkError::io("delete", &full))?;
+            fs::remove_dir(&full).map_err(PrefixError::io("delete", &full))?;
         }
         for record in &self.transaction.unlink {
             self.observer
@@ -349,7 +367,7 @@ impl Run<'_> {
         &'d self,
         draft: &'d Draft<'d>,
         linker: &'d Linker,
-    ) -> Result<Vec<Linking<'d>>, LinkError> {
+    ) -> Result<Vec<Linking<'d>>, PrefixError> {
         draft
             .packages
             .par_iter()
@@ -361,26 +379,26 @@ impl Run<'_> {
         &self,
         draft: &Draft<'_>,
         linking: &[Linking<'_>],
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         let prefix = self.location.path();
         for step in &draft.steps {
             match step {
                 Step::Directory(path) => {
                     let full = prefix.join(path);
-                    fs::create_dir(&full).map_err(LinkError::io("create directory", &full))?;
+                    fs::create_dir(&full).map_err(PrefixError::io("create directory", &full))?;
                 }
-                Step::Door { package, file } => {
+                Step::DirSymlink { package, file } => {
                     let linking = &linking[*package];
                     let file = &linking.package.files[*file];
                     linking.file(file)?;
-                    // The draft followed the link by its text; the file system has the last word.
+                    // The draft followed the text of the link; this checks the file system.
                     let full = prefix.join(&file.location);
                     let inside = match (fs::canonicalize(&full), fs::canonicalize(prefix)) {
                         (Ok(target), Ok(prefix)) => target.starts_with(prefix) && target.is_dir(),
                         _ => false,
                     };
                     if !inside {
-                        return Err(LinkError::PathEscape {
+                        return Err(PrefixError::PathEscape {
                             package: linking.package.name.clone(),
                             path: file.location.clone(),
                         });
@@ -395,14 +413,19 @@ impl Run<'_> {
         &self,
         draft: &Draft<'_>,
         linking: &[Linking<'_>],
-    ) -> Result<Vec<Vec<PathsEntry>>, LinkError> {
+    ) -> Result<Vec<Vec<PathsEntry>>, PrefixError> {
         let mut work = Vec::new();
         for (index, package) in draft.packages.iter().enumerate() {
             if package.files.is_empty() {
                 self.observer.package_started(&package.name, 0);
                 self.observer.package_done(&package.name);
             }
-            work.extend(package.files.chunks(CHUNK).map(|files| (index, files)));
+            work.extend(
+                package
+                    .files
+                    .chunks(FILES_PER_TASK)
+                    .map(|files| (index, files)),
+            );
         }
         let done: Vec<(usize, Vec<PathsEntry>)> = work
             .into_par_iter()
@@ -417,8 +440,8 @@ impl Run<'_> {
                 for file in files {
                     self.check_cancelled()?;
                     failpoint("link");
-                    entries.push(if file.door {
-                        linking.entry_of_door(file)
+                    entries.push(if file.is_dir_symlink {
+                        linking.dir_symlink_entry(file)
                     } else {
                         linking.file(file)?
                     });
@@ -430,7 +453,7 @@ impl Run<'_> {
                 }
                 Ok((index, entries))
             })
-            .collect::<Result<_, LinkError>>()?;
+            .collect::<Result<_, PrefixError>>()?;
         let mut by_package = vec![Vec::new(); draft.packages.len()];
         for (index, entries) in done {
             by_package[index].extend(entries);
@@ -438,12 +461,12 @@ impl Run<'_> {
         Ok(by_package)
     }
 
-    /// The byte code that was made, with its size, by its path.
+    /// The size of each compiled module's byte code, by path.
     fn compile(
         &self,
         draft: &Draft<'_>,
         linker: &Linker,
-    ) -> Result<HashMap<String, u64>, LinkError> {
+    ) -> Result<HashMap<String, u64>, PrefixError> {
         let modules: Vec<Module> = draft
             .packages
             .iter()
@@ -482,7 +505,7 @@ impl Run<'_> {
             .collect();
         match outcome {
             Compilation::Done => {}
-            Compilation::Cancelled => return Err(LinkError::Cancelled),
+            Compilation::Cancelled => return Err(PrefixError::Cancelled),
             Compilation::Failed(reason) => self.observer.warning(&LinkWarning::NotCompiled {
                 reason,
                 files: modules.len() - made.len(),
@@ -499,7 +522,7 @@ impl Run<'_> {
         linking: &[Linking<'_>],
         entries: Vec<Vec<PathsEntry>>,
         compiled: &HashMap<String, u64>,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         let meta = self.location.conda_meta();
         linking
             .par_iter()
@@ -522,13 +545,13 @@ impl Run<'_> {
             })?;
         draft.edits.iter().try_for_each(|edit| {
             let target = self.location.path().join(&edit.file);
-            edit_record(&journal.aside(edit.aside), &target, |fields| {
+            edit_record(&journal.trash_path(edit.moved_index), &target, |fields| {
                 record::apply(edit, fields);
             })
         })
     }
 
-    fn write_history(&self) -> Result<(), LinkError> {
+    fn write_history(&self) -> Result<(), PrefixError> {
         let changes = Revision {
             unlinked: self
                 .transaction

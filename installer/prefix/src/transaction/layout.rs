@@ -1,4 +1,4 @@
-//! Which directories have to be made, and what stands in the way of new files.
+//! Which directories are created, and what is in the way of new files.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,30 +7,31 @@ use std::path::Path;
 
 use super::draft::{DraftFile, DraftPackage, Source};
 use super::removal::MovedFiles;
-use crate::link::{FileKind, LinkError, LinkObserver, LinkWarning, normalise};
+use crate::error::PrefixError;
+use crate::link::{FileKind, LinkObserver, LinkWarning, normalise};
 use crate::prefix::Prefix;
 
 /// One step before files are linked, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Make this directory.
+    /// Create this directory.
     Directory(String),
-    /// Make this symbolic link, which other files are reached through.
-    Door { package: usize, file: usize },
+    /// Create this symbolic link, through which other files are reached.
+    DirSymlink { package: usize, file: usize },
 }
 
-/// Collects the wishes of all packages and looks at the prefix where they meet what is there.
+/// Collects the new files of all packages and compares them with what is in the prefix.
 #[derive(Debug)]
 pub(super) struct Layout<'a> {
     prefix: &'a Prefix,
     pub(super) moved: MovedFiles,
-    /// Files of packages that stay where they are, with the package.
+    /// Files of kept packages that do not move, with the package.
     kept_at: HashMap<&'a str, String>,
     observer: Reporter<'a>,
-    wanted: HashMap<String, Wish>,
+    planned: HashMap<String, PlannedFile>,
     known: HashMap<String, State>,
     pub(super) steps: Vec<Step>,
-    pub(super) doors: Vec<(usize, usize)>,
+    pub(super) dir_symlinks: Vec<(usize, usize)>,
     pub(super) emptied: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ impl std::fmt::Debug for Reporter<'_> {
 
 /// A new file.
 #[derive(Debug, Clone)]
-struct Wish {
+struct PlannedFile {
     package: usize,
     file: usize,
     name: String,
@@ -54,9 +55,9 @@ struct Wish {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Will be made, so nothing is in it.
+    /// Will be created, so it is empty.
     New,
-    /// Is there.
+    /// Exists.
     There,
 }
 
@@ -72,16 +73,39 @@ impl<'a> Layout<'a> {
             moved,
             kept_at,
             observer: Reporter(observer),
-            wanted: HashMap::new(),
+            planned: HashMap::new(),
             known: HashMap::new(),
             steps: Vec::new(),
-            doors: Vec::new(),
+            dir_symlinks: Vec::new(),
             emptied: Vec::new(),
         }
     }
 
-    /// Makes a wish known, so that others can be judged by it.
-    pub(super) fn wants(
+    /// Lays out the new files of all packages.
+    pub(super) fn packages(&mut self, packages: &[DraftPackage<'_>]) -> Result<(), PrefixError> {
+        for (index, package) in packages.iter().enumerate() {
+            for (file_index, file) in package.files.iter().enumerate() {
+                self.announce(file, index, file_index, package);
+            }
+        }
+        for package in packages {
+            for file in &package.files {
+                if package.is_directory(file) {
+                    self.directory(&file.location, &package.name)?;
+                } else {
+                    self.file(&file.location, &package.name)?;
+                }
+            }
+            for module in &package.modules {
+                self.byte_code(&module.byte_code, &package.name)?;
+            }
+            self.file(&package.record_path(), &package.name)?;
+        }
+        Ok(())
+    }
+
+    /// Registers a new file, so that paths below it are resolved through it.
+    fn announce(
         &mut self,
         file: &DraftFile,
         package_index: usize,
@@ -102,9 +126,9 @@ impl<'a> Layout<'a> {
                 FileKind::File => {}
             }
         }
-        self.wanted.insert(
+        self.planned.insert(
             file.location.clone(),
-            Wish {
+            PlannedFile {
                 package: package_index,
                 file: file_index,
                 name: package.name.clone(),
@@ -114,7 +138,7 @@ impl<'a> Layout<'a> {
     }
 
     /// A new file at `path`.
-    pub(super) fn file(&mut self, path: &str, package: &str) -> Result<(), LinkError> {
+    pub(super) fn file(&mut self, path: &str, package: &str) -> Result<(), PrefixError> {
         let parent = parent(path);
         if self.directory(parent, package)? == Made::New || self.moved.set.contains(path) {
             return Ok(());
@@ -124,8 +148,8 @@ impl<'a> Layout<'a> {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => {
-                return Err(LinkError::Io {
-                    action: "look at",
+                return Err(PrefixError::Io {
+                    action: "stat",
                     path: full,
                     source,
                 });
@@ -142,8 +166,8 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// New byte code at `path`. What python left there on its own is replaced without a word.
-    pub(super) fn byte_code(&mut self, path: &str, package: &str) -> Result<(), LinkError> {
+    /// New byte code at `path`. Byte code that python made by itself is replaced without a warning.
+    fn byte_code(&mut self, path: &str, package: &str) -> Result<(), PrefixError> {
         if self.directory(parent(path), package)? == Made::There
             && !self.moved.set.contains(path)
             && fs::symlink_metadata(self.prefix.path().join(path)).is_ok()
@@ -154,7 +178,7 @@ impl<'a> Layout<'a> {
     }
 
     /// A directory at `path`, with its parents.
-    pub(super) fn directory(&mut self, path: &str, package: &str) -> Result<Made, LinkError> {
+    fn directory(&mut self, path: &str, package: &str) -> Result<Made, PrefixError> {
         let state = self.resolve(path, package, 0)?;
         Ok(if state == State::New {
             Made::New
@@ -163,11 +187,16 @@ impl<'a> Layout<'a> {
         })
     }
 
-    pub(super) fn done(self) -> Self {
-        self
+    /// The directories that will be made, outermost first.
+    pub(super) fn directories(&self) -> Vec<String> {
+        let directory = |step: &Step| match step {
+            Step::Directory(path) => Some(path.clone()),
+            Step::DirSymlink { .. } => None,
+        };
+        self.steps.iter().filter_map(directory).collect()
     }
 
-    fn resolve(&mut self, path: &str, package: &str, depth: usize) -> Result<State, LinkError> {
+    fn resolve(&mut self, path: &str, package: &str, depth: usize) -> Result<State, PrefixError> {
         if path.is_empty() {
             return Ok(State::There);
         }
@@ -175,44 +204,44 @@ impl<'a> Layout<'a> {
             return Ok(state);
         }
         let above = self.resolve(parent(path), package, depth)?;
-        let state = match self.wanted.get(path).cloned() {
-            Some(wish) => self.door(path, &wish, package, depth)?,
+        let state = match self.planned.get(path).cloned() {
+            Some(file) => self.dir_symlink(path, &file, package, depth)?,
             None => self.plain_directory(path, above, package)?,
         };
         self.known.insert(path.to_owned(), state);
         Ok(state)
     }
 
-    /// A new file stands where a directory is needed. A link to a directory inside the prefix
-    /// can be gone through; anything else is a conflict, or an attempt to leave the prefix.
-    fn door(
+    /// A new file where a directory is needed. A link to a directory inside the prefix can be
+    /// followed; anything else is a conflict, or an attempt to leave the prefix.
+    fn dir_symlink(
         &mut self,
         path: &str,
-        wish: &Wish,
+        file: &PlannedFile,
         package: &str,
         depth: usize,
-    ) -> Result<State, LinkError> {
-        let Some(link) = &wish.link else {
-            return Err(LinkError::FileDirectoryConflict {
+    ) -> Result<State, PrefixError> {
+        let Some(link) = &file.link else {
+            return Err(PrefixError::FileDirectoryConflict {
                 path: path.into(),
-                file_owner: wish.name.clone(),
+                file_owner: file.name.clone(),
                 directory_owner: package.to_owned(),
             });
         };
-        let escape = || LinkError::PathEscape {
+        let escape = || PrefixError::PathEscape {
             package: package.to_owned(),
             path: path.to_owned(),
         };
-        // Links to links are followed as far as a sane package would go; a circle never ends.
+        // The depth is limited, because links can form a circle.
         if depth > 8 {
             return Err(escape());
         }
         let target = join_lexically(parent(path), link).ok_or_else(escape)?;
         let state = self.resolve(&target, package, depth + 1)?;
-        self.doors.push((wish.package, wish.file));
-        self.steps.push(Step::Door {
-            package: wish.package,
-            file: wish.file,
+        self.dir_symlinks.push((file.package, file.file));
+        self.steps.push(Step::DirSymlink {
+            package: file.package,
+            file: file.file,
         });
         Ok(state)
     }
@@ -222,7 +251,7 @@ impl<'a> Layout<'a> {
         path: &str,
         above: State,
         package: &str,
-    ) -> Result<State, LinkError> {
+    ) -> Result<State, PrefixError> {
         let full = self.prefix.path().join(path);
         if above == State::There && !self.moved.set.contains(path) {
             match fs::symlink_metadata(&full) {
@@ -235,8 +264,8 @@ impl<'a> Layout<'a> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => {
-                    return Err(LinkError::Io {
-                        action: "look at",
+                    return Err(PrefixError::Io {
+                        action: "stat",
                         path: full,
                         source,
                     });
@@ -256,23 +285,23 @@ impl<'a> Layout<'a> {
             }
     }
 
-    /// A file, or a link that leads nowhere good, where a directory is needed.
+    /// Moves a file, or a link that leads out of the prefix, away for a directory.
     fn clear_for_directory(
         &mut self,
         path: &str,
         package: &str,
         is_symlink: bool,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         if let Some(owner) = self.kept_at.get(path) {
-            return Err(LinkError::FileDirectoryConflict {
+            return Err(PrefixError::FileDirectoryConflict {
                 path: path.into(),
                 file_owner: owner.clone(),
                 directory_owner: package.to_owned(),
             });
         }
-        // A person's own link to a directory elsewhere is neither followed nor thrown away.
+        // A user's own link to a directory elsewhere is neither followed nor removed.
         if is_symlink && self.prefix.path().join(path).is_dir() {
-            return Err(LinkError::PathEscape {
+            return Err(PrefixError::PathEscape {
                 package: package.to_owned(),
                 path: path.to_owned(),
             });
@@ -285,12 +314,17 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// A directory where a file is wanted gives way if nothing but removed files is in it.
-    fn empty_directory(&mut self, path: &str, full: &Path, package: &str) -> Result<(), LinkError> {
+    /// Removes a directory in the place of a file, if it contains nothing but removed files.
+    fn empty_directory(
+        &mut self,
+        path: &str,
+        full: &Path,
+        package: &str,
+    ) -> Result<(), PrefixError> {
         let mut below = Vec::new();
         let mut byte_code = Vec::new();
         if !self.only_moved(path, full, &mut below, &mut byte_code)? {
-            return Err(LinkError::DirectoryInTheWay {
+            return Err(PrefixError::DirectoryInTheWay {
                 path: path.into(),
                 package: package.to_owned(),
             });
@@ -309,16 +343,16 @@ impl<'a> Layout<'a> {
         full: &Path,
         directories: &mut Vec<String>,
         byte_code: &mut Vec<String>,
-    ) -> Result<bool, LinkError> {
-        for entry in fs::read_dir(full).map_err(LinkError::io("list", full))? {
-            let entry = entry.map_err(LinkError::io("list", full))?;
+    ) -> Result<bool, PrefixError> {
+        for entry in fs::read_dir(full).map_err(PrefixError::io("list", full))? {
+            let entry = entry.map_err(PrefixError::io("list", full))?;
             let Ok(name) = entry.file_name().into_string() else {
                 return Ok(false);
             };
             let inner = format!("{path}/{name}");
             let kind = entry
                 .file_type()
-                .map_err(LinkError::io("look at", &entry.path()))?;
+                .map_err(PrefixError::io("stat", &entry.path()))?;
             if kind.is_dir() {
                 if !self.only_moved(&inner, &entry.path(), directories, byte_code)? {
                     return Ok(false);
@@ -336,9 +370,9 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Whether a directory will be new or is there.
+/// Whether a directory is created or exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Made {
+enum Made {
     New,
     There,
 }
@@ -347,7 +381,7 @@ fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
-/// Where a link in `directory` leads, if it stays inside the prefix.
+/// The target of a link in `directory`, if it is inside the prefix.
 fn join_lexically(directory: &str, link: &str) -> Option<String> {
     if link.starts_with('/') {
         return None;

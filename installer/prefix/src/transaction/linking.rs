@@ -1,4 +1,4 @@
-//! One package on its way into a prefix, file by file.
+//! Links the files of one package.
 
 use std::borrow::Cow;
 use std::fs;
@@ -13,10 +13,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::draft::{Draft, DraftFile, DraftPackage, Source};
 use super::record;
+use crate::error::PrefixError;
 use crate::link::{
-    FileKind, LinkError, LinkMethod, Linker, Methods, PackageFile, Replacement, copy,
-    create_executable, create_like, replace_text,
+    FileKind, LinkMethod, Linker, Methods, PackageFile, Replacement, copy, replace_text,
 };
+use crate::platform::{create_executable, create_like};
 use crate::prefix::Prefix;
 
 /// A package while it is being linked.
@@ -25,11 +26,11 @@ pub(super) struct Linking<'a> {
     draft: &'a Draft<'a>,
     prefix: &'a Prefix,
     linker: &'a Linker,
-    /// None when the package has no file to link.
+    /// `None` when the package has no file to link.
     methods: Option<Arc<Methods>>,
     /// One per placeholder; packages have one, or very few.
     replacements: Vec<Replacement>,
-    /// For the observer: whether its first file was begun, and how many are done.
+    /// For the observer: whether the first file was begun, and how many are done.
     pub(super) started: AtomicBool,
     pub(super) done: AtomicUsize,
 }
@@ -40,7 +41,7 @@ impl<'a> Linking<'a> {
         draft: &'a Draft<'a>,
         linker: &'a Linker,
         prefix: &'a Prefix,
-    ) -> Result<Self, LinkError> {
+    ) -> Result<Self, PrefixError> {
         let mut replacements: Vec<Replacement> = Vec::new();
         for (placeholder, _) in package
             .contents
@@ -64,9 +65,9 @@ impl<'a> Linking<'a> {
         let methods = match &sample {
             Some(sample) => match linker.methods(sample) {
                 Ok(methods) => Some(methods),
-                // Linking that file will say what is wrong with it.
+                // Linking that file reports the error.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(LinkError::io("look at", sample)(error)),
+                Err(error) => return Err(PrefixError::io("stat", sample)(error)),
             },
             None => None,
         };
@@ -88,8 +89,8 @@ impl<'a> Linking<'a> {
         })
     }
 
-    /// Makes one file and says what its record should.
-    pub(super) fn file(&self, file: &DraftFile) -> Result<PathsEntry, LinkError> {
+    /// Links one file, and returns its entry for the record.
+    pub(super) fn file(&self, file: &DraftFile) -> Result<PathsEntry, PrefixError> {
         let target = self.prefix.path().join(&file.location);
         let mut entry = match file.source {
             Source::File(index) => {
@@ -101,8 +102,8 @@ impl<'a> Linking<'a> {
         Ok(entry)
     }
 
-    /// The record of a link that was made with the directories.
-    pub(super) fn entry_of_door(&self, file: &DraftFile) -> PathsEntry {
+    /// The entry of a symbolic link that was created with the directories.
+    pub(super) fn dir_symlink_entry(&self, file: &DraftFile) -> PathsEntry {
         let mut entry = record::entry(&file.location, PathType::SoftLink);
         if let Source::File(index) = file.source {
             let source = &self.package.contents.files[index];
@@ -118,7 +119,7 @@ impl<'a> Linking<'a> {
         source: &PackageFile,
         location: &str,
         target: &Path,
-    ) -> Result<PathsEntry, LinkError> {
+    ) -> Result<PathsEntry, PrefixError> {
         let mut entry = record::entry(location, PathType::HardLink);
         entry.no_link = source.no_link;
         entry.sha256 = source.sha256.map(Into::into);
@@ -126,7 +127,7 @@ impl<'a> Linking<'a> {
         let path = self.package.package.source_dir.join(&source.path);
         match (source.kind, &source.placeholder) {
             (FileKind::Directory, _) => {
-                // Made with all the others.
+                // All directories exist already.
                 entry.path_type = PathType::Directory;
             }
             (FileKind::SoftLink, _) => {
@@ -156,7 +157,7 @@ impl<'a> Linking<'a> {
         }
     }
 
-    /// Writes a file with the prefix in it. Always a fresh inode: the store is never touched.
+    /// Writes a file with the prefix in it. It is always a new inode: the store is not changed.
     fn patched(
         &self,
         source: &PackageFile,
@@ -164,11 +165,11 @@ impl<'a> Linking<'a> {
         target: &Path,
         (placeholder, mode): (&str, FileMode),
         entry: &mut PathsEntry,
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         let failed = |error| self.failed("read", source, path, error);
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
         if metadata.is_symlink() {
-            // There is nothing to patch in a link.
+            // A link has no content to replace.
             copy(path, target).map_err(|error| self.failed("link", source, target, error))?;
             entry.path_type = PathType::SoftLink;
             return Ok(());
@@ -188,7 +189,7 @@ impl<'a> Linking<'a> {
             FileMode::Binary => {
                 replacement
                     .binary(&mut data)
-                    .map_err(|_| LinkError::PrefixTooLong {
+                    .map_err(|_| PrefixError::PrefixTooLong {
                         package: self.package.name.clone(),
                         path: PathBuf::from(&source.path),
                         available: placeholder.len(),
@@ -198,7 +199,7 @@ impl<'a> Linking<'a> {
         }
         create_like(target, &metadata)
             .and_then(|mut file| file.write_all(&data))
-            .map_err(LinkError::io("write", target))?;
+            .map_err(PrefixError::io("write", target))?;
         entry.sha256_in_prefix = Some(Sha256::digest(&data));
         entry.size_in_bytes = Some(data.len() as u64);
         entry.file_mode = Some(mode);
@@ -211,40 +212,40 @@ impl<'a> Linking<'a> {
         index: usize,
         location: &str,
         target: &Path,
-    ) -> Result<PathsEntry, LinkError> {
+    ) -> Result<PathsEntry, PrefixError> {
         let entry_point = &self.package.contents.entry_points[index];
         let Some(python) = &self.draft.python else {
-            return Err(LinkError::NoPython {
+            return Err(PrefixError::NoPython {
                 package: self.package.name.clone(),
             });
         };
         let script = python.entry_point_script(self.prefix.text(), entry_point);
         create_executable(target)
             .and_then(|mut file| file.write_all(script.as_bytes()))
-            .map_err(LinkError::io("write", target))?;
+            .map_err(PrefixError::io("write", target))?;
         let mut entry = record::entry(location, PathType::UnixPythonEntryPoint);
         entry.sha256_in_prefix = Some(Sha256::digest(script.as_bytes()));
         entry.size_in_bytes = Some(script.len() as u64);
         Ok(entry)
     }
 
-    /// A file that the package lists and does not have is the package's fault, not the disk's.
+    /// The error for a file, which names the package if it lists a file that it does not have.
     fn failed(
         &self,
         action: &'static str,
         source: &PackageFile,
         path: &Path,
         error: io::Error,
-    ) -> LinkError {
+    ) -> PrefixError {
         let missing = error.kind() == io::ErrorKind::NotFound
             && fs::symlink_metadata(self.package.package.source_dir.join(&source.path)).is_err();
         if missing {
-            return LinkError::MissingFile {
+            return PrefixError::MissingFile {
                 package: self.package.name.clone(),
                 path: PathBuf::from(&source.path),
             };
         }
-        LinkError::Io {
+        PrefixError::Io {
             action,
             path: path.to_path_buf(),
             source: error,

@@ -6,12 +6,12 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
 use rattler_conda_types::{PackageName, PackageRecord};
 
-/// The indices of `records` so that each comes after everything it depends on.
+/// The indices of `records`, ordered so that each record follows its dependencies.
 ///
-/// The order is the same whatever order the records come in: among those that are ready, the
-/// smallest name is next. In a cycle the packages that are not `noarch` come first, because it is
-/// a `noarch: python` package that needs the python it depends on, and not the other way round.
-pub fn topological_order<T: AsRef<PackageRecord>>(records: &[T]) -> Vec<usize> {
+/// The order does not depend on that of the input: of the records that are ready, the smallest name
+/// is next. In a cycle the packages that are not `noarch` come first, because a `noarch: python`
+/// package needs the python that it depends on to be linked, and not the other way round.
+pub(crate) fn topological_order<T: AsRef<PackageRecord>>(records: &[T]) -> Vec<usize> {
     let names: Vec<&str> = records
         .iter()
         .map(|record| record.as_ref().name.as_normalized())
@@ -55,7 +55,7 @@ pub fn topological_order<T: AsRef<PackageRecord>>(records: &[T]) -> Vec<usize> {
             Some(Reverse((_, index))) => index,
             None => first_of_a_cycle(records, &names, &needs, &placed),
         };
-        // A package that broke a cycle becomes ready once more later on.
+        // A package that broke a cycle becomes ready again later.
         if std::mem::replace(&mut placed[next], true) {
             continue;
         }
@@ -70,8 +70,8 @@ pub fn topological_order<T: AsRef<PackageRecord>>(records: &[T]) -> Vec<usize> {
     order
 }
 
-/// When nothing is ready, the packages that reach the fewest others form a cycle that depends on
-/// nothing outside itself; one of them goes first.
+/// When no record is ready, those that reach the fewest others form a cycle without dependencies
+/// outside of it; one of them is first.
 fn first_of_a_cycle<T: AsRef<PackageRecord>>(
     records: &[T],
     names: &[&str],
@@ -84,7 +84,7 @@ fn first_of_a_cycle<T: AsRef<PackageRecord>>(
             let noarch = !records[index].as_ref().noarch.is_none();
             (reach(index, needs), noarch, names[index], index)
         })
-        .expect("the caller asks only while packages remain")
+        .expect("packages remain")
 }
 
 fn reach(from: usize, needs: &[BTreeSet<usize>]) -> usize {

@@ -1,25 +1,26 @@
-//! What has to change to get from what is installed to what is wanted.
+//! The difference between the installed packages and the desired ones.
 
 use std::collections::{HashMap, HashSet};
 
-use rattler_conda_types::{PackageRecord, PrefixRecord, RepoDataRecord};
+use rattler_conda_types::{MatchSpec, PackageRecord, PrefixRecord, RepoDataRecord};
 
 use super::order::topological_order;
-use crate::link::{LinkError, Python};
+use crate::error::PrefixError;
+use crate::link::Python;
 
-/// A package that should be in the environment.
+/// A package that the environment should contain.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    /// The record of the current repodata.
-    pub record: RepoDataRecord,
-    /// The specs by which a person asked for it. `None` leaves what is recorded for the
-    /// installed package of that name; an empty list says that nobody asks for it by name.
-    pub requested_specs: Option<Vec<String>>,
+pub(crate) struct DesiredPackage {
+    pub(crate) record: RepoDataRecord,
+    /// The specs that request it. `None` keeps those recorded for the installed package of that
+    /// name; an empty list means that it is only a dependency.
+    pub(crate) requested_specs: Option<Vec<String>>,
 }
 
-impl Wanted {
-    /// A package about whose requested specs nothing new is said.
-    pub fn new(record: RepoDataRecord) -> Self {
+impl DesiredPackage {
+    /// A package that keeps its recorded specs.
+    #[cfg(test)]
+    pub(crate) fn new(record: RepoDataRecord) -> Self {
         Self {
             record,
             requested_specs: None,
@@ -27,16 +28,16 @@ impl Wanted {
     }
 }
 
-/// A package to be linked.
+/// A package to link.
 #[derive(Debug, Clone)]
 pub struct PlannedLink {
     /// Its record.
     pub record: RepoDataRecord,
-    /// The specs by which a person asked for it.
+    /// The specs that request it.
     pub requested_specs: Vec<String>,
 }
 
-/// A package that stays, with other requested specs than recorded.
+/// A kept package whose record needs other requested specs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Respec {
     /// The package's normalised name.
@@ -45,33 +46,71 @@ pub struct Respec {
     pub requested_specs: Vec<String>,
 }
 
-/// The difference between what is installed and what is wanted.
+/// What changes in an environment.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Packages that go, dependents before dependencies.
+    /// Packages to unlink, dependents before dependencies.
     pub unlink: Vec<PrefixRecord>,
-    /// Packages that come, dependencies before dependents.
+    /// Packages to link, dependencies before dependents.
     pub link: Vec<PlannedLink>,
-    /// Packages that stay as they are.
+    /// Packages that are kept.
     pub keep: Vec<PrefixRecord>,
-    /// Packages that stay, but whose record needs other requested specs.
+    /// Kept packages whose record needs other requested specs.
     pub respec: Vec<Respec>,
 }
 
 impl Plan {
-    /// `wanted` is the complete environment: what is installed and not in it is removed.
-    ///
-    /// The same build of the same package stays untouched, unless it is `noarch: python` and the
-    /// python it was linked for changes its directories.
+    /// The changes that make `records` the complete environment. `specs` are the specs that are
+    /// requested now; the other packages keep their recorded ones.
     ///
     /// # Errors
-    /// [`LinkError::SitePackagesEscape`] if a python record names a path outside the prefix.
-    pub fn between(installed: &[PrefixRecord], wanted: &[Wanted]) -> Result<Self, LinkError> {
-        let wanted_by_name: HashMap<&str, &Wanted> = wanted
+    /// [`PrefixError::SitePackagesEscape`] if a python record names a path outside the prefix.
+    pub fn for_solution(
+        installed: &[PrefixRecord],
+        records: &[RepoDataRecord],
+        specs: &[MatchSpec],
+    ) -> Result<Self, PrefixError> {
+        let mut requested: HashMap<&str, Vec<String>> = HashMap::new();
+        for spec in specs {
+            if let Some(name) = spec.name.as_exact() {
+                let specs = requested.entry(name.as_normalized()).or_default();
+                specs.push(spec.to_string());
+            }
+        }
+        let desired: Vec<DesiredPackage> = records
             .iter()
-            .map(|wanted| (name(&wanted.record.package_record), wanted))
+            .map(|record| DesiredPackage {
+                record: installed_record(installed, record)
+                    .unwrap_or(record)
+                    .clone(),
+                requested_specs: requested.remove(name(&record.package_record)),
+            })
             .collect();
-        let python_moves = python_moves(installed, wanted)?;
+        Self::between(installed, &desired)
+    }
+
+    /// The records of the packages to link, in the order of `link`.
+    pub fn records_to_link(&self) -> Vec<RepoDataRecord> {
+        let records = self.link.iter().map(|planned| &planned.record);
+        records.cloned().collect()
+    }
+
+    /// `desired` is the complete environment: installed packages that are not in it are removed.
+    ///
+    /// An installed build is kept, unless it is `noarch: python` and the new python has other
+    /// directories.
+    ///
+    /// # Errors
+    /// [`PrefixError::SitePackagesEscape`] if a python record names a path outside the prefix.
+    pub(crate) fn between(
+        installed: &[PrefixRecord],
+        desired: &[DesiredPackage],
+    ) -> Result<Self, PrefixError> {
+        let desired_by_name: HashMap<&str, &DesiredPackage> = desired
+            .iter()
+            .map(|desired| (name(&desired.record.package_record), desired))
+            .collect();
+        let python_moves = python_moves(installed, desired)?;
 
         let mut plan = Self::default();
         let mut kept = HashSet::new();
@@ -80,19 +119,19 @@ impl Plan {
             let record = &installed[index];
             let package = &record.repodata_record.package_record;
             recorded_specs.insert(name(package), &record.requested_specs);
-            let stays = wanted_by_name
+            let stays = desired_by_name
                 .get(name(package))
-                .filter(|wanted| same_build(&record.repodata_record, &wanted.record))
-                .filter(|wanted| {
-                    !(python_moves && wanted.record.package_record.noarch.is_python())
+                .filter(|desired| same_build(&record.repodata_record, &desired.record))
+                .filter(|desired| {
+                    !(python_moves && desired.record.package_record.noarch.is_python())
                 });
-            let Some(wanted) = stays else {
+            let Some(desired) = stays else {
                 plan.unlink.push(record.clone());
                 continue;
             };
             kept.insert(name(package));
             plan.keep.push(record.clone());
-            if let Some(specs) = &wanted.requested_specs
+            if let Some(specs) = &desired.requested_specs
                 && *specs != record.requested_specs
             {
                 plan.respec.push(Respec {
@@ -102,23 +141,23 @@ impl Plan {
             }
         }
         plan.keep.reverse();
-        let records: Vec<&PackageRecord> = wanted
+        let records: Vec<&PackageRecord> = desired
             .iter()
-            .map(|wanted| &wanted.record.package_record)
+            .map(|desired| &desired.record.package_record)
             .collect();
         for index in topological_order(&records.iter().map(|r| ByRef(r)).collect::<Vec<_>>()) {
-            let wanted = &wanted[index];
-            let package = name(&wanted.record.package_record);
+            let desired = &desired[index];
+            let package = name(&desired.record.package_record);
             if kept.contains(package) {
                 continue;
             }
-            let requested_specs = wanted.requested_specs.clone().unwrap_or_else(|| {
+            let requested_specs = desired.requested_specs.clone().unwrap_or_else(|| {
                 recorded_specs
                     .get(package)
                     .map_or_else(Vec::new, |specs| (*specs).clone())
             });
             plan.link.push(PlannedLink {
-                record: wanted.record.clone(),
+                record: desired.record.clone(),
                 requested_specs,
             });
         }
@@ -144,8 +183,25 @@ fn name(record: &PackageRecord) -> &str {
     record.name.as_normalized()
 }
 
-/// Whether two records name one build. The archive's digest only counts between archives of one
-/// kind: a build exists as `.conda` and as `.tar.bz2`.
+/// The record by which the build of `record` is installed. It is kept, so that a channel that has
+/// rewritten its metadata since causes no change.
+fn installed_record<'a>(
+    installed: &'a [PrefixRecord],
+    record: &RepoDataRecord,
+) -> Option<&'a RepoDataRecord> {
+    let new = &record.package_record;
+    let mut installed = installed.iter().map(|record| &record.repodata_record);
+    installed.find(|old| {
+        let old = &old.package_record;
+        old.name == new.name
+            && old.version == new.version
+            && old.build == new.build
+            && old.sha256 == new.sha256
+    })
+}
+
+/// Whether two records are of one build. Digests are compared only between archives of one format:
+/// a build exists as `.conda` and as `.tar.bz2`.
 fn same_build(one: &RepoDataRecord, other: &RepoDataRecord) -> bool {
     let (first, second) = (&one.package_record, &other.package_record);
     if first.name != second.name
@@ -163,21 +219,24 @@ fn same_build(one: &RepoDataRecord, other: &RepoDataRecord) -> bool {
     }
 }
 
-/// Whether `noarch: python` packages lie elsewhere afterwards.
-fn python_moves(installed: &[PrefixRecord], wanted: &[Wanted]) -> Result<bool, LinkError> {
+/// Whether `noarch: python` packages have other directories afterwards.
+fn python_moves(
+    installed: &[PrefixRecord],
+    desired: &[DesiredPackage],
+) -> Result<bool, PrefixError> {
     let find = |record: &&PackageRecord| name(record) == "python";
     let old = installed
         .iter()
         .map(|record| &record.repodata_record.package_record)
         .find(find);
-    let new = wanted
+    let new = desired
         .iter()
-        .map(|wanted| &wanted.record.package_record)
+        .map(|desired| &desired.record.package_record)
         .find(find);
     let (Some(old), Some(new)) = (old, new) else {
         return Ok(false);
     };
-    // What is installed was linked somehow, whatever its record says of site-packages.
+    // An installed package was linked somewhere, even if its record has an invalid path.
     let Ok(old) = Python::from_record(old) else {
         return Ok(true);
     };

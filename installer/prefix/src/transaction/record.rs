@@ -1,4 +1,4 @@
-//! From what was linked to the record in `conda-meta`.
+//! The record of a linked package for `conda-meta`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::draft::{DraftPackage, RecordEdit, Relocated};
 use crate::link::{LinkMethod, Module};
 
-/// The record of a package that was linked, with its generated files.
+/// The record of a linked package, with its generated files.
 pub(super) fn prefix_record(
     package: &DraftPackage<'_>,
     method: LinkMethod,
@@ -22,7 +22,7 @@ pub(super) fn prefix_record(
         ..entry(&module.byte_code, PathType::PycFile)
     }));
     entries.sort_by(|one, other| one.relative_path.cmp(&other.relative_path));
-    // conda lists only what is a file or a link here.
+    // conda lists only files and links here.
     let files = entries
         .iter()
         .filter(|entry| entry.path_type != PathType::Directory)
@@ -67,11 +67,11 @@ pub(super) fn entry(path: &str, path_type: PathType) -> PathsEntry {
     }
 }
 
-/// Applies an edit to the fields of a record, leaving unknown ones alone.
+/// Applies an edit to the fields of a record, and keeps unknown ones.
 pub(super) fn apply(edit: &RecordEdit, fields: &mut Map<String, Value>) {
     if let Some(specs) = &edit.requested_specs {
         fields.insert("requested_specs".to_owned(), Value::from(specs.clone()));
-        // The deprecated field of one spec would contradict the list.
+        // The deprecated field with one spec would contradict the list.
         fields.shift_remove("requested_spec");
     }
     for relocated in &edit.relocated {

@@ -1,4 +1,4 @@
-//! What goes when packages are removed.
+//! What is removed with packages: files, byte code and directories.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -8,19 +8,20 @@ use rattler_conda_types::PrefixRecord;
 use rattler_conda_types::prefix_record::PathType;
 
 use super::draft::Inputs;
-use crate::link::{LinkError, dist_name, normalise};
+use crate::error::PrefixError;
+use crate::link::{dist_name, normalise};
 
 /// A path of an installed package.
 #[derive(Debug, Clone)]
 pub(super) struct Owned<'a> {
     /// Where the file is.
     pub(super) location: &'a str,
-    /// The path it claims.
+    /// The path that it claims.
     pub(super) claim: &'a str,
     pub(super) directory: bool,
 }
 
-/// The paths of an installed package: what its record says in detail, or its plain list.
+/// The paths of an installed package: the detailed ones of its record, or its plain list.
 pub(super) fn owned(record: &PrefixRecord) -> Vec<Owned<'_>> {
     let mut paths: Vec<Owned<'_>> = record
         .paths_data
@@ -55,7 +56,7 @@ pub(super) fn owned(record: &PrefixRecord) -> Vec<Owned<'_>> {
     paths
 }
 
-/// The files that go aside, in order and without repetition.
+/// The files that are moved into the trash, in order and without duplicates.
 #[derive(Debug, Default)]
 pub(super) struct MovedFiles {
     pub(super) list: Vec<String>,
@@ -75,8 +76,8 @@ impl MovedFiles {
         index
     }
 
-    /// The files that others are reached through, deepest first.
-    pub(super) fn doors(&self) -> Vec<usize> {
+    /// The indexes of files that others are reached through, deepest first.
+    pub(super) fn dir_symlinks(&self) -> Vec<usize> {
         let mut directories = BTreeSet::new();
         for path in &self.list {
             if let Some((parent, _)) = path.rsplit_once('/') {
@@ -90,13 +91,13 @@ impl MovedFiles {
             .collect()
     }
 
-    /// What the removed packages own and no package that stays does, with the byte code that
-    /// python made of their modules on its own, and their records.
-    pub(super) fn unlinked(
+    /// Adds the files that only removed packages own, the byte code that python made of their
+    /// modules by itself, and their records.
+    pub(super) fn add_unlinked(
         &mut self,
         inputs: &Inputs<'_>,
         kept: &[Vec<Owned<'_>>],
-    ) -> Result<(), LinkError> {
+    ) -> Result<(), PrefixError> {
         if inputs.unlink.is_empty() {
             return Ok(());
         }
@@ -105,7 +106,7 @@ impl MovedFiles {
             let mut modules: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
             for path in owned(record) {
                 let Some(location) = normalise(path.location) else {
-                    return Err(LinkError::UnsafeRecord {
+                    return Err(PrefixError::UnsafeRecord {
                         package: dist_name(&record.repodata_record.package_record),
                         recorded: path.location.to_owned(),
                     });
@@ -168,7 +169,8 @@ pub(super) fn record_path(inputs: &Inputs<'_>, record: &PrefixRecord) -> String 
     format!("conda-meta/{file}")
 }
 
-/// The directories that the removed files leave, deepest first, without those that are declared.
+/// The directories that the removed files leave, deepest first, without those that kept packages
+/// declare.
 pub(super) fn swept(inputs: &Inputs<'_>, kept: &[Vec<Owned<'_>>], moved: &[String]) -> Vec<String> {
     let declared: HashSet<&str> = kept
         .iter()

@@ -7,21 +7,21 @@ use resolvo::{
     conflict::{Conflict, ConflictCause, ConflictEdge, ConflictNode},
 };
 
-use crate::{error::SpecOrigin, provider::Provider, question::Wish};
+use crate::{explanation::SpecOrigin, provider::Provider, root_problem::RootRequirement};
 
 /// The clauses that make a problem unsatisfiable: who requires what, and what forbids it.
 pub(super) struct Graph<'a> {
     pub(super) provider: &'a Provider<'a>,
     pub(super) nodes: Vec<Node>,
     pub(super) root: usize,
-    /// Names of which two candidates are wanted.
+    /// Names of which two candidates are required.
     pub(super) clashes: BTreeSet<NameId>,
 }
 
 /// One node.
 #[derive(Debug)]
 pub(super) struct Node {
-    /// None for the root and for the places that stand for "missing" and "excluded".
+    /// `None` for the root and for the nodes for "missing" and "excluded".
     pub(super) solvable: Option<SolvableId>,
     /// What it requires, with the candidates; none when there are none.
     pub(super) requires: BTreeMap<VersionSetId, Vec<usize>>,
@@ -29,18 +29,18 @@ pub(super) struct Node {
     pub(super) constrains: BTreeSet<VersionSetId>,
     /// Why it must not be chosen.
     pub(super) excluded: Option<StringId>,
-    /// What the chains of dependencies that begin here end in.
+    /// The ends of the chains of dependencies that begin here.
     pub(super) leaves: BTreeSet<Leaf>,
 }
 
-/// What a chain of dependencies ends in.
+/// The end of a chain of dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Leaf {
     /// There is no candidate for a spec of this name.
     Missing(NameId),
-    /// A candidate must not be taken.
+    /// A candidate must not be chosen.
     Excluded(StringId),
-    /// A candidate of this name is fine by itself; another one is wanted, too.
+    /// A candidate of this name can be chosen, but another one is required, too.
     Clash(NameId),
     /// Candidates of this name are forbidden.
     Forbids(NameId),
@@ -111,26 +111,26 @@ impl<'a> Graph<'a> {
         self.provider.pool.resolve_version_set_package_name(spec)
     }
 
-    /// Those of the wishes that the graph speaks of; all of them if it should speak of none.
-    pub(super) fn involved(&self, wishes: &[Wish]) -> Vec<Wish> {
+    /// The requirements in the graph; all of them if there are none.
+    pub(super) fn involved(&self, requirements: &[RootRequirement]) -> Vec<RootRequirement> {
         let root = &self.nodes[self.root];
-        let involved: Vec<_> = wishes
+        let involved: Vec<_> = requirements
             .iter()
-            .filter(|wish| match wish.origin {
-                SpecOrigin::Requested => root.requires.contains_key(&wish.version_set),
-                SpecOrigin::Pin => root.constrains.contains(&wish.version_set),
+            .filter(|requirement| match requirement.origin {
+                SpecOrigin::Requested => root.requires.contains_key(&requirement.version_set),
+                SpecOrigin::Pin => root.constrains.contains(&requirement.version_set),
             })
             .cloned()
             .collect();
         if involved.is_empty() {
-            wishes.to_vec()
+            requirements.to_vec()
         } else {
             involved
         }
     }
 
-    /// Carries what each chain ends in back to its beginning. Dependencies can form circles, so
-    /// this goes on until nothing changes any more.
+    /// Propagates the ends of chains to their beginnings. Dependencies can form circles, so this is
+    /// repeated until nothing changes.
     fn find_leaves(&mut self) {
         for node in 0..self.nodes.len() {
             let leaves = self.own_leaves(node);
@@ -138,7 +138,7 @@ impl<'a> Graph<'a> {
         }
         loop {
             let mut changed = false;
-            // Dependencies mostly come after what depends on them, so backwards is quicker.
+            // Dependencies mostly follow their dependents, so backwards is faster.
             for node in (0..self.nodes.len()).rev() {
                 let mut leaves = std::mem::take(&mut self.nodes[node].leaves);
                 let before = leaves.len();

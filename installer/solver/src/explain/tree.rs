@@ -1,4 +1,4 @@
-//! The conflict in words.
+//! Renders a conflict as text.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,18 @@ use resolvo::{NameId, SolvableId, VersionSetId};
 use super::graph::{Graph, Leaf, Node};
 use crate::{
     candidate::Spec,
-    error::{Reason, SpecOrigin, suggestions},
-    provider::{read_channel, tidy},
-    question::Wish,
-    spec::is_virtual,
+    explanation::{Reason, SpecOrigin},
+    provider::read_channel,
+    root_problem::RootRequirement,
+    spec::{is_virtual, tidy},
+    suggest::suggestions,
 };
 
 /// Deeper chains of dependencies are cut.
 const MAX_DEPTH: usize = 4;
 /// Of more alternatives than this, the first and the last are named.
 const MAX_ALTERNATIVES: usize = 3;
-/// More names than this that two candidates are wanted of say nothing new.
+/// The largest number of names of which two candidates are required.
 const MAX_CLASHES: usize = 4;
 
 /// Candidates of one name that fail in the same way.
@@ -28,24 +29,27 @@ struct Group {
     requires: BTreeMap<NameId, (BTreeSet<VersionSetId>, BTreeSet<usize>)>,
 }
 
-/// What stands in the way of the wishes.
-pub(super) fn reasons(graph: &Graph<'_>, wishes: &[Wish]) -> Vec<Reason> {
+/// The reasons why the requirements are in conflict.
+pub(super) fn reasons(graph: &Graph<'_>, requirements: &[RootRequirement]) -> Vec<Reason> {
     let mut writer = Writer {
         graph,
-        told: BTreeSet::new(),
+        shown: BTreeSet::new(),
     };
     let mut reasons = Vec::new();
-    for wish in wishes
+    for requirement in requirements
         .iter()
-        .filter(|wish| wish.origin == SpecOrigin::Requested)
+        .filter(|requirement| requirement.origin == SpecOrigin::Requested)
     {
-        let Some(targets) = graph.nodes[graph.root].requires.get(&wish.version_set) else {
+        let Some(targets) = graph.nodes[graph.root]
+            .requires
+            .get(&requirement.version_set)
+        else {
             continue;
         };
         if targets.is_empty() {
-            let mut text = writer.missing(wish.version_set);
-            if wishes.len() > 1 {
-                text = format!("{}: {text}", wish.text);
+            let mut text = writer.missing(requirement.version_set);
+            if requirements.len() > 1 {
+                text = format!("{}: {text}", requirement.text);
             }
             reasons.push(Reason::new(text, Vec::new()));
             continue;
@@ -54,12 +58,15 @@ pub(super) fn reasons(graph: &Graph<'_>, wishes: &[Wish]) -> Vec<Reason> {
         match groups.len() {
             0 => {}
             1 => reasons.append(&mut groups),
-            _ => reasons.push(Reason::new(format!("{} leaves these:", wish.text), groups)),
+            _ => reasons.push(Reason::new(
+                format!("{} leaves these:", requirement.text),
+                groups,
+            )),
         }
     }
     reasons.extend(writer.clashes());
     if reasons.is_empty() {
-        // The graph says nothing that could be told; the specs are named all the same.
+        // The graph has no reason to show; the specs are named anyway.
         reasons.push(Reason::new(
             "no choice of versions satisfies all of them",
             Vec::new(),
@@ -68,11 +75,11 @@ pub(super) fn reasons(graph: &Graph<'_>, wishes: &[Wish]) -> Vec<Reason> {
     reasons
 }
 
-/// What may help.
+/// Hints.
 pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
     let request = graph.provider.request;
     let mut notes = Vec::new();
-    let mut told = BTreeSet::new();
+    let mut shown = BTreeSet::new();
     let specs = graph.nodes.iter().flat_map(|node| {
         node.requires
             .iter()
@@ -84,8 +91,8 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
         let package = graph.provider.package(id);
         if is_virtual(name) {
             let variable = format!("CONDA_OVERRIDE_{}", name[2..].to_ascii_uppercase());
-            if is_missing && told.insert(name) {
-                notes.push(format!("to solve for another machine, set {variable}"));
+            if is_missing && shown.insert(name) {
+                notes.push(format!("set {variable} to solve for another machine"));
             }
             continue;
         }
@@ -94,9 +101,9 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
         }
         if is_missing && package.candidates.is_empty() && package.unreadable.is_empty() {
             let similar = suggestions(request, name);
-            if told.insert(name) && !similar.is_empty() {
+            if shown.insert(name) && !similar.is_empty() {
                 let similar = similar.join(", ");
-                notes.push(format!("names that look like {name}: {similar}"));
+                notes.push(format!("similar names: {similar}"));
             }
         }
         for &place in &package.hidden_in {
@@ -108,7 +115,7 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
             let fits = records
                 .iter()
                 .any(|record| rattler_conda_types::Matches::matches(bounds, record));
-            if fits && told.insert(name) {
+            if fits && shown.insert(name) {
                 let first = package
                     .candidates
                     .first()
@@ -116,8 +123,8 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
                 let first = first.and_then(|candidate| request.channels.get(candidate.channel));
                 let first = first.map_or("an earlier channel", |channel| channel.name.as_str());
                 notes.push(format!(
-                    "the channel {} has {}, which is not considered because {first} has {name}, \
-                     too, and comes first (channel priority is strict)",
+                    "the channel {} has {}, but {first} has {name}, too, and is preferred (channel \
+                     priority is strict)",
                     channel.name,
                     spec_text(graph, spec),
                 ));
@@ -128,7 +135,7 @@ pub(super) fn notes(graph: &Graph<'_>) -> Vec<String> {
     notes
 }
 
-/// `python 3.12` is that very version, which surprises people.
+/// A hint that `python 3.12` means exactly this version.
 fn exact_version_note(graph: &Graph<'_>, spec: VersionSetId) -> Option<String> {
     let Spec(bounds) = graph.provider.pool.resolve_version_set(spec);
     let Some(VersionSpec::Exact(EqualityOperator::Equals, exact)) = &bounds.version else {
@@ -151,7 +158,7 @@ fn exact_version_note(graph: &Graph<'_>, spec: VersionSetId) -> Option<String> {
     let name = graph.provider.name(id);
     let spec = spec_text(graph, spec);
     Some(format!(
-        "`{spec}` is one version; `{name} {exact}.*` would allow {longer}"
+        "`{spec}` means exactly this version; `{name} {exact}.*` also allows {longer}"
     ))
 }
 
@@ -173,16 +180,16 @@ fn bounds(graph: &Graph<'_>, spec: VersionSetId) -> String {
 
 struct Writer<'a, 'graph> {
     graph: &'a Graph<'graph>,
-    /// Groups that were told about, by their candidates.
-    told: BTreeSet<Vec<usize>>,
+    /// Groups that were shown, by their candidates.
+    shown: BTreeSet<Vec<usize>>,
 }
 
 impl Writer<'_, '_> {
-    /// A reason for each group of candidates that fails by what it needs. Those that are fine by
-    /// themselves are left to [`Writer::clashes`].
+    /// A reason for each group of candidates that fails because of its dependencies. The others are
+    /// part of [`Writer::clashes`].
     fn candidates(&mut self, targets: &BTreeSet<usize>, depth: usize) -> Vec<Reason> {
         let mut groups = self.group(targets);
-        // The newest first: that is what people want to know about.
+        // The newest first, because it matters most.
         groups.sort_by_key(|group| std::cmp::Reverse(self.newest(&group.nodes)));
         let mut reasons = Vec::new();
         for group in groups {
@@ -196,7 +203,7 @@ impl Writer<'_, '_> {
             if group.requires.is_empty() && node.constrains.is_empty() {
                 continue;
             }
-            if !self.told.insert(group.nodes.clone()) {
+            if !self.shown.insert(group.nodes.clone()) {
                 reasons.push(Reason::new(format!("{versions}: see above"), Vec::new()));
                 continue;
             }
@@ -406,14 +413,14 @@ impl Writer<'_, '_> {
             };
         }
         if let Some(builds) = self.other_builds(spec) {
-            return format!("the channels have it in other builds: {builds}");
+            return format!("the channels have other builds: {builds}");
         }
         match package.candidates.as_slice() {
             [] if !package.unreadable.is_empty() => package.unreadable.join("; "),
             [] => "no channel has it".to_owned(),
             all => match self.span(all) {
                 (oldest, newest, count) if count > 2 => {
-                    format!("none of the channels' {count} versions fits, {oldest} to {newest}")
+                    format!("the channels have {count} other versions, {oldest} to {newest}")
                 }
                 _ => format!(
                     "the channels have only {name} {}",
@@ -445,7 +452,7 @@ impl Writer<'_, '_> {
         (!builds.is_empty()).then(|| join(&builds))
     }
 
-    /// The names of which two candidates are wanted, or one that is forbidden: by whom, and what.
+    /// The names of which two candidates are required, or one that is forbidden, and by which.
     fn clashes(&self) -> Vec<Reason> {
         let constrains = self.graph.nodes.iter().flat_map(|node| &node.constrains);
         let mut names: BTreeSet<_> = constrains.map(|&spec| self.graph.spec_name(spec)).collect();
@@ -459,42 +466,42 @@ impl Writer<'_, '_> {
                 reasons.push(Reason::new(offered, Vec::new()));
                 continue;
             }
-            let wanted = self.wanted(name);
-            let different: BTreeSet<_> = wanted.values().flatten().collect();
+            let required = self.required(name);
+            let different: BTreeSet<_> = required.values().flatten().collect();
             if different.len() < 2 {
                 continue;
             }
-            let parts: Vec<_> = wanted
+            let parts: Vec<_> = required
                 .iter()
                 .map(|(who, specs)| match self.bounds(specs).0.as_str() {
                     "*" => format!("any ({who})"),
                     bounds => format!("{bounds} ({who})"),
                 })
                 .collect();
-            let text = format!("{text} would have to be {} at once", join(&parts));
+            let text = format!("{text} is required as {} at once", join(&parts));
             reasons.push(Reason::new(text, Vec::new()));
         }
         reasons.truncate(MAX_CLASHES);
         reasons
     }
 
-    /// Who wants anything of a name → what they want.
-    fn wanted(&self, name: NameId) -> BTreeMap<String, BTreeSet<VersionSetId>> {
-        let mut wanted: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
+    /// The dependents of a name → the specs they require.
+    fn required(&self, name: NameId) -> BTreeMap<String, BTreeSet<VersionSetId>> {
+        let mut required: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let who = |at_root: &str| match self.graph.name_of(index) {
                 Some(name) => format!("for {}", self.graph.provider.name(name)),
                 None => at_root.to_owned(),
             };
-            let requires = node.requires.keys().map(|spec| (spec, "asked for"));
+            let requires = node.requires.keys().map(|spec| (spec, "requested"));
             let constrains = node.constrains.iter().map(|spec| (spec, "pinned"));
             for (&spec, at_root) in requires.chain(constrains) {
                 if self.graph.spec_name(spec) == name {
-                    wanted.entry(who(at_root)).or_default().insert(spec);
+                    required.entry(who(at_root)).or_default().insert(spec);
                 }
             }
         }
-        wanted
+        required
     }
 }
 
@@ -514,7 +521,7 @@ fn join(parts: &[String]) -> String {
     }
 }
 
-/// Bounds in an order that people expect: `>=3.9` before `>=3.10`.
+/// A key for the natural order of bounds: `>=3.9` before `>=3.10`.
 fn natural(text: &str) -> Vec<(u64, String)> {
     let mut parts = Vec::new();
     let mut rest = text;

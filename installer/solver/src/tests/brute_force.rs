@@ -139,6 +139,7 @@ fn is_satisfiable(request: &SolveRequest) -> bool {
             request.channels[0].indexes[0]
                 .records(&name.parse().unwrap())
                 .unwrap()
+                .0
         })
         .collect();
     let choices: Vec<Vec<&RepoDataRecord>> = records
@@ -202,8 +203,8 @@ proptest! {
                             .collect()
                     };
                     SolveRequest {
-                        specs: of(crate::solve::SpecOrigin::Requested),
-                        pins: of(crate::solve::SpecOrigin::Pin),
+                        specs: of(crate::SpecOrigin::Requested),
+                        pins: of(crate::SpecOrigin::Pin),
                         ..request.clone()
                     }
                 };
@@ -242,7 +243,7 @@ proptest! {
         // What is installed may be anything, valid or not.
         let other = self::request(&installed);
         for name in NAMES {
-            let records = other.channels[0].indexes[0].records(&name.parse().unwrap()).unwrap();
+            let (records, _) = other.channels[0].indexes[0].records(&name.parse().unwrap()).unwrap();
             request.installed.extend(records.into_iter().next());
         }
         request.orphans = if drop_orphans { Orphans::Drop } else { Orphans::Keep };

@@ -10,10 +10,10 @@
 
 use rattler_conda_types::{GenericVirtualPackage, MatchSpec, RepoDataRecord};
 use serde_json::{Map, Value, json};
-use taipan_channel::{Index, IndexLimits};
+use taipan_channel::{ChannelIndexes, IndexLimits, RepodataIndex};
 use url::Url;
 
-use crate::{ChannelIndexes, Solution, SolveError, SolveRequest, parse_spec, solve};
+use crate::{Solution, SolveError, SolveRequest, parse_spec, solve};
 
 /// The text of the `repodata.json` that the lines describe.
 pub(super) fn repodata(lines: &str) -> String {
@@ -55,7 +55,8 @@ pub(super) fn channel(name: &str, lines: &str) -> ChannelIndexes {
     let url = Url::parse(&format!("https://example.org/{name}/")).unwrap();
     let text = repodata(lines).into_bytes();
     let subdir = url.join("linux-64/").unwrap();
-    let index = Index::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap();
+    let index =
+        RepodataIndex::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap();
     ChannelIndexes {
         name: name.to_owned(),
         url,

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use taipan_channel::{Index, IndexLimits};
+use taipan_channel::{ChannelIndexes, IndexLimits, RepodataIndex};
 use url::Url;
 
 use super::language::{names, specs};
-use crate::{
-    ChannelIndexes, Solution, SolveError, SolveRequest, detect_virtual_packages, solve,
-};
+use crate::{Solution, SolveError, SolveRequest, detect_virtual_packages, solve};
 
 /// The channel that `TAIPAN_REALCHANNEL_DIR` names: the channel and its `channel.json`. Without
 /// the variable the tests are skipped, unless `TAIPAN_REQUIRE_REAL_SERVERS` demands them.
@@ -36,7 +34,7 @@ fn read(directory: &Path) -> ChannelIndexes {
         .map(|subdir| {
             let text = std::fs::read(directory.join(subdir).join("repodata.json")).unwrap();
             let subdir = url.join(&format!("{subdir}/")).unwrap();
-            Index::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap()
+            RepodataIndex::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap()
         })
         .collect();
     ChannelIndexes {

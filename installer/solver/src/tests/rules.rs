@@ -7,12 +7,10 @@ use std::{
 };
 
 use rattler_conda_types::RepoDataRecord;
-use taipan_channel::{Index, IndexLimits};
+use taipan_channel::{IndexLimits, RepodataIndex};
 
 use super::language::{channel, failed, names, repodata, request, solved, specs, virtual_packages};
-use crate::{
-    ChannelPriority, Orphans, SolveError, SolveRequest, SpecOrigin, UpdatePolicy, solve,
-};
+use crate::{ChannelPriority, Orphans, SolveError, SolveRequest, SpecOrigin, UpdatePolicy, solve};
 
 /// The records of these lines, as if they were installed.
 fn installed(lines: &str, wanted: &[&str]) -> Vec<RepoDataRecord> {
@@ -147,7 +145,7 @@ fn specs_match_versions_builds_numbers_hashes_and_places() {
         assert_eq!(solved(&request(&lines, &[spec])), [expected], "{spec}");
     }
     for spec in ["alpha/noarch::a", "a 4", "a[sha256=00]", "a * nope"] {
-        if let Ok(spec) = crate::solve::parse_spec(spec) {
+        if let Ok(spec) = crate::parse_spec(spec) {
             let request = SolveRequest {
                 specs: vec![spec],
                 ..request(&lines, &[])
@@ -188,7 +186,7 @@ fn a_dependency_that_cannot_be_read_rules_out_its_record_alone() {
     assert_eq!(solved(&request(lines, &["a"])), ["a 1", "b 1"]);
     let (_, text) = explanation(&request(lines, &["a 2"]));
     assert!(
-        text.contains("a 2 has a dependency that cannot be read, `b ==>1`"),
+        text.contains("a 2 has the invalid dependency `b ==>1`"),
         "{text}"
     );
     assert!(explanation(&request(lines, &["c"])).1.contains("`d [oops`"));
@@ -206,7 +204,7 @@ fn records_may_speak_of_themselves() {
     assert_eq!(solved(&request(lines, &["a"])), ["a 1", "b 1"]);
     let (_, text) = explanation(&request(lines, &["c"]));
     assert!(
-        text.contains("c 1 demands `c >1`, which it is not itself"),
+        text.contains("c 1 requires `c >1`, which it does not satisfy itself"),
         "{text}"
     );
 }
@@ -217,7 +215,7 @@ fn removed_records_are_not_chosen() {
     let mut request = request("", &["a"]);
     let url = request.channels[0].url.clone();
     let subdir = url.join("linux-64/").unwrap();
-    let index = Index::from_json(
+    let index = RepodataIndex::from_json(
         text.into_bytes(),
         url.as_str(),
         &subdir,
@@ -234,7 +232,8 @@ fn all_subdirs_of_a_channel_count_alike() {
     let url = request.channels[0].url.clone();
     let text = repodata("a 2 @ noarch=\"python\" subdir=\"noarch\"").into_bytes();
     let subdir = url.join("noarch/").unwrap();
-    let index = Index::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap();
+    let index =
+        RepodataIndex::from_json(text, url.as_str(), &subdir, IndexLimits::default()).unwrap();
     request.channels[0].indexes.push(index);
     let solution = solve(&request).unwrap();
     assert_eq!(names(&solution), ["a 2"]);
@@ -307,7 +306,7 @@ fn a_channel_in_a_spec_goes_before_priority() {
     let request = two_channels(&["third::a"], ChannelPriority::Strict);
     assert_eq!(
         failed(&request).to_string(),
-        "the spec `third::a` asks for the channel third, which is not one of the channels"
+        "the channel third of the spec `third::a` is not one of the requested channels"
     );
     let request = two_channels(&["first::c"], ChannelPriority::Strict);
     assert_eq!(
@@ -361,7 +360,7 @@ fn a_channel_cannot_supply_virtual_packages() {
 
 #[test]
 fn virtual_packages_of_this_machine_are_found() {
-    let packages = crate::solve::detect_virtual_packages().unwrap();
+    let packages = crate::detect_virtual_packages().unwrap();
     assert!(packages.is_sorted());
     if cfg!(target_os = "linux") {
         assert!(
@@ -480,7 +479,7 @@ fn unknown_names_come_with_suggestions() {
     request.channels.clear();
     assert_eq!(
         failed(&request).to_string(),
-        "there is no channel to take packages from"
+        "there are no channels to search"
     );
 }
 
@@ -502,7 +501,7 @@ fn only_the_specs_in_conflict_are_named() {
         text,
         "`a` and `b` cannot be met together\n  \
          a 1 needs x ==1\n  b 1 needs x ==2\n  \
-         x would have to be ==1 (for a) and ==2 (for b) at once"
+         x is required as ==1 (for a) and ==2 (for b) at once"
     );
 }
 
@@ -567,8 +566,8 @@ fn an_exact_version_that_is_only_a_beginning_gets_a_hint() {
     ));
     assert_eq!(
         text,
-        "`python ==3.12` cannot be met\n  none of the channels' 3 versions fits, 3.11.0 to 3.12.4\n  \
-         note: `python ==3.12` is one version; `python 3.12.*` would allow 3.12.4"
+        "`python ==3.12` cannot be met\n  the channels have 3 other versions, 3.11.0 to 3.12.4\n  \
+         note: `python ==3.12` means exactly this version; `python 3.12.*` also allows 3.12.4"
     );
 }
 
@@ -577,7 +576,7 @@ fn a_missing_build_is_told_from_a_missing_version() {
     let lines = "a 1.0 py39_0\n a 1.0 py310_0\n a 2.0 py311_0";
     let (_, text) = explanation(&request(lines, &["a 1.0 py27*"]));
     assert!(
-        text.contains("the channels have it in other builds: py310_0 and py39_0"),
+        text.contains("the channels have other builds: py310_0 and py39_0"),
         "{text}"
     );
     let (_, text) = explanation(&request(lines, &["a 3.0 py27*"]));

@@ -1,7 +1,8 @@
 use std::fs;
 
 use super::support::{Diary, PLACEHOLDER, Place, quick};
-use crate::link::{LinkError, LinkWarning};
+use crate::error::PrefixError;
+use crate::link::LinkWarning;
 
 const ASIDE: &str = "conda-meta/.taipan-clobbered";
 
@@ -17,7 +18,7 @@ fn the_later_package_wins_whatever_the_order_of_installation() {
         .file("f", "of a2")
         .depends(&["b", "c"])
         .build();
-    let orders: [&[&[&crate::LinkPackage]]; 4] = [
+    let orders: [&[&[&crate::link::LinkPackage]]; 4] = [
         &[&[&a, &b, &c]],
         &[&[&c], &[&c, &b], &[&c, &b, &a]],
         &[&[&a], &[&a, &b, &c]],
@@ -155,7 +156,7 @@ fn a_file_of_nobody_is_replaced_with_a_warning_and_restored_on_failure() {
         .listed(serde_json::json!({"_path": "missing"}))
         .build();
     let error = place.install(&[&broken]).unwrap_err();
-    assert!(matches!(error, LinkError::MissingFile { .. }), "{error}");
+    assert!(matches!(error, PrefixError::MissingFile { .. }), "{error}");
     assert_eq!(place.snapshot(), before);
 
     let a = place
@@ -187,14 +188,14 @@ fn a_file_and_a_directory_of_one_name_do_not_go_together() {
     let b = place.package("b", "1").file("x/y", "below").build();
     let error = place.install(&[&a, &b]).unwrap_err();
     assert!(
-        matches!(error, LinkError::FileDirectoryConflict { .. }),
+        matches!(error, PrefixError::FileDirectoryConflict { .. }),
         "{error}"
     );
     assert!(!place.prefix.path().exists());
     place.install(&[&a]).unwrap();
     let error = place.install(&[&a, &b]).unwrap_err();
     assert!(
-        matches!(error, LinkError::FileDirectoryConflict { .. }),
+        matches!(error, PrefixError::FileDirectoryConflict { .. }),
         "{error}"
     );
     assert_eq!(place.read("x"), "file");

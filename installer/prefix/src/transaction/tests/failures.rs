@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::support::{Diary, Place, install, quick};
-use crate::link::{LinkError, LinkObserver, LinkWarning};
-use crate::transaction::{Plan, Transaction, Wanted};
+use crate::error::PrefixError;
+use crate::link::{LinkObserver, LinkWarning};
+use crate::transaction::plan::DesiredPackage;
+use crate::transaction::{Plan, Transaction};
 
 #[test]
 fn paths_that_leave_the_prefix_are_refused() {
@@ -18,7 +20,7 @@ fn paths_that_leave_the_prefix_are_refused() {
             .build();
         let error = place.install(&[&package]).unwrap_err();
         assert!(
-            matches!(error, LinkError::PathEscape { .. }),
+            matches!(error, PrefixError::PathEscape { .. }),
             "{path}: {error}"
         );
         assert!(!place.prefix.path().exists());
@@ -43,7 +45,7 @@ fn links_out_of_the_prefix_are_not_written_through() {
         let evil = place.package("evil", "1").file("door/x", "x").build();
         let error = place.install(&[&package, &evil]).unwrap_err();
         assert!(
-            matches!(error, LinkError::PathEscape { .. }),
+            matches!(error, PrefixError::PathEscape { .. }),
             "{target}: {error}"
         );
     }
@@ -53,7 +55,7 @@ fn links_out_of_the_prefix_are_not_written_through() {
     let evil = place.package("evil", "1").file("door/x", "x").build();
     assert!(matches!(
         place.install(&[&evil]).unwrap_err(),
-        LinkError::PathEscape { .. }
+        PrefixError::PathEscape { .. }
     ));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
@@ -91,14 +93,14 @@ fn a_failure_restores_an_old_prefix_and_removes_a_new_one() {
         .build();
     assert!(matches!(
         place.install(&[&broken]).unwrap_err(),
-        LinkError::MissingFile { .. }
+        PrefixError::MissingFile { .. }
     ));
     assert!(!place.root.path().join("deep").exists());
     place.install(&[&good]).unwrap();
     let before = place.snapshot();
     assert!(matches!(
         place.install(&[&broken]).unwrap_err(),
-        LinkError::MissingFile { .. }
+        PrefixError::MissingFile { .. }
     ));
     assert_eq!(place.snapshot(), before);
 }
@@ -169,14 +171,17 @@ fn a_plan_made_before_somebody_else_changed_the_prefix_is_refused() {
     let place = Place::new();
     let a = place.package("a", "1").file("x", "1").build();
     let b = place.package("b", "1").file("y", "1").build();
-    let plan = Plan::between(&[], &[Wanted::new(a.record.clone())]).unwrap();
-    let transaction = Transaction::new::<()>(plan, |_| Ok(a.clone())).unwrap();
+    let plan = Plan::between(&[], &[DesiredPackage::new(a.record.clone())]).unwrap();
+    let transaction = Transaction::with_packages(plan, |_| a.clone());
     place.install(&[&b]).unwrap();
     let cancel = AtomicBool::new(false);
     let error = transaction
         .execute(&place.lock(), &quick(), &(), &cancel)
         .unwrap_err();
-    assert!(matches!(error, LinkError::PrefixChanged { .. }), "{error}");
+    assert!(
+        matches!(error, PrefixError::PrefixChanged { .. }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -242,7 +247,7 @@ fn files_behind_a_link_are_restored_with_it() {
         .build();
     assert!(matches!(
         place.install(&[&broken]),
-        Err(LinkError::MissingFile { .. })
+        Err(PrefixError::MissingFile { .. })
     ));
     assert_eq!(place.snapshot(), before);
     place.install(&[]).unwrap();

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use super::support::{Builder, Place, install, quick};
+use crate::failpoint::abort_at;
 use crate::link::LinkPackage;
 use crate::prefix::Prefix;
-use crate::transaction::Recovery;
-use crate::transaction::failpoint::abort_at;
+use crate::recovery::Recovery;
 
 const JOB: &str = "TAIPAN_TEST_KILL";
 
@@ -158,7 +158,7 @@ fn a_killed_change_is_undone_or_finished_by_the_next_lock() {
         let expected = if committed {
             (Recovery::Finished, &after)
         } else {
-            (Recovery::Undone, &before)
+            (Recovery::RolledBack, &before)
         };
         assert_eq!(recovery, expected.0, "{point} {nth}");
         assert_eq!(&place.snapshot(), expected.1, "{point} {nth}");
@@ -170,7 +170,7 @@ fn a_killed_change_is_undone_or_finished_by_the_next_lock() {
         }
         std::fs::remove_dir_all(place.prefix.path()).unwrap();
     }
-    assert!(seen.contains(&Recovery::Undone) && seen.contains(&Recovery::Finished));
+    assert!(seen.contains(&Recovery::RolledBack) && seen.contains(&Recovery::Finished));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn an_undo_that_is_killed_is_taken_up_again() {
             die(&place, "recover", point, nth),
             "{point} {nth} was not passed"
         );
-        assert_eq!(place.lock().recovery(), Recovery::Undone);
+        assert_eq!(place.lock().recovery(), Recovery::RolledBack);
         assert_eq!(place.snapshot(), before, "{point} {nth}");
         std::fs::remove_dir_all(place.prefix.path()).unwrap();
     }

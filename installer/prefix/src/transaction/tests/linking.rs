@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::support::{Diary, PLACEHOLDER, Place, quick};
-use crate::link::{LinkError, LinkMethod, LinkObserver, LinkWarning};
+use crate::error::PrefixError;
+use crate::link::{LinkMethod, LinkObserver, LinkWarning};
 
 #[test]
 fn files_links_and_directories_arrive() {
@@ -213,7 +214,10 @@ fn a_prefix_too_long_for_a_binary_is_refused_and_leaves_nothing() {
         .with_placeholder("lib/x.so", "binary", format!("{PLACEHOLDER}\0"))
         .build();
     let error = place.install(&[&package]).unwrap_err();
-    assert!(matches!(error, LinkError::PrefixTooLong { .. }), "{error}");
+    assert!(
+        matches!(error, PrefixError::PrefixTooLong { .. }),
+        "{error}"
+    );
     assert!(!place.prefix.path().exists());
 }
 
@@ -303,7 +307,7 @@ fn an_update_replaces_files_by_directories_and_back() {
     let before = place.snapshot();
     let error = place.install(&[&one]).unwrap_err();
     assert!(
-        matches!(error, LinkError::DirectoryInTheWay { .. }),
+        matches!(error, PrefixError::DirectoryInTheWay { .. }),
         "{error}"
     );
     assert_eq!(place.snapshot(), before);

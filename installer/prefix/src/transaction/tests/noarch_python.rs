@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rattler_conda_types::prefix_record::PathType;
 
 use super::support::{Builder, Diary, Place, install, quick};
-use crate::link::{LinkError, LinkObserver, LinkPackage, LinkWarning};
+use crate::error::PrefixError;
+use crate::link::{LinkObserver, LinkPackage, LinkWarning};
 
 /// Stands in for python: makes an empty file for every second name on its input.
 const COMPILER: &str = "#!/bin/sh\ntr '\\0' '\\n' | while read -r m && read -r c; do \
@@ -123,13 +124,13 @@ fn another_python_relinks_noarch_packages() {
 fn a_noarch_python_package_needs_a_python() {
     let place = Place::new();
     let error = place.install(&[&tool(&place)]).unwrap_err();
-    assert!(matches!(error, LinkError::NoPython { .. }), "{error}");
+    assert!(matches!(error, PrefixError::NoPython { .. }), "{error}");
     let python = python(&place, "3.11.7", COMPILER)
         .record(|record| record.python_site_packages_path = Some("../../outside".to_owned()))
         .build();
     let error = place.install(&[&python]).unwrap_err();
     assert!(
-        matches!(error, LinkError::SitePackagesEscape { .. }),
+        matches!(error, PrefixError::SitePackagesEscape { .. }),
         "{error}"
     );
 }
@@ -145,7 +146,7 @@ fn entry_points_with_separators_are_refused() {
             .build();
         let error = place.install(&[&python, &package]).unwrap_err();
         assert!(
-            matches!(error, LinkError::BadPackage { .. }),
+            matches!(error, PrefixError::BadPackage { .. }),
             "{entry_point}: {error}"
         );
     }

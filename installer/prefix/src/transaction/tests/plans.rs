@@ -1,7 +1,8 @@
-use rattler_conda_types::{PrefixRecord, RepoDataRecord};
+use rattler_conda_types::{MatchSpec, PrefixRecord, RepoDataRecord};
 
 use super::support::{Builder, Place};
-use crate::transaction::{Plan, Wanted};
+use crate::transaction::Plan;
+use crate::transaction::plan::DesiredPackage;
 
 fn installed(record: &RepoDataRecord, specs: &[&str]) -> PrefixRecord {
     let mut record = PrefixRecord::from_repodata_record(record.clone(), Vec::new());
@@ -39,7 +40,7 @@ fn removal_is_ordered_against_and_linking_along_the_dependencies() {
         .iter()
         .map(|record| installed(record, &[]))
         .collect();
-    let wanted: Vec<_> = of("2").into_iter().map(Wanted::new).collect();
+    let wanted: Vec<_> = of("2").into_iter().map(DesiredPackage::new).collect();
     let plan = Plan::between(&old, &wanted).unwrap();
     assert_eq!(
         names(plan.unlink.iter().map(|r| &r.repodata_record)),
@@ -59,7 +60,7 @@ fn the_same_build_is_untouched_unless_its_archive_was_replaced() {
     });
     let old = [installed(&a, &["a"])];
     assert!(
-        Plan::between(&old, &[Wanted::new(a.clone())])
+        Plan::between(&old, &[DesiredPackage::new(a.clone())])
             .unwrap()
             .is_empty()
     );
@@ -68,12 +69,12 @@ fn the_same_build_is_untouched_unless_its_archive_was_replaced() {
     other_kind.identifier = "a-1-0.tar.bz2".parse().unwrap();
     other_kind.package_record.sha256 = Some([2; 32].into());
     assert!(
-        Plan::between(&old, &[Wanted::new(other_kind)])
+        Plan::between(&old, &[DesiredPackage::new(other_kind)])
             .unwrap()
             .is_empty()
     );
     a.package_record.sha256 = Some([3; 32].into());
-    let plan = Plan::between(&old, &[Wanted::new(a)]).unwrap();
+    let plan = Plan::between(&old, &[DesiredPackage::new(a)]).unwrap();
     assert_eq!((plan.unlink.len(), plan.link.len()), (1, 1));
     assert_eq!(
         plan.link[0].requested_specs,
@@ -88,7 +89,7 @@ fn requested_specs_change_without_linking() {
     let a = record(&place, "a", "1", |b| b);
     let old = [installed(&a, &["a 1.*"])];
     let wish = |specs: Option<Vec<String>>| {
-        let wanted = Wanted {
+        let wanted = DesiredPackage {
             record: a.clone(),
             requested_specs: specs,
         };
@@ -99,4 +100,28 @@ fn requested_specs_change_without_linking() {
     let plan = wish(Some(Vec::new()));
     assert!(plan.link.is_empty() && plan.unlink.is_empty() && !plan.is_empty());
     assert_eq!(plan.respec[0].requested_specs, Vec::<String>::new());
+}
+
+#[test]
+fn a_solution_keeps_the_installed_records_of_the_same_builds() {
+    let place = Place::new();
+    let with_digest = |name: &str, digest: u8| {
+        let edit = |b: Builder| b.record(|r| r.sha256 = Some([digest; 32].into()));
+        record(&place, name, "1", edit)
+    };
+    let (a, b) = (with_digest("a", 1), with_digest("b", 2));
+    let mut rewritten = a.clone();
+    rewritten.package_record.depends = vec!["c".to_owned()];
+    let old = [installed(&a, &["a 1.*"])];
+    let specs = ["b", "b >=1"].map(|spec| spec.parse::<MatchSpec>().unwrap());
+    let plan = Plan::for_solution(&old, &[rewritten.clone(), b.clone()], &specs).unwrap();
+    assert_eq!(plan.keep[0].repodata_record, a);
+    assert!(plan.unlink.is_empty() && plan.respec.is_empty());
+    assert_eq!(plan.records_to_link(), [b]);
+    assert_eq!(plan.link[0].requested_specs, ["b", "b >=1"]);
+    // Another archive of the same build is linked anew, with what was requested for the old one.
+    rewritten.package_record.sha256 = Some([3; 32].into());
+    let plan = Plan::for_solution(&old, &[rewritten], &[]).unwrap();
+    assert_eq!((plan.unlink.len(), plan.link.len()), (1, 1));
+    assert_eq!(plan.link[0].requested_specs, ["a 1.*"]);
 }

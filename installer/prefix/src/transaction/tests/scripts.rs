@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::support::{Diary, Place, install, quick};
-use crate::link::{LinkError, LinkObserver, LinkPackage, LinkWarning};
+use crate::error::PrefixError;
+use crate::link::{LinkObserver, LinkPackage, LinkWarning};
 
 const TELL: &str = "echo \"$PKG_NAME $PKG_VERSION $PKG_BUILDNUM\" >> \"$PREFIX/log\"\n";
 
@@ -84,7 +85,7 @@ fn a_failing_post_link_undoes_everything() {
     let before = place.snapshot();
     assert!(matches!(
         place.install(&[&good, &bad]),
-        Err(LinkError::ScriptFailed { .. })
+        Err(PrefixError::ScriptFailed { .. })
     ));
     assert_eq!(place.snapshot(), before);
 }

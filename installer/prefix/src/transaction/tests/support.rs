@@ -1,7 +1,6 @@
 //! Packages, prefixes and a look at what is in them.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -13,9 +12,12 @@ use rattler_conda_types::{
 };
 use serde_json::{Value, json};
 
-use crate::link::{LinkError, LinkObserver, LinkOptions, LinkPackage, LinkWarning};
-use crate::prefix::{LockedPrefix, Prefix};
-use crate::transaction::{Plan, Summary, Transaction, Wanted};
+use crate::error::PrefixError;
+use crate::link::{LinkObserver, LinkOptions, LinkPackage, LinkWarning};
+use crate::prefix::Prefix;
+use crate::recovery::LockedPrefix;
+use crate::transaction::plan::DesiredPackage;
+use crate::transaction::{Plan, Summary, Transaction};
 
 pub(super) const PLACEHOLDER: &str = "/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder/placeholder";
 
@@ -174,7 +176,7 @@ impl Place {
     }
 
     /// Makes the prefix hold exactly these packages.
-    pub(super) fn install(&self, packages: &[&LinkPackage]) -> Result<Summary, LinkError> {
+    pub(super) fn install(&self, packages: &[&LinkPackage]) -> Result<Summary, PrefixError> {
         self.install_with(packages, &quick(), &())
     }
 
@@ -183,7 +185,7 @@ impl Place {
         packages: &[&LinkPackage],
         options: &LinkOptions,
         observer: &dyn LinkObserver,
-    ) -> Result<Summary, LinkError> {
+    ) -> Result<Summary, PrefixError> {
         let cancel = AtomicBool::new(false);
         install(&self.prefix, packages, options, observer, &cancel)
     }
@@ -211,22 +213,22 @@ pub(super) fn install(
     options: &LinkOptions,
     observer: &dyn LinkObserver,
     cancel: &AtomicBool,
-) -> Result<Summary, LinkError> {
+) -> Result<Summary, PrefixError> {
     let locked = prefix.lock(cancel)?;
-    let wanted: Vec<Wanted> = packages
+    let wanted: Vec<DesiredPackage> = packages
         .iter()
-        .map(|package| Wanted {
+        .map(|package| DesiredPackage {
             record: package.record.clone(),
             requested_specs: Some(package.requested_specs.clone()),
         })
         .collect();
     let plan = Plan::between(&prefix.records()?, &wanted)?;
-    let Ok(transaction) = Transaction::new(plan, |planned| {
+    let transaction = Transaction::with_packages(plan, |planned| {
         let package = packages
             .iter()
             .find(|package| package.record == planned.record)
             .unwrap();
-        Ok::<_, Infallible>((*package).clone())
+        (*package).clone()
     });
     transaction.execute(&locked, options, observer, cancel)
 }

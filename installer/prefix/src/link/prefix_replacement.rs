@@ -1,25 +1,25 @@
-//! Writing the prefix into files that were built for another one.
+//! Writes the prefix of an environment over the placeholder in a file.
 //!
-//! A package states for each such file the prefix it was built for, the *placeholder*, and
+//! A package states for each such file the prefix that it was built with, the *placeholder*, and
 //! whether the file is text or binary. In text every occurrence is replaced. In a binary the
-//! occurrence lies in a NUL-terminated string whose room is fixed: what the prefix is shorter
-//! than the placeholder is padded with NULs behind the string, so that nothing else moves.
+//! occurrence is in a NUL-terminated string of fixed length: where the prefix is shorter than the
+//! placeholder, the string is padded with NULs, so that nothing else moves.
 //!
-//! As in conda, the placeholder is looked for as UTF-8, UTF-16 and UTF-32 of both byte orders.
+//! As in conda, the placeholder is searched as UTF-8, UTF-16 and UTF-32 of both byte orders.
 //! A binary string that runs to the end of the file without a NUL is treated as if the NUL came
-//! right after: conda leaves such a string alone, but a placeholder that stays behind can never
-//! work, and the padded string is what C code would have read.
+//! right after. conda does not change such a string, but a placeholder that remains never works,
+//! and C code reads the padded string as intended.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memmem;
 
-/// The prefix does not fit into the room of a binary string.
+/// The prefix is longer than the placeholder of a binary string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
-/// The encodings in which a placeholder is looked for, in order of preference.
+/// The encodings in which a placeholder is searched, in order of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Encoding {
     Utf8,
@@ -64,9 +64,9 @@ impl Encoding {
     }
 }
 
-/// One placeholder and the prefix that takes its place, in every encoding.
+/// A placeholder and the prefix that replaces it, in every encoding.
 ///
-/// Made once per package and placeholder: the search tables are the costly part.
+/// Created once per package and placeholder, because building the search tables is expensive.
 #[derive(Debug)]
 pub(crate) struct Replacement {
     placeholder: String,
@@ -88,7 +88,7 @@ struct Match {
 
 impl Replacement {
     pub(crate) fn new(placeholder: &str, prefix: &str) -> Self {
-        // An empty placeholder would match everywhere and means nothing.
+        // An empty placeholder would match everywhere.
         let wanted: &[Encoding] = if placeholder.is_empty() {
             &[]
         } else {
@@ -137,7 +137,7 @@ impl Replacement {
 
     /// Replaces every occurrence in place and pads each string with NULs; the length stays.
     ///
-    /// Returns how many occurrences there were. On error `data` is as it was.
+    /// Returns the number of occurrences. On error `data` is unchanged.
     pub(crate) fn binary(&self, data: &mut [u8]) -> Result<usize, TooLong> {
         let matches = self.matches(data);
         if matches.iter().any(|found| {
@@ -189,7 +189,7 @@ impl Replacement {
 
         // The bytes of an ASCII placeholder in UTF-16LE, read one byte earlier, are often also
         // the placeholder in UTF-16BE (and likewise for UTF-32). Wide strings are aligned in
-        // practice, so the aligned reading is the true one; else the earlier encoding is.
+        // practice, so the aligned reading is correct, or else the earlier encoding.
         let mut settled: Vec<Match> = Vec::with_capacity(found.len());
         for candidate in found {
             let Some(last) = settled.last() else {
@@ -214,7 +214,7 @@ impl Replacement {
     }
 }
 
-/// Where the string that goes on at `from` ends: the position of its NUL, or the end of `data`.
+/// The end of the string that continues at `from`: its NUL, or the end of `data`.
 fn end_of_string(data: &[u8], from: usize, encoding: Encoding) -> usize {
     if encoding.unit() == 1 {
         return memchr::memchr(0, &data[from..]).map_or(data.len(), |nul| from + nul);
@@ -226,7 +226,7 @@ fn end_of_string(data: &[u8], from: usize, encoding: Encoding) -> usize {
         .map_or(data.len(), |index| from + index * unit)
 }
 
-/// Rewrites one string in place: replaced occurrences, the rest moved up, NULs behind.
+/// Rewrites one string in place: replaces occurrences, moves the rest up, and pads with NULs.
 fn rebuild(
     data: &mut [u8],
     string: Range<usize>,

@@ -1,4 +1,4 @@
-//! Taking a transaction back, and finishing what is left of a complete one.
+//! Rolls an incomplete transaction back, and finishes a committed one.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -7,26 +7,26 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::failpoint::failpoint;
-use super::journal::{JOURNAL, Journal, Stage};
-use crate::link::LinkError;
-use crate::prefix::Prefix;
+use super::journal::{Journal, Stage};
+use crate::error::PrefixError;
+use crate::failpoint::failpoint;
+use crate::prefix::{JOURNAL, Prefix};
 
-/// What was found and repaired when a prefix was locked.
+/// What was repaired when a prefix was locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
     /// No transaction was interrupted.
     Nothing,
-    /// An incomplete transaction was undone; the prefix is as it was before.
-    Undone,
-    /// An incomplete transaction had made the prefix, which was removed.
+    /// An incomplete transaction was rolled back; the prefix is as it was before.
+    RolledBack,
+    /// An incomplete transaction had created the prefix, which was removed.
     Removed,
-    /// A complete transaction was tidied up after.
+    /// The trash of a committed transaction was deleted.
     Finished,
 }
 
 /// Repairs what an interrupted transaction left. The caller holds the lock.
-pub(crate) fn recover(prefix: &Prefix) -> Result<Recovery, LinkError> {
+pub(crate) fn recover(prefix: &Prefix) -> Result<Recovery, PrefixError> {
     let Some(mut journal) = Journal::find(prefix)? else {
         return Ok(Recovery::Nothing);
     };
@@ -34,11 +34,11 @@ pub(crate) fn recover(prefix: &Prefix) -> Result<Recovery, LinkError> {
         finish(prefix, &journal)?;
         return Ok(Recovery::Finished);
     }
-    undo(prefix, &mut journal)
+    roll_back(prefix, &mut journal)
 }
 
-/// Takes everything back that the journal knows of. Can itself be interrupted and repeated.
-pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, LinkError> {
+/// Rolls back everything in the journal. It can be interrupted and repeated.
+pub(crate) fn roll_back(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, PrefixError> {
     if journal
         .scope
         .created
@@ -53,7 +53,7 @@ pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, L
             failpoint("undo-delete");
             remove_file(&prefix.path().join(path))
         })?;
-        for path in journal.scope.doors.iter().rev() {
+        for path in journal.scope.dir_symlinks.iter().rev() {
             remove_file(&prefix.path().join(path))?;
         }
         for directory in journal.scope.directories.iter().rev() {
@@ -64,29 +64,29 @@ pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, L
     }
     for directory in journal.scope.emptied.iter().rev() {
         let path = prefix.path().join(directory);
-        fs::create_dir_all(&path).map_err(LinkError::io("create directory", &path))?;
+        fs::create_dir_all(&path).map_err(PrefixError::io("create directory", &path))?;
     }
     let scope = &journal.scope;
-    let doors: HashSet<usize> = scope.moved_doors.iter().copied().collect();
-    let others = (0..scope.moved.len()).filter(|index| !doors.contains(index));
-    for index in scope.moved_doors.iter().copied().rev().chain(others) {
-        let (aside, home) = (
-            journal.aside(index),
+    let dir_symlinks: HashSet<usize> = scope.moved_dir_symlinks.iter().copied().collect();
+    let others = (0..scope.moved.len()).filter(|index| !dir_symlinks.contains(index));
+    for index in scope.moved_dir_symlinks.iter().copied().rev().chain(others) {
+        let (in_trash, home) = (
+            journal.trash_path(index),
             prefix.path().join(&scope.moved[index]),
         );
-        match fs::rename(&aside, &home) {
+        match fs::rename(&in_trash, &home) {
             Ok(()) => failpoint("undo-move"),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Either it was never moved or is back already, or its directory is gone.
-                if fs::symlink_metadata(&aside).is_err() {
+                // It was never moved, or has been restored, or its directory is missing.
+                if fs::symlink_metadata(&in_trash).is_err() {
                     continue;
                 }
                 let parent = home.parent().unwrap_or(prefix.path());
-                fs::create_dir_all(parent).map_err(LinkError::io("create directory", parent))?;
-                fs::rename(&aside, &home).map_err(LinkError::io("restore", &home))?;
+                fs::create_dir_all(parent).map_err(PrefixError::io("create directory", parent))?;
+                fs::rename(&in_trash, &home).map_err(PrefixError::io("restore", &home))?;
             }
             Err(source) => {
-                return Err(LinkError::Io {
+                return Err(PrefixError::Io {
                     action: "restore",
                     path: home,
                     source,
@@ -96,36 +96,36 @@ pub(super) fn undo(prefix: &Prefix, journal: &mut Journal) -> Result<Recovery, L
     }
     remove_tree(journal.trash())?;
     journal.end()?;
-    Ok(Recovery::Undone)
+    Ok(Recovery::RolledBack)
 }
 
-/// Deletes what the committed transaction put aside. When that fails the journal stays, and the
-/// next run tries again.
-pub(super) fn finish(prefix: &Prefix, journal: &Journal) -> Result<(), LinkError> {
+/// Deletes the trash of a committed transaction. When that fails, the journal stays, and the next
+/// run tries again.
+pub(crate) fn finish(prefix: &Prefix, journal: &Journal) -> Result<(), PrefixError> {
     failpoint("committed");
     remove_tree(journal.trash())?;
     failpoint("trash-deleted");
     for directory in &journal.scope.swept {
-        // Not being empty is the usual reason for staying.
+        // It fails if other files are left in the directory.
         let _ = fs::remove_dir(prefix.path().join(directory));
     }
     journal.end()
 }
 
-/// Removes a prefix that never became an environment; the journal and the lock go last.
-fn remove_prefix(prefix: &Prefix, journal: &Journal) -> Result<(), LinkError> {
+/// Removes a prefix that never became an environment; the journal goes last.
+fn remove_prefix(prefix: &Prefix, journal: &Journal) -> Result<(), PrefixError> {
     let meta = prefix.conda_meta();
     for (directory, spared) in [(prefix.path(), "conda-meta"), (meta.as_path(), JOURNAL)] {
-        let entries = fs::read_dir(directory).map_err(LinkError::io("list", directory))?;
+        let entries = fs::read_dir(directory).map_err(PrefixError::io("list", directory))?;
         for entry in entries {
-            let entry = entry.map_err(LinkError::io("list", directory))?;
+            let entry = entry.map_err(PrefixError::io("list", directory))?;
             if entry.file_name() == spared {
                 continue;
             }
             failpoint("undo-remove");
             if entry
                 .file_type()
-                .map_err(LinkError::io("look at", &entry.path()))?
+                .map_err(PrefixError::io("stat", &entry.path()))?
                 .is_dir()
             {
                 remove_tree(&entry.path())?;
@@ -135,12 +135,12 @@ fn remove_prefix(prefix: &Prefix, journal: &Journal) -> Result<(), LinkError> {
         }
     }
     journal.end()?;
-    fs::remove_dir(&meta).map_err(LinkError::io("delete", &meta))?;
+    fs::remove_dir(&meta).map_err(PrefixError::io("delete", &meta))?;
     for directory in journal.scope.created.iter().rev() {
         if directory == &meta {
             continue;
         }
-        // A parent may have been put to use by somebody else meanwhile.
+        // A parent may have other files meanwhile.
         if fs::remove_dir(directory).is_err() {
             break;
         }
@@ -148,7 +148,7 @@ fn remove_prefix(prefix: &Prefix, journal: &Journal) -> Result<(), LinkError> {
     Ok(())
 }
 
-fn restore_history(prefix: &Prefix, length: Option<u64>) -> Result<(), LinkError> {
+fn restore_history(prefix: &Prefix, length: Option<u64>) -> Result<(), PrefixError> {
     let path = prefix.conda_meta().join("history");
     let Some(length) = length else {
         return remove_file(&path);
@@ -160,10 +160,10 @@ fn restore_history(prefix: &Prefix, length: Option<u64>) -> Result<(), LinkError
             Ok(())
         }
     });
-    result.map_err(LinkError::io("restore", &path))
+    result.map_err(PrefixError::io("restore", &path))
 }
 
-fn remove_file(path: &Path) -> Result<(), LinkError> {
+fn remove_file(path: &Path) -> Result<(), PrefixError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error)
@@ -174,7 +174,7 @@ fn remove_file(path: &Path) -> Result<(), LinkError> {
         {
             Ok(())
         }
-        Err(source) => Err(LinkError::Io {
+        Err(source) => Err(PrefixError::Io {
             action: "delete",
             path: path.to_path_buf(),
             source,
@@ -182,11 +182,11 @@ fn remove_file(path: &Path) -> Result<(), LinkError> {
     }
 }
 
-fn remove_tree(path: &Path) -> Result<(), LinkError> {
+fn remove_tree(path: &Path) -> Result<(), PrefixError> {
     match fs::remove_dir_all(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(LinkError::Io {
+        Err(source) => Err(PrefixError::Io {
             action: "delete",
             path: path.to_path_buf(),
             source,
@@ -194,8 +194,8 @@ fn remove_tree(path: &Path) -> Result<(), LinkError> {
     }
 }
 
-/// Removes a directory of ours, with the byte code that scripts may have caused in it. Anything
-/// else in it is somebody's, and stays.
+/// Removes a directory of the transaction, with the byte code that scripts may have caused in it.
+/// It stays if there are other files in it.
 fn remove_made_directory(path: &Path) {
     if fs::remove_dir(path).is_ok() {
         return;

@@ -1,4 +1,4 @@
-//! What can go wrong between an extracted package and a working prefix.
+//! Why a prefix could not be read or changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,26 @@ use thiserror::Error;
 /// Display prints this level only; the cause, where there is one, is the `source`.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum LinkError {
-    /// A file-system call failed.
+pub enum PrefixError {
+    /// A file-system operation failed.
     #[error("cannot {action} {}", path.display())]
     Io {
         /// What was attempted, as a verb phrase: "hard-link", "read", "create directory".
         action: &'static str,
         /// The path it was attempted on.
         path: PathBuf,
-        /// The operating system's answer.
         source: io::Error,
     },
 
     /// A record in `conda-meta` is not valid.
-    #[error("the record {} is not valid", path.display())]
+    #[error("invalid record {}", path.display())]
     BadRecord {
-        /// The record's file.
         path: PathBuf,
-        /// Where and why parsing stopped.
         source: serde_json::Error,
     },
 
-    /// A record in `conda-meta` names a path that is absolute or climbs out of the prefix.
-    #[error("the record of {package} names {recorded:?}, which is not a path inside the prefix")]
+    /// A record in `conda-meta` lists a path outside of the prefix.
+    #[error("the record of {package} lists {recorded:?}, which is outside of the prefix")]
     UnsafeRecord {
         /// The installed package.
         package: String,
@@ -41,18 +38,17 @@ pub enum LinkError {
     },
 
     /// A metadata file inside an extracted package is missing or not valid.
-    #[error("the package {package} has an unusable {file}")]
+    #[error("invalid {file} in the package {package}")]
     BadPackage {
         /// `name-version-build` of the package.
         package: String,
         /// The metadata file, relative to the package.
         file: &'static str,
-        /// Why it cannot be used.
         source: io::Error,
     },
 
-    /// A package wants to write outside the prefix.
-    #[error("the package {package} contains {path:?}, which leaves the prefix")]
+    /// A package has a path outside of the prefix.
+    #[error("the package {package} contains {path:?}, which is outside of the prefix")]
     PathEscape {
         /// `name-version-build` of the package.
         package: String,
@@ -60,7 +56,7 @@ pub enum LinkError {
         path: String,
     },
 
-    /// The package's list of paths names a file that its tree does not have.
+    /// A package lists a file that it does not contain.
     #[error("the package {package} lists {}, but does not contain it", path.display())]
     MissingFile {
         /// `name-version-build` of the package.
@@ -69,7 +65,7 @@ pub enum LinkError {
         path: PathBuf,
     },
 
-    /// Two packages cannot be installed together: one has a file where another has a directory.
+    /// A package has a file where another one needs a directory.
     #[error(
         "{file_owner} has a file at {}, where {directory_owner} needs a directory",
         path.display()
@@ -77,15 +73,15 @@ pub enum LinkError {
     FileDirectoryConflict {
         /// The contested path, relative to the prefix.
         path: PathBuf,
-        /// Who has the file.
+        /// The package with the file.
         file_owner: String,
-        /// Who needs the directory.
+        /// The package that needs the directory.
         directory_owner: String,
     },
 
-    /// A directory with files that belong to no package stands where a file is wanted.
+    /// A directory with files that belong to no package is in the place of a file.
     #[error(
-        "{} is a directory with files of its own, and {package} has a file of that name",
+        "cannot replace the directory {} by a file of {package}: it has files of no package",
         path.display()
     )]
     DirectoryInTheWay {
@@ -95,10 +91,10 @@ pub enum LinkError {
         package: String,
     },
 
-    /// The prefix is longer than the space a binary file leaves for it.
+    /// The prefix is longer than the placeholder in a binary file.
     #[error(
-        "the prefix is too long for {} of {package}: it has {available} bytes where {needed} are \
-         needed",
+        "the prefix is too long for {} of {package}: it has {needed} bytes, and the placeholder \
+         {available}",
         path.display()
     )]
     PrefixTooLong {
@@ -112,22 +108,19 @@ pub enum LinkError {
         needed: usize,
     },
 
-    /// The prefix cannot be written into records and scripts, which are UTF-8.
-    #[error("the prefix {} is not valid UTF-8 or contains a line break", path.display())]
-    UnusablePrefix {
-        /// The prefix.
-        path: PathBuf,
-    },
+    /// The prefix cannot be written into records and scripts.
+    #[error("the prefix {} contains invalid UTF-8 or a line break", path.display())]
+    UnusablePrefix { path: PathBuf },
 
-    /// A `noarch: python` package is to be installed where there is no python.
-    #[error("the package {package} needs a python in the environment, and there is none")]
+    /// A `noarch: python` package in an environment without python.
+    #[error("the package {package} needs python, which the environment does not have")]
     NoPython {
         /// `name-version-build` of the package.
         package: String,
     },
 
-    /// A python package's `python_site_packages_path` (CEP 17) leaves the prefix.
-    #[error("the python_site_packages_path {path:?} of {package} leaves the prefix")]
+    /// The `python_site_packages_path` of python (CEP 17) is outside of the prefix.
+    #[error("the python_site_packages_path {path:?} of {package} is outside of the prefix")]
     SitePackagesEscape {
         /// `name-version-build` of the python package.
         package: String,
@@ -142,66 +135,56 @@ pub enum LinkError {
         package: String,
         /// `pre-link` or `post-link`.
         kind: &'static str,
-        /// How it ended, as the system words it.
+        /// Its exit status, as the system words it.
         status: String,
-        /// The end of what it wrote.
+        /// The end of its output.
         output: String,
     },
 
     /// The transaction was planned against records that have changed since.
-    #[error("the prefix {} was changed by somebody else since the plan was made", path.display())]
-    PrefixChanged {
-        /// The prefix.
-        path: PathBuf,
-    },
+    #[error("another program has changed {} since the plan was made; run the command again", path.display())]
+    PrefixChanged { path: PathBuf },
 
-    /// The prefix carries the frozen marker of CEP 22.
+    /// The prefix has the frozen marker of CEP 22.
     #[error("the environment {} is frozen{}", path.display(), reason(message.as_deref()))]
     Frozen {
-        /// The prefix.
         path: PathBuf,
-        /// The message of the marker, if it has one.
+        /// The reason in the marker, if it states one.
         message: Option<String>,
     },
 
-    /// The journal of an interrupted transaction cannot be understood.
-    #[error("the journal {} of an interrupted transaction is not valid", path.display())]
+    /// The journal of an interrupted transaction cannot be parsed.
+    #[error("invalid journal {} of an interrupted transaction", path.display())]
     BadJournal {
-        /// The journal.
         path: PathBuf,
-        /// Where and why parsing stopped.
         source: serde_json::Error,
     },
 
     /// The worker threads could not be started.
     #[error("cannot start the worker threads")]
-    Threads {
-        /// Why not.
-        source: rayon::ThreadPoolBuildError,
-    },
+    Threads { source: rayon::ThreadPoolBuildError },
 
-    /// The transaction failed and its undo failed as well; the next run finishes the undo.
-    #[error("{} is left half-changed; the next run repairs it", prefix.display())]
-    UndoFailed {
-        /// The prefix.
+    /// The transaction failed, and its rollback as well; the next lock finishes the rollback.
+    #[error("cannot roll back the changes to {}; the next run repairs it", prefix.display())]
+    RollbackFailed {
         prefix: PathBuf,
         /// Why the transaction failed.
-        cause: Box<LinkError>,
-        /// Why the undo failed.
-        source: Box<LinkError>,
+        cause: Box<PrefixError>,
+        /// Why the rollback failed.
+        source: Box<PrefixError>,
     },
 
-    /// The caller asked to stop.
+    /// The caller has cancelled the operation.
     #[error("interrupted")]
     Cancelled,
 }
 
-impl LinkError {
-    /// Whether this is the caller's own wish to stop, not a failure.
+impl PrefixError {
+    /// Whether the caller has cancelled the operation.
     pub fn is_cancelled(&self) -> bool {
         match self {
             Self::Cancelled => true,
-            Self::UndoFailed { cause, .. } => cause.is_cancelled(),
+            Self::RollbackFailed { cause, .. } => cause.is_cancelled(),
             _ => false,
         }
     }
@@ -222,7 +205,7 @@ fn reason(message: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// Scripts often say why they fail, so the end of their output belongs to the message.
+/// The end of the output of a script, which often says why it failed.
 fn tail(output: &str) -> String {
     let lines: Vec<&str> = output
         .lines()

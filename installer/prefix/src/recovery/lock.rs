@@ -8,37 +8,51 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::location::Prefix;
-use crate::link::{LinkError, same_file};
-use crate::transaction::{Recovery, recover};
+use super::rollback::{Recovery, recover};
+use crate::error::PrefixError;
+use crate::platform::same_file;
+use crate::prefix::Prefix;
 
-/// Within `conda-meta`. It stays there: a lock file that is deleted while another process waits
-/// for it would let two of them in.
+/// Within `conda-meta`. It is never deleted in an environment: if it were deleted while another
+/// process waits for it, two processes could hold the lock.
 const LOCK: &str = ".taipan-lock";
 
-/// How often a waiting process looks. `flock` can wait by itself, but not be told to stop.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How often a waiting process polls: a blocking `flock` cannot be cancelled.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A prefix that no other process changes while this value lives.
 ///
-/// When it is dropped and the prefix, which did not exist before, has not become an environment,
-/// the directories made for it are removed again.
+/// When it is dropped, the directories that were created for it are removed, unless the prefix has
+/// become an environment.
 #[derive(Debug)]
 pub struct LockedPrefix {
     prefix: Prefix,
-    /// Held for its lock, and `None` only where the file system knows no locks.
+    /// Open to hold the lock; `None` only on a file system without locks.
     lock: Option<File>,
     /// Directories that did not exist, outermost first, the prefix itself included.
     created: Mutex<Vec<PathBuf>>,
     recovery: Recovery,
 }
 
+impl Prefix {
+    /// Locks the prefix for this process, creating it if needed, and repairs what an interrupted
+    /// transaction left behind.
+    ///
+    /// Waits for another process that holds the lock, until `cancel` is set.
+    ///
+    /// # Errors
+    /// [`PrefixError::Cancelled`], and those of the repair.
+    pub fn lock(&self, cancel: &AtomicBool) -> Result<LockedPrefix, PrefixError> {
+        LockedPrefix::take(self, cancel)
+    }
+}
+
 impl LockedPrefix {
-    pub(super) fn take(prefix: &Prefix, cancel: &AtomicBool) -> Result<Self, LinkError> {
+    fn take(prefix: &Prefix, cancel: &AtomicBool) -> Result<Self, PrefixError> {
         let mut locked = Self::wait(prefix, cancel)?;
         locked.recovery = recover(prefix)?;
         if locked.recovery == Recovery::Removed {
-            // The prefix that the interrupted transaction had made is gone, with this lock in it.
+            // The rollback has removed the prefix, with this lock in it.
             let recovery = locked.recovery;
             locked.forget_created();
             drop(locked);
@@ -58,7 +72,7 @@ impl LockedPrefix {
         self.recovery
     }
 
-    /// The directories made for this prefix, outermost first.
+    /// The directories that were created for this prefix, outermost first.
     pub(crate) fn created(&self) -> Vec<PathBuf> {
         self.created
             .lock()
@@ -66,7 +80,7 @@ impl LockedPrefix {
             .clone()
     }
 
-    /// The prefix is an environment now, or no longer there.
+    /// The prefix is an environment now, or removed, so nothing is cleaned up.
     pub(crate) fn forget_created(&self) {
         self.created
             .lock()
@@ -74,7 +88,7 @@ impl LockedPrefix {
             .clear();
     }
 
-    fn wait(prefix: &Prefix, cancel: &AtomicBool) -> Result<Self, LinkError> {
+    fn wait(prefix: &Prefix, cancel: &AtomicBool) -> Result<Self, PrefixError> {
         let directory = prefix.conda_meta();
         let path = directory.join(LOCK);
         loop {
@@ -90,33 +104,33 @@ impl LockedPrefix {
                 .create(true)
                 .truncate(false)
                 .open(&path)
-                .map_err(LinkError::io("open the lock", &path))?;
+                .map_err(PrefixError::io("open the lock file", &path))?;
             loop {
                 match file.try_lock() {
                     Ok(()) => break,
                     Err(TryLockError::WouldBlock) => {
                         if cancel.load(Ordering::Relaxed) {
-                            // What is there is the other process's now.
+                            // The directories belong to the other process now.
                             locked.forget_created();
-                            return Err(LinkError::Cancelled);
+                            return Err(PrefixError::Cancelled);
                         }
-                        thread::sleep(GLANCE);
+                        thread::sleep(POLL_INTERVAL);
                     }
                     Err(TryLockError::Error(error)) => {
-                        // Some network file systems have no locks. Refusing to work there would
-                        // help nobody; conda does not lock prefixes at all.
+                        // Some network file systems have no locks. conda does not lock prefixes
+                        // at all, so this is a warning.
                         tracing::warn!(path = %path.display(), %error, "cannot lock the prefix");
                         return Ok(locked);
                     }
                 }
             }
-            // The process before us may have removed the prefix and this file with it.
+            // The previous holder may have removed the prefix, with this file.
             let current = fs::metadata(&path)
                 .and_then(|current| file.metadata().map(|held| same_file(&current, &held)));
             match current {
                 Ok(true) => {
                     locked.lock = Some(file);
-                    // While this process waited, another may have filled what both found empty.
+                    // Another process may have filled the prefix meanwhile.
                     let untouched = has_only(&directory, LOCK)
                         && (has_only(prefix.path(), "conda-meta")
                             || !locked.created().iter().any(|path| path == prefix.path()));
@@ -128,8 +142,8 @@ impl LockedPrefix {
                 Ok(false) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => {
-                    return Err(LinkError::Io {
-                        action: "read the lock",
+                    return Err(PrefixError::Io {
+                        action: "stat the lock file",
                         path,
                         source,
                     });
@@ -146,7 +160,7 @@ impl Drop for LockedPrefix {
         if created.is_empty() || self.prefix.is_environment() || self.prefix.is_interrupted() {
             return;
         }
-        // Only what is ours and empty goes: somebody may have put a file there meanwhile.
+        // Only empty directories are removed: there may be foreign files meanwhile.
         let _ = fs::remove_file(self.prefix.conda_meta().join(LOCK));
         for directory in created.iter().rev() {
             if fs::remove_dir(directory).is_err() {
@@ -156,11 +170,11 @@ impl Drop for LockedPrefix {
     }
 }
 
-/// Creates `directory` and its parents, and says which of them are new, outermost first.
+/// Creates `directory` and its parents, and returns those that are new, outermost first.
 ///
-/// A prefix that has nothing in it but a lock file counts as new: it is what a process leaves
-/// that was killed before it began.
-fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>, LinkError> {
+/// A prefix with nothing but a lock file counts as new: a process that was killed before it began
+/// leaves such a prefix.
+fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>, PrefixError> {
     let mut missing = Vec::new();
     let mut next = Some(directory);
     while let Some(path) = next {
@@ -170,8 +184,8 @@ fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>,
                 missing.push(path.to_path_buf());
             }
             Err(source) => {
-                return Err(LinkError::Io {
-                    action: "look at",
+                return Err(PrefixError::Io {
+                    action: "stat",
                     path: path.into(),
                     source,
                 });
@@ -183,10 +197,10 @@ fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>,
     for path in &missing {
         match fs::create_dir(path) {
             Ok(()) => {}
-            // Another process was faster, so it is the other's.
+            // Another process has created it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => {
-                return Err(LinkError::Io {
+                return Err(PrefixError::Io {
                     action: "create directory",
                     path: path.clone(),
                     source,
@@ -197,7 +211,7 @@ fn create_directories(prefix: &Prefix, directory: &Path) -> Result<Vec<PathBuf>,
     if missing.is_empty() && has_only(prefix.path(), "conda-meta") && has_only(directory, LOCK) {
         missing = vec![prefix.path().to_path_buf(), directory.to_path_buf()];
     }
-    // A `conda-meta` made inside a directory that was there is no sign that the prefix is ours.
+    // A new `conda-meta` in an existing directory does not make the prefix new.
     if !missing.iter().any(|path| path == prefix.path()) {
         missing.retain(|path| path == directory);
     }

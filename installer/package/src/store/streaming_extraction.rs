@@ -1,17 +1,17 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::extraction::Extraction;
 use super::feed::{ByteFeed, byte_feed};
+use super::pending_entry::PendingEntry;
 use crate::archive::{ArchiveError, ArchiveFormat, CancelFlag, ExtractLimits, ExtractSummary};
 
-/// Bytes between download and extraction; enough to bridge a slow write of the disk.
+/// Bytes queued between download and extraction; enough to bridge a slow write to the disk.
 const FEED_BYTES: usize = 1 << 20;
 
 /// An extraction that is fed by asynchronous code while it runs on a blocking thread.
 ///
 /// Dropping it stops the extraction and removes what it wrote: soon after, on the extraction's own
-/// thread, or at once, if all was unpacked already. [`abort`](Self::abort) waits for that without
+/// thread, or at once, if the extraction has ended. [`abort`](Self::abort) waits for that without
 /// blocking.
 #[derive(Debug)]
 pub struct StreamingExtraction {
@@ -20,19 +20,19 @@ pub struct StreamingExtraction {
     cancel: CancelFlag,
 }
 
-type Outcome = Result<(Extraction, ExtractSummary), ArchiveError>;
+type Outcome = Result<(PendingEntry, ExtractSummary), ArchiveError>;
 
 impl StreamingExtraction {
-    /// Starts on a blocking thread of the current tokio runtime, of which there must be one. The
-    /// thread is taken until the end of the extraction.
-    pub fn start(mut extraction: Extraction, format: ArchiveFormat, limits: ExtractLimits) -> Self {
+    /// Starts on a blocking thread of the current tokio runtime, and occupies it until the
+    /// extraction ends.
+    pub fn start(mut pending: PendingEntry, format: ArchiveFormat, limits: ExtractLimits) -> Self {
         let (feed, reader) = byte_feed(FEED_BYTES);
         let cancel = CancelFlag::new();
         let cancelled = cancel.clone();
         let task = tokio::task::spawn_blocking(move || {
             // On an error the extraction is dropped here, where blocking is allowed.
-            let summary = extraction.unpack(reader, format, &limits, &cancelled)?;
-            Ok((extraction, summary))
+            let summary = pending.extract(reader, format, &limits, &cancelled)?;
+            Ok((pending, summary))
         });
         Self {
             feed: Some(feed),
@@ -41,17 +41,17 @@ impl StreamingExtraction {
         }
     }
 
-    /// Hands over the next bytes of the archive; waits while the extraction is behind.
+    /// Queues the next bytes of the archive; waits while the queue is full.
     ///
-    /// Fails when the extraction failed, with its reason. Cancel-safe: a dropped call handed over
-    /// nothing.
+    /// Fails with the error of the extraction if that has failed. Cancel-safe: a dropped call has
+    /// queued nothing.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), ArchiveError> {
         if let Some(feed) = &self.feed
             && feed.send(bytes).await.is_ok()
         {
             return Ok(());
         }
-        // It reads to the end of the archive, so without a failure it would still be reading.
+        // The extraction reads to the end of the archive, so it must have failed.
         self.feed = None;
         match self.outcome().await {
             Err(error) => Err(error),
@@ -59,9 +59,9 @@ impl StreamingExtraction {
         }
     }
 
-    /// Ends the archive and waits for the extraction. The caller commits what it gets when size
-    /// and digest agree, and drops it otherwise.
-    pub async fn finish(mut self) -> Result<(Extraction, ExtractSummary), ArchiveError> {
+    /// Ends the archive and waits for the extraction. The caller commits the entry if size and
+    /// digest agree, and drops it otherwise.
+    pub async fn finish(mut self) -> Result<(PendingEntry, ExtractSummary), ArchiveError> {
         if let Some(feed) = self.feed.take() {
             feed.finish();
         }
@@ -72,9 +72,9 @@ impl StreamingExtraction {
     pub async fn abort(mut self) {
         self.cancel.cancel();
         self.feed = None;
-        if let Ok((extraction, _)) = self.outcome().await {
-            // It was through already. If the runtime ends first, this runs on the way.
-            let _ = tokio::task::spawn_blocking(move || drop(extraction)).await;
+        if let Ok((pending, _)) = self.outcome().await {
+            // It had ended. If the runtime ends first, the closure and the entry are dropped.
+            let _ = tokio::task::spawn_blocking(move || drop(pending)).await;
         }
     }
 
@@ -90,7 +90,7 @@ impl StreamingExtraction {
 
 impl Drop for StreamingExtraction {
     fn drop(&mut self) {
-        // The feed's end wakes a reader that waits; the flag stops one that is busy.
+        // The end of the feed wakes a waiting reader; the flag stops a busy one.
         self.cancel.cancel();
     }
 }

@@ -9,17 +9,17 @@ use super::entry_file::{EntryFile, TREE};
 use super::error::StoreError;
 use super::key::StoreKey;
 use super::lock::LockFile;
-use super::package_store::{Begin, Shared, Store, StoreEntry};
 use super::scratch::Scratch;
+use super::store_dir::{StoreDir, StoreEntry};
 use crate::archive::{
     ArchiveError, ArchiveFormat, CancelFlag, ExtractLimits, ExtractSummary, extract,
     replace_file_nofollow,
 };
 
-/// An entry in the making. Dropping it removes everything, which blocks on the disk.
+/// An entry that is being built. Dropping it removes everything, which blocks on the disk.
 #[derive(Debug)]
-pub struct Extraction {
-    shared: Arc<Shared>,
+pub struct PendingEntry {
+    store: Arc<StoreDir>,
     /// Below the scratch directory; becomes the entry's directory.
     dir: PathBuf,
     dest: PathBuf,
@@ -29,15 +29,15 @@ pub struct Extraction {
     _scratch: Arc<Scratch>,
 }
 
-impl Extraction {
+impl PendingEntry {
     pub(super) fn new(
-        shared: &Arc<Shared>,
+        store: &Arc<StoreDir>,
         slot: Option<(StoreKey, LockFile)>,
     ) -> Result<Self, StoreError> {
-        let scratch = shared.scratch()?;
+        let scratch = store.scratch()?;
         let dir = scratch.fresh_path();
-        let extraction = Self {
-            shared: Arc::clone(shared),
+        let pending = Self {
+            store: Arc::clone(store),
             dest: dir.join(TREE),
             dir,
             summary: None,
@@ -45,9 +45,9 @@ impl Extraction {
             committed: false,
             _scratch: scratch,
         };
-        let dest = &extraction.dest;
+        let dest = &pending.dest;
         fs::create_dir_all(dest).map_err(StoreError::io("create", dest))?;
-        Ok(extraction)
+        Ok(pending)
     }
 
     /// The directory to extract into. It exists and is empty at first.
@@ -60,7 +60,7 @@ impl Extraction {
     }
 
     /// [`extract`]s an archive into [`dest`](Self::dest).
-    pub fn unpack(
+    pub fn extract(
         &mut self,
         reader: impl Read,
         format: ArchiveFormat,
@@ -73,7 +73,7 @@ impl Extraction {
         Ok(summary)
     }
 
-    /// Empties [`dest`](Self::dest), for another attempt while the key stays ours.
+    /// Empties [`dest`](Self::dest) for another attempt, and keeps the lock of the key.
     pub fn reset(&mut self) -> Result<(), StoreError> {
         self.summary = None;
         match fs::remove_dir_all(&self.dir) {
@@ -84,28 +84,22 @@ impl Extraction {
         }
     }
 
-    /// Names an extraction that was begun without a key. When the entry is there already, what
-    /// was extracted is dropped. Waits like [`Store::begin`].
-    pub fn with_key(mut self, key: &StoreKey) -> Result<Begin, StoreError> {
-        if self.key() == Some(key) {
-            return Ok(Begin::Build(self));
-        }
+    /// Gives up the key, and with it the lock.
+    pub(super) fn without_key(mut self) -> Self {
         self.slot = None;
-        let store = Store {
-            shared: Arc::clone(&self.shared),
-        };
-        match store.begin(key)? {
-            Begin::Present(entry) => Ok(Begin::Present(entry)),
-            Begin::Build(mut other) => {
-                self.slot = other.slot.take();
-                Ok(Begin::Build(self))
-            }
-        }
+        self
     }
 
-    /// Writes `record` as `info/repodata_record.json` (CEP 32) and makes the entry appear, whole.
+    /// Takes the key and the lock of `other`, which is dropped.
+    pub(super) fn with_key_of(mut self, mut other: Self) -> Self {
+        self.slot = other.slot.take();
+        self
+    }
+
+    /// Writes `record` as `info/repodata_record.json` (CEP 32) and makes the entry appear,
+    /// complete.
     ///
-    /// To be called only when size and digest of the archive agreed. After an error nothing is
+    /// Call it only after size and digest of the archive were verified. After an error nothing is
     /// left.
     pub fn commit(mut self, record: &impl Serialize) -> Result<StoreEntry, StoreError> {
         let Some((key, _)) = self.slot.as_ref() else {
@@ -129,9 +123,9 @@ impl Extraction {
             .write(&self.dir)
             .map_err(StoreError::io("write into", &self.dir))?;
 
-        let entry = self.shared.entry_dir(&key);
+        let entry = self.store.entry_dir(&key);
         if let Err(first) = fs::rename(&self.dir, &entry) {
-            // We hold the lock and the entry was not there, so what is in the way is damaged.
+            // The lock is held and there was no complete entry, so a damaged one is in the way.
             if !matches!(
                 first.kind(),
                 io::ErrorKind::DirectoryNotEmpty
@@ -140,29 +134,29 @@ impl Extraction {
             ) {
                 return Err(StoreError::io("create", &entry)(first));
             }
-            self.shared.discard(&key)?;
+            self.store.discard(&key)?;
             fs::rename(&self.dir, &entry).map_err(StoreError::io("create", &entry))?;
         }
         self.committed = true;
-        self.shared
+        self.store
             .get(&key)?
             .ok_or_else(|| StoreError::io("find", &entry)(io::ErrorKind::NotFound.into()))
     }
 }
 
-impl Drop for Extraction {
+impl Drop for PendingEntry {
     fn drop(&mut self) {
         if !self.committed
             && let Err(error) = fs::remove_dir_all(&self.dir)
             && error.kind() != io::ErrorKind::NotFound
         {
-            // The next sweep finds it.
-            tracing::warn!(path = %self.dir.display(), %error, "cannot remove an extraction");
+            // The next sweep removes it.
+            tracing::warn!(path = %self.dir.display(), %error, "cannot remove an unfinished entry");
         }
     }
 }
 
-/// Counts files and links, and the bytes of files, of a tree that was filled by other means.
+/// Counts files and links, and the bytes of files, of a tree that the caller filled.
 fn measure(root: &Path) -> Result<(u64, u64), StoreError> {
     let (mut files, mut bytes) = (0, 0);
     let mut pending = vec![root.to_owned()];

@@ -1,4 +1,4 @@
-//! Decodes repodata while it arrives, and takes it only when it is repodata.
+//! Decodes repodata while it arrives, and accepts it only if it parses.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use taipan_transfer::{Sink, SinkError};
 use url::Url;
 
-use crate::{Index, IndexError, IndexLimits};
+use crate::index::{IndexError, IndexLimits, RepodataIndex};
 
 /// How a repodata file is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,12 +26,11 @@ impl Encoding {
     }
 }
 
-/// Repodata longer than it may be.
 #[derive(Debug, thiserror::Error)]
-#[error("it is longer than the limit of {0} bytes")]
+#[error("the repodata is longer than the limit of {0} bytes")]
 struct TooLong(usize);
 
-/// A buffer that refuses to grow beyond a limit, whatever a compressed file unpacks to.
+/// A buffer that does not grow beyond a limit.
 struct Bounded {
     bytes: Vec<u8>,
     limit: usize,
@@ -59,7 +58,7 @@ enum Decoder {
     Zst(Box<zstd::stream::write::Decoder<'static, Bounded>>),
 }
 
-/// Takes one subdir's repodata in.
+/// Turns the body of a repodata file into an index.
 pub(crate) struct RepodataSink {
     encoding: Encoding,
     channel: String,
@@ -67,7 +66,7 @@ pub(crate) struct RepodataSink {
     limit: usize,
     limits: IndexLimits,
     decoder: Option<Decoder>,
-    index: Option<Index>,
+    index: Option<RepodataIndex>,
 }
 
 impl RepodataSink {
@@ -91,7 +90,7 @@ impl RepodataSink {
     }
 
     /// The index; `None` before the sink has finished.
-    pub(crate) fn into_index(self) -> Option<Index> {
+    pub(crate) fn into_index(self) -> Option<RepodataIndex> {
         self.index
     }
 
@@ -106,8 +105,8 @@ impl RepodataSink {
                 Encoding::Zst => {
                     let decoder = zstd::stream::write::Decoder::new(bounded);
                     let mut decoder = decoder.map_err(|e| SinkError::Failed(Box::new(e)))?;
-                    // Channels are compressed with long windows; 2^31 is the format's limit,
-                    // 128 MiB is what `zstd --long` writes.
+                    // Channels are compressed with long windows: 128 MiB is the window of
+                    // `zstd --long`, 2 GiB the limit of the format.
                     decoder
                         .window_log_max(27)
                         .map_err(|e| SinkError::Failed(Box::new(e)))?;
@@ -115,7 +114,7 @@ impl RepodataSink {
                 }
             });
         }
-        Ok(self.decoder.as_mut().expect("it was just put there"))
+        Ok(self.decoder.as_mut().expect("it was just set"))
     }
 }
 
@@ -126,7 +125,8 @@ fn rejected(error: impl std::error::Error + Send + Sync + 'static) -> SinkError 
 #[async_trait]
 impl Sink for RepodataSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
-        // A login page or a proxy's error, where the decoder would only see a wrong magic number.
+        // A login page, or the error page of a proxy. The decoder would only report a wrong magic
+        // number.
         if self.decoder.is_none()
             && let Some(error) = IndexError::if_web_page(&bytes)
         {
@@ -148,7 +148,7 @@ impl Sink for RepodataSink {
         self.decoder()?;
         let text = match self.decoder.take() {
             Some(Decoder::Zst(mut decoder)) => {
-                // A frame that was cut short shows only in the JSON that ends too early.
+                // A truncated frame shows only as JSON that ends too early.
                 decoder.flush().map_err(rejected)?;
                 decoder.into_inner().bytes
             }
@@ -156,7 +156,7 @@ impl Sink for RepodataSink {
             None => Vec::new(),
         };
         let (channel, url, limits) = (self.channel.clone(), self.subdir_url.clone(), self.limits);
-        let walk = move || Index::from_json(text, &channel, &url, limits);
+        let walk = move || RepodataIndex::from_json(text, &channel, &url, limits);
         let walked = tokio::task::spawn_blocking(walk).await;
         let walked = walked.map_err(|error| SinkError::Failed(Box::new(error)))?;
         self.index = Some(walked.map_err(rejected)?);

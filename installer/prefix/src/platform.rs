@@ -1,8 +1,8 @@
-//! What differs by operating system. Linux and other Unix systems are done.
+//! What depends on the operating system. Linux and other Unix systems are supported.
 //!
 //! macOS would add the ad-hoc signature of changed Mach-O files and Unicode-normalised names to
-//! [`claim_key`]; Windows its own script names, entry point launchers and menus. Nothing else in
-//! this crate's linking, prefix and transaction modules asks which system it runs on.
+//! [`claim_key`]; Windows its own script names, entry point launchers and menus. The rest of
+//! this crate does not depend on the system, except for permissions of records.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata, Permissions};
@@ -15,10 +15,10 @@ use std::process::{Child, Command};
 /// The directory for programs, relative to the prefix.
 pub(crate) const BIN: &str = "bin";
 
-/// The longest `#!` line in bytes that the kernel takes whole.
+/// The longest `#!` line that the kernel accepts, in bytes.
 pub(crate) const MAX_SHEBANG: usize = if cfg!(target_os = "linux") { 127 } else { 512 };
 
-/// Under what name two packages' paths are the same file. Linux compares bytes.
+/// A key that is equal for two paths of the same file. Linux compares bytes.
 pub(crate) fn claim_key(path: &str) -> Cow<'_, str> {
     Cow::Borrowed(path)
 }
@@ -28,7 +28,7 @@ pub(crate) fn script_name(package: &str, kind: &str) -> String {
     format!(".{package}-{kind}.sh")
 }
 
-/// The command that runs a link script: bash where there is one, as conda has it, else sh.
+/// The command that runs a link script: with bash if there is one, as in conda, else with sh.
 pub(crate) fn script_command(script: &Path) -> Command {
     let shell = if Path::new("/bin/bash").exists() {
         "/bin/bash"
@@ -51,7 +51,7 @@ pub(crate) fn kill_group(child: &mut Child) {
         .ok()
         .and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        // It may be gone already, which is what we want.
+        // It may have ended already.
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
     let _ = child.kill();
@@ -59,7 +59,7 @@ pub(crate) fn kill_group(child: &mut Child) {
 
 /// Creates a file that must not exist yet, with the permission bits of `like`.
 ///
-/// Set-user-id and the like are never carried over: a package has no business with them.
+/// Set-user-id and the like are never copied.
 pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
     let mode = like.permissions().mode() & 0o777;
     let file = File::options()
@@ -67,7 +67,7 @@ pub(crate) fn create_like(path: &Path, like: &Metadata) -> io::Result<File> {
         .create_new(true)
         .mode(mode)
         .open(path)?;
-    // The umask may have taken bits away that the store granted.
+    // The umask may have removed bits that the file in the store has.
     if file.metadata()?.permissions().mode() & 0o777 != mode {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
@@ -88,7 +88,7 @@ pub(crate) fn symlink(target: &Path, link: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, link)
 }
 
-/// The file system a file lies on.
+/// The file system of a file.
 pub(crate) fn device(metadata: &Metadata) -> u64 {
     metadata.dev()
 }
@@ -98,8 +98,8 @@ pub(crate) fn same_file(one: &Metadata, other: &Metadata) -> bool {
     one.dev() == other.dev() && one.ino() == other.ino()
 }
 
-/// Whether a failed link means "not this way" (other file system, too many links, links not
-/// permitted or not known here), so that the next method should be tried.
+/// Whether another method may work after a failed link: because of another file system, too many
+/// links, or links that are not permitted or not supported.
 pub(crate) fn try_another_method(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);

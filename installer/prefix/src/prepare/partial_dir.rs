@@ -1,4 +1,4 @@
-//! Where what has arrived early of large archives lies.
+//! The directory of partials.
 
 use std::{
     io,
@@ -6,20 +6,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// What nobody has come back to for so long is not worth its space.
-const KEPT: Duration = Duration::from_hours(7 * 24);
+/// A partial that no run has resumed for this long is deleted.
+const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 
-/// Makes the directory, and removes what earlier runs have left in it long ago.
+/// Creates the directory, and removes old partials from it.
 pub(super) fn open(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    let oldest = SystemTime::now().checked_sub(KEPT);
+    let oldest = SystemTime::now().checked_sub(MAX_AGE);
     for entry in std::fs::read_dir(dir)?.flatten() {
         let is_old = entry
             .metadata()
             .and_then(|metadata| metadata.modified())
             .is_ok_and(|modified| oldest.is_some_and(|oldest| modified < oldest));
         if is_old {
-            // It is only space, and the next run tries again.
+            // A failure costs space only, and the next run tries again.
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_old_goes() {
+    fn only_old_partials_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let spool = dir.path().join("a/b");
         open(&spool).unwrap();

@@ -6,26 +6,25 @@ use std::rc::Rc;
 
 use zip::read::{ArchiveOffset, Config, ZipArchive};
 
-use super::conda::{CondaMembers, Role};
+use super::conda::{CondaMembers, Role, check_stored};
 use super::error::ArchiveError;
 use super::meter::Source;
-use super::zip_stream::check_plain;
 
 /// The central directory is held in memory, and a `.conda` has three members in it.
 const DIRECTORY_BYTES: u64 = 4 << 20;
 const MEMBER_BUFFER: usize = 128 << 10;
 
-/// Puts the rest of a zip into an anonymous temporary file and reads it by the central directory.
+/// Copies the rest of a zip to an anonymous temporary file and reads it by the central directory.
 ///
-/// `header` is what was already read of the member that begins at `at`. The file begins with a
-/// hole of `at` bytes, so that the directory's offsets hold; members before it are done already.
+/// `header` is the part that was read of the member that begins at `at`. The file begins with a
+/// hole of `at` bytes, so that the offsets in the directory are right; earlier members are done.
 pub(super) fn read_rest<R: Read>(
     source: &mut Source<'_, R>,
     header: &[u8],
     at: u64,
     members: &mut CondaMembers<'_, '_>,
 ) -> Result<(), ArchiveError> {
-    let directory = members.unpacker.tree.root_path().to_owned();
+    let directory = members.extractor.tree.root_path().to_owned();
     let file = spool(source, header, at, members, &directory)?;
 
     let allowance = Rc::new(Cell::new(DIRECTORY_BYTES));
@@ -41,8 +40,8 @@ pub(super) fn read_rest<R: Read>(
     allowance.set(u64::MAX);
 
     for index in 0..archive.len() {
-        // The directory's view first: opening a member reads its local header, which is in the
-        // hole for those that are done, and the reader proper refuses what we want to name.
+        // The directory comes first: opening a member reads its local header, which is in the hole
+        // for members that are done, and refuses members whose problem is reported below.
         let member = archive.by_index_data(index).map_err(unusable)?;
         let name = String::from_utf8_lossy(member.name_raw()).into_owned();
         let role = Role::of(&name);
@@ -55,11 +54,11 @@ pub(super) fn read_rest<R: Read>(
             reason = "the only way to the number of an unsupported method"
         )]
         let method = method.to_u16();
-        check_plain(&name, member.encrypted(), method)?;
+        check_stored(&name, member.encrypted(), method)?;
         let member = archive.by_index(index).map_err(unusable)?;
         let mut body = BufReader::with_capacity(MEMBER_BUFFER, member);
         members.member(role, &name, &mut body)?;
-        // To its end, where the checksum is compared.
+        // Reading to the end compares the checksum.
         io::copy(&mut body, &mut io::sink()).map_err(|source| ArchiveError::Decompress {
             member: name.clone(),
             source,
@@ -80,20 +79,20 @@ fn spool<R: Read>(
     file.seek(SeekFrom::Start(at)).map_err(failed)?;
     file.write_all(header).map_err(failed)?;
     loop {
-        let chunk = source.fill_buf().map_err(|e| {
-            (members.unpacker.meter).explain(e, |source| ArchiveError::Read { source })
+        let piece = source.fill_buf().map_err(|e| {
+            (members.extractor.meter).explain(e, |source| ArchiveError::Read { source })
         })?;
-        if chunk.is_empty() {
+        if piece.is_empty() {
             return Ok(file);
         }
-        file.write_all(chunk).map_err(failed)?;
-        let n = chunk.len();
+        file.write_all(piece).map_err(failed)?;
+        let n = piece.len();
         source.consume(n);
     }
 }
 
-/// A file of which only so many bytes may be read: what the central directory claims of itself
-/// shall not decide how much memory it gets.
+/// A file of which a limited number of bytes can be read, so that the claims of a central directory
+/// do not decide how much memory it gets.
 struct Capped {
     file: BufReader<File>,
     allowance: Rc<Cell<u64>>,

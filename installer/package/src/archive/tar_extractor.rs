@@ -8,18 +8,18 @@ use super::sparse::SparseMap;
 use super::tar_stream::{TarEntry, TarKind, TarStream};
 use super::tree::{Tree, write_at};
 
-/// What whoever unpacks writes itself; an archive's own would be out of date (CEP 32).
+/// Written by the store; a copy in the archive would be out of date (CEP 32).
 const DROPPED: &[u8] = b"info/repodata_record.json";
 
-/// Puts tars into a tree, and counts.
-pub(super) struct Unpacker<'m> {
+/// Extracts tars into a tree, and counts what they contain.
+pub(super) struct TarExtractor<'m> {
     pub(super) tree: Tree,
     pub(super) meter: &'m Meter<'m>,
     pub(super) summary: ExtractSummary,
     entries: u64,
 }
 
-impl<'m> Unpacker<'m> {
+impl<'m> TarExtractor<'m> {
     pub(super) fn new(tree: Tree, meter: &'m Meter<'m>) -> Self {
         Self {
             tree,
@@ -29,7 +29,7 @@ impl<'m> Unpacker<'m> {
         }
     }
 
-    /// Unpacks one tar and reads `decoder` to its end.
+    /// Extracts one tar and reads `decoder` to its end.
     pub(super) fn tar(&mut self, decoder: impl Read, member: &str) -> Result<(), ArchiveError> {
         let mut tar = TarStream::new(decoder, self.meter, member);
         while let Some(entry) = tar.next_entry()? {
@@ -46,7 +46,7 @@ impl<'m> Unpacker<'m> {
         Ok(())
     }
 
-    /// To be called after the last tar: a hard link may name a file of another.
+    /// Call it after the last tar, because a hard link may name a file of another tar.
     pub(super) fn finish(mut self) -> Result<ExtractSummary, ArchiveError> {
         self.tree.finish()?;
         if !self.tree.is_file(&[b"info", b"index.json"]) {
@@ -69,7 +69,7 @@ impl<'m> Unpacker<'m> {
             problem,
         };
         let Some(path) = EntryPath::parse(&entry.path, member, limits)? else {
-            // `./` is how `tar -c .` begins; anything but a directory cannot be the root.
+            // `tar -c .` begins with `./`. Only a directory can be the root.
             return match entry.kind {
                 TarKind::Directory => Ok(()),
                 _ => Err(bad(EntryProblem::EmptyPath)),
@@ -130,14 +130,13 @@ impl<'m> Unpacker<'m> {
     ) -> Result<(), ArchiveError> {
         let mut file = self.tree.file(member, path, entry.mode)?;
         loop {
-            let chunk = tar.chunk()?;
-            if chunk.is_empty() {
+            let piece = tar.piece()?;
+            if piece.is_empty() {
                 break;
             }
-            // Straight from the decoder's buffer: small files in one write, large ones in big
-            // writes, nothing copied in between.
-            (file.write_all(chunk)).map_err(|e| self.tree.write_error(path, e))?;
-            let n = chunk.len();
+            // Written from the decoder's buffer without a copy: a small file in one write.
+            (file.write_all(piece)).map_err(|e| self.tree.write_error(path, e))?;
+            let n = piece.len();
             tar.consume(n);
         }
         self.tree.finish_file(path, &file, entry.mtime)
@@ -157,15 +156,15 @@ impl<'m> Unpacker<'m> {
         for (offset, length) in &map.parts {
             let (mut at, mut left) = (*offset, *length);
             while left > 0 {
-                let chunk = tar.chunk()?;
-                let n = usize::try_from(left).unwrap_or(usize::MAX).min(chunk.len());
+                let piece = tar.piece()?;
+                let n = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
                 if n == 0 {
-                    // The map adds up to the entry's bytes, which was checked.
+                    // The sum of the map equals the bytes of the entry, which was checked.
                     return Err(ArchiveError::Truncated {
                         within: format!("{member}, inside a sparse file"),
                     });
                 }
-                write_at(&file, &chunk[..n], at).map_err(failed)?;
+                write_at(&file, &piece[..n], at).map_err(failed)?;
                 tar.consume(n);
                 at += n as u64;
                 left -= n as u64;

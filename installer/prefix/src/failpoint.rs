@@ -1,12 +1,12 @@
-//! Places where tests end the process, to see what the next one makes of the remains.
+//! Points at which tests end the process, to test how the next one recovers.
 
 /// Does nothing outside tests.
 #[cfg(not(test))]
 #[inline]
-pub(super) fn failpoint(_name: &str) {}
+pub(crate) fn failpoint(_name: &str) {}
 
 #[cfg(test)]
-pub(super) use in_tests::{abort_at, failpoint};
+pub(crate) use in_tests::{abort_at, failpoint};
 
 #[cfg(test)]
 mod in_tests {
@@ -15,11 +15,11 @@ mod in_tests {
     static ABORT_AT: Mutex<Option<(String, usize)>> = Mutex::new(None);
 
     /// Ends this process, without any cleanup, when `name` is passed for the `nth` time (from 1).
-    pub(in crate::transaction) fn abort_at(name: &str, nth: usize) {
+    pub(crate) fn abort_at(name: &str, nth: usize) {
         *ABORT_AT.lock().unwrap() = Some((name.to_owned(), nth));
     }
 
-    pub(in crate::transaction) fn failpoint(name: &str) {
+    pub(crate) fn failpoint(name: &str) {
         let mut wanted = ABORT_AT.lock().unwrap();
         if let Some((at, remaining)) = wanted.as_mut()
             && at == name
