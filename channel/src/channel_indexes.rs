@@ -64,10 +64,10 @@ pub async fn fetch_channels(
     let fetches = channels
         .iter()
         .map(|MirroredChannel { channel, mirrors }| async move {
-            let fetches = subdirs
+            let requests = subdirs
                 .iter()
                 .map(|subdir| fetch_index(engine, mirrors, channel, subdir, cache, options));
-            let fetched = try_join_all(fetches).await?;
+            let fetched = try_join_all(requests).await?;
             let is_absent = |subdir: &SubdirIndex| matches!(subdir.status, RepodataStatus::Absent);
             if fetched.iter().all(is_absent) {
                 let subdirs = subdirs.iter().map(|subdir| format!("{channel}/{subdir}"));

@@ -28,17 +28,17 @@ macro_rules! texts {
 }
 
 fn chain(variant: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("  {variant}: {error}\n");
+    let mut lines = vec![format!("  {variant}: {error}")];
     let mut cause = error.source();
     while let Some(error) = cause {
         if error.is::<FetchError>() {
-            text.push_str("    caused by: (the error of the transfer)\n");
+            lines.push("    caused by: (the error of the transfer)".to_owned());
             break;
         }
-        text.push_str(&format!("    caused by: {error}\n"));
+        lines.push(format!("    caused by: {error}"));
         cause = error.source();
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn json() -> serde_json::Error {

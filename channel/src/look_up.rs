@@ -65,12 +65,12 @@ pub async fn look_up(
             subdirs.extend(query.channels.iter().map(|&channel| (channel, subdir)));
         }
     }
-    let fetches = subdirs.into_iter().map(|(index, subdir)| async move {
+    let requests = subdirs.into_iter().map(|(index, subdir)| async move {
         let MirroredChannel { channel, mirrors } = &channels[index];
         let fetched = fetch_index(engine, mirrors, channel, subdir, cache, options).await;
         ((index, subdir), fetched)
     });
-    let fetched: Vec<_> = stream::iter(fetches)
+    let fetched: Vec<_> = stream::iter(requests)
         .buffer_unordered(CONCURRENCY)
         .collect()
         .await;

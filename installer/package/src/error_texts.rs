@@ -25,13 +25,13 @@ macro_rules! texts {
 }
 
 fn chain(variant: &str, error: &dyn std::error::Error) -> String {
-    let mut text = format!("  {variant}: {error}\n");
+    let mut lines = vec![format!("  {variant}: {error}")];
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!("    caused by: {error}\n"));
+        lines.push(format!("    caused by: {error}"));
         cause = error.source();
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 fn refused() -> io::Error {

@@ -487,7 +487,7 @@ impl Writer<'_, '_> {
 
     /// The dependents of a name → the specs they require.
     fn required(&self, name: NameId) -> BTreeMap<String, BTreeSet<VersionSetId>> {
-        let mut required: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
+        let mut by_dependent: BTreeMap<String, BTreeSet<VersionSetId>> = BTreeMap::new();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             let who = |at_root: &str| match self.graph.name_of(index) {
                 Some(name) => format!("for {}", self.graph.provider.name(name)),
@@ -497,11 +497,11 @@ impl Writer<'_, '_> {
             let constrains = node.constrains.iter().map(|spec| (spec, "pinned"));
             for (&spec, at_root) in requires.chain(constrains) {
                 if self.graph.spec_name(spec) == name {
-                    required.entry(who(at_root)).or_default().insert(spec);
+                    by_dependent.entry(who(at_root)).or_default().insert(spec);
                 }
             }
         }
-        required
+        by_dependent
     }
 }
 
