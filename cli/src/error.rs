@@ -3,10 +3,10 @@
 use std::{io, path::PathBuf, process::ExitStatus};
 
 use taipan_channel::{ChannelError, RepodataError};
-use taipan_installer::{
-    LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
-};
+use taipan_installer::{PrefixError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
+use taipan_package::StoreError;
+use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{FetchError, ParseDigestError};
 
 use crate::{
@@ -74,11 +74,6 @@ pub(crate) enum AppError {
     NoEnvironment { prefix: PathBuf },
     #[error(transparent)]
     Repodata(Box<RepodataError>),
-    #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
-    NoRepodata {
-        channel: String,
-        subdirs: Vec<String>,
-    },
     #[error("cannot detect virtual packages")]
     VirtualPackages(#[from] VirtualPackageError),
     #[error(transparent)]
@@ -88,7 +83,7 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Link(#[from] LinkError),
+    Link(#[from] PrefixError),
     #[error("cannot read {}", path.display())]
     ReadFile { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
@@ -161,7 +156,7 @@ impl AppError {
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
             | Self::NoOutputName { .. } => Exit::Usage,
-            Self::NoUsableMirror { .. } | Self::NoRepodata { .. } => Exit::Exhausted,
+            Self::NoUsableMirror { .. } => Exit::Exhausted,
             Self::MirrorList(error) => match error {
                 MirrorListError::Fetch { .. } => Exit::Exhausted,
                 MirrorListError::Read { .. }
@@ -173,6 +168,7 @@ impl AppError {
             Self::Fetch(error) => exit_of_fetch(error),
             Self::Repodata(error) => match &**error {
                 RepodataError::Fetch { source, .. } => exit_of_fetch(source),
+                RepodataError::NoSubdir { .. } => Exit::Exhausted,
                 RepodataError::Cache { .. } => Exit::Failed,
             },
             Self::Solve(error) => match error {
@@ -191,7 +187,7 @@ impl AppError {
                 | PrepareError::Url { .. } => Exit::Failed,
             },
             Self::Link(error) => match error {
-                LinkError::Cancelled => Exit::Interrupted,
+                PrefixError::Cancelled => Exit::Interrupted,
                 _ => Exit::Failed,
             },
             Self::Interrupted => Exit::Interrupted,
