@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use taipan_channel::{ChannelError, RepodataError};
-use taipan_installer::{
-    LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
-};
+use taipan_installer::{PrefixError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
+use taipan_package::StoreError;
+use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{FetchError, ParseDigestError, SinkError};
 
 use crate::{
@@ -77,11 +77,6 @@ pub(crate) enum AppError {
     NoEnvironment { prefix: PathBuf },
     #[error(transparent)]
     Repodata(Box<RepodataError>),
-    #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
-    NoRepodata {
-        channel: String,
-        subdirs: Vec<String>,
-    },
     #[error("cannot tell what this machine offers")]
     VirtualPackages(#[from] VirtualPackageError),
     #[error(transparent)]
@@ -91,7 +86,7 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Link(#[from] LinkError),
+    Link(#[from] PrefixError),
     #[error("cannot read {}", path.display())]
     ReadFile {
         path: PathBuf,
@@ -125,9 +120,7 @@ impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Settings(SettingsError::NoHome { .. }) => Exit::Failed,
-            Self::Lists(ListsError::Fetch { .. })
-            | Self::NoMirrorServes { .. }
-            | Self::NoRepodata { .. } => Exit::Exhausted,
+            Self::Lists(ListsError::Fetch { .. }) | Self::NoMirrorServes { .. } => Exit::Exhausted,
             Self::Settings(_)
             | Self::Channel(_)
             | Self::ChannelLocation { .. }
@@ -161,6 +154,7 @@ impl AppError {
             }
             Self::Repodata(error) => match &**error {
                 RepodataError::Fetch { source, .. } => exit_of_fetch(source),
+                RepodataError::NoSubdir { .. } => Exit::Exhausted,
                 RepodataError::Cache { .. } => Exit::Failed,
             },
             Self::StdoutBroken { .. } | Self::Prepare(PrepareError::NoDigest { .. }) => {
@@ -174,7 +168,7 @@ impl AppError {
                 _ => Exit::Verification,
             },
             Self::Interrupted
-            | Self::Link(LinkError::Cancelled)
+            | Self::Link(PrefixError::Cancelled)
             | Self::Solve(SolveError::Cancelled) => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -192,11 +186,6 @@ impl AppError {
                 let prefix = prefix.display();
                 Some(format!("use `taipan create -p {prefix} …` to make one"))
             }
-            Self::NoRepodata { .. } => Some(
-                "check the name of the channel; --channel-alias says where names are looked up, \
-                 and a mirrors file may name other places"
-                    .to_owned(),
-            ),
             Self::Repodata(error) => match &**error {
                 RepodataError::Fetch { source, .. } if source.is_corrupt() => Some(
                     "check the address of the channel and of its mirrors, and whether a login page or \
@@ -204,6 +193,11 @@ impl AppError {
                         .to_owned(),
                 ),
                 RepodataError::Fetch { source, .. } => hint_of_fetch(source),
+                RepodataError::NoSubdir { .. } => Some(
+                    "check the name of the channel; --channel-alias says where names are looked up, \
+                     and a mirrors file may name other places"
+                        .to_owned(),
+                ),
                 RepodataError::Cache { .. } => None,
             },
             Self::Fetch(source) | Self::Prepare(PrepareError::Fetch { source, .. }) => {
@@ -213,7 +207,7 @@ impl AppError {
             Self::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
                 Some("name a directory that you may write to with --cache-dir".to_owned())
             }
-            Self::Link(LinkError::Io { source, path, .. }) => match source.kind() {
+            Self::Link(PrefixError::Io { source, path, .. }) => match source.kind() {
                 std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
                     Some(FULL.to_owned())
                 }

@@ -9,9 +9,9 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use taipan_channel::{
-    RepodataCache, RepodataOptions, SubdirIndex, fetch_index, metadata_target, package_target,
+    MirroredChannel, RepodataCache, RepodataOptions, SubdirIndex, fetch_index, metadata_target,
+    package_target,
 };
-use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Kind, Location, Metalink, MetalinkFile, Mirror, Origin};
 use taipan_transfer::{
     Backend, Engine, Expected, Fetched, Job, Md5, MirrorSet, Sha256, Target, Validators, Verifier,
@@ -20,7 +20,7 @@ use taipan_transfer::{
 use super::fetch_report::Report;
 use crate::{
     args::FetchArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exact_backend::ExactBackend,
     exit::Exit,
@@ -56,7 +56,7 @@ pub(crate) async fn run(
         .iter()
         .map(read)
         .collect::<Result<Vec<_>, _>>()?;
-    let wanted = Wanted::AndListed(channels_of(&asked, in_channel, settings));
+    let wanted = ChannelSelection::AndListed(channels_of(&asked, in_channel, settings));
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
     let mut work = Fetch {
@@ -201,7 +201,7 @@ impl Fetch<'_> {
                 (self.channels_named(channel.as_deref())?, path.clone())
             }
             Asked::Url(url) => {
-                let below = |(index, place): (usize, &ChannelMirrors)| {
+                let below = |(index, place): (usize, &MirroredChannel)| {
                     Some((index, place.channel.path_of(url)?))
                 };
                 // The longest channel is the nearest.
@@ -439,7 +439,7 @@ impl Fetch<'_> {
             .map(|(channel, subdir)| {
                 let (engine, cache) = (&engine, &cache);
                 async move {
-                    let ChannelMirrors {
+                    let MirroredChannel {
                         channel: name,
                         mirrors,
                     } = &self.context.channels[channel];
@@ -639,14 +639,7 @@ fn package_of_channel(file: &WantedFile) -> Option<(&str, &str, &[usize])> {
 
 /// What the repodata says of an archive.
 fn record(index: &SubdirIndex, file: &str, path: &str) -> Option<(Target, Expected)> {
-    // NAME-VERSION-BUILD.
-    let name = file.rsplitn(3, '-').nth(2)?;
-    let name = rattler_conda_types::PackageName::try_from(name).ok()?;
-    let records = index.index.records(&name).ok()?;
-    let record = records
-        .iter()
-        .find(|record| record.identifier.to_file_name() == file)?;
-    Some(package_target(record, path))
+    Some(package_target(&index.index.record(file)?, path))
 }
 
 /// The size of the file at `path` when its digest is known and right.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::MirroredChannel;
 use taipan_mirrors::{Circuit, Mirror, MirrorReport, Request, Time};
 
 use crate::{
     args::PlaceArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exit::Exit,
     interrupt::Interrupt,
@@ -27,9 +27,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
     let wanted = if places.channels.is_empty() {
-        Wanted::Listed
+        ChannelSelection::Listed
     } else {
-        Wanted::Settings
+        ChannelSelection::Settings
     };
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
@@ -45,7 +45,7 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
-fn show(printer: &Printer, place: &ChannelMirrors) {
+fn show(printer: &Printer, place: &MirroredChannel) {
     #[derive(Serialize)]
     struct Line<'a> {
         channel: &'a str,
@@ -57,7 +57,7 @@ fn show(printer: &Printer, place: &ChannelMirrors) {
         state: &'static str,
         why: &'a str,
     }
-    let ChannelMirrors { channel, mirrors } = place;
+    let MirroredChannel { channel, mirrors } = place;
     let (list, reasons, now) = mirrors.with_selector(|selector, now| {
         // No mirror is known to lack a path that nobody has asked for.
         let request = Request::content("").with_bytes(USUAL);

@@ -7,13 +7,13 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::MirroredChannel;
 use taipan_mirrors::{MirrorId, MirrorReport, ProbeConfig, ProbeResult, Verdict};
 
 use super::mirror_list::milliseconds;
 use crate::{
     args::ProbeArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exit::Exit,
     freshness::Freshness,
@@ -37,9 +37,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
     let wanted = if args.places.channels.is_empty() {
-        Wanted::Listed
+        ChannelSelection::Listed
     } else {
-        Wanted::Settings
+        ChannelSelection::Settings
     };
     let patience = Duration::try_from_secs_f64(args.timeout)
         .ok()
@@ -77,11 +77,11 @@ pub(crate) async fn run(
 /// Probes the mirrors of one channel and shows the ranking; tells whether any serves.
 async fn round(
     printer: &Printer,
-    place: &ChannelMirrors,
+    place: &MirroredChannel,
     platform: &str,
     config: &ProbeConfig,
 ) -> bool {
-    let ChannelMirrors { channel, mirrors } = place;
+    let MirroredChannel { channel, mirrors } = place;
     let started = Instant::now();
     let names: Vec<String> = mirrors.reports().into_iter().map(|r| r.location).collect();
     let live = Live::new(printer, channel.name(), names);
@@ -95,7 +95,7 @@ fn serves(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Good | Verdict::Known | Verdict::Behind)
 }
 
-fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Duration) {
+fn show(printer: &Printer, place: &MirroredChannel, ranking: &Ranking, took: Duration) {
     #[derive(Serialize)]
     struct Round<'a> {
         channel: &'a str,
@@ -106,7 +106,7 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &Ranking, took: Dura
         bytes: u64,
         seconds: f64,
     }
-    let ChannelMirrors { channel, mirrors } = place;
+    let MirroredChannel { channel, mirrors } = place;
     let reports = mirrors.reports();
     printer.data(&match &ranking.sample {
         Some((path, size)) => {

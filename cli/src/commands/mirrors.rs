@@ -1,7 +1,7 @@
 //! The table of what each mirror did.
 
 use serde::Serialize;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::MirroredChannel;
 use taipan_mirrors::{Class, MirrorReport};
 use taipan_transfer::MirrorSet;
 
@@ -9,14 +9,14 @@ use crate::printer::{Printer, bytes, rate, table};
 
 /// Shows what each mirror did: always in JSON, in text when there was more than one to choose from
 /// or when the user wants to know more.
-pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
+pub(crate) fn show(printer: &Printer, channels: &[MirroredChannel]) {
     #[derive(Serialize)]
     struct Report<'a> {
         channel: &'a str,
         #[serde(flatten)]
         report: &'a MirrorReport,
     }
-    for ChannelMirrors { channel, mirrors } in channels {
+    for MirroredChannel { channel, mirrors } in channels {
         let reports = mirrors.reports();
         for report in &reports {
             printer.object(
