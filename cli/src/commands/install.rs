@@ -92,11 +92,11 @@ impl Install<'_> {
 
         let plan = Plan::for_solution(&installed, &solution.records, specs)?;
         let store = self.store().await?;
-        let silent = self.preparer(
+        let estimator = self.preparer(
             &store,
             self.context.engine(Arc::new(taipan_transfer::Silent)),
         );
-        let (missing, size) = silent.missing(&plan.records_to_link());
+        let (missing, size) = estimator.missing(&plan.records_to_link());
         report.plan(&plan, missing, size, solve_time);
         let Some(locked) = locked else {
             self.printer.say("Dry run: nothing was changed");
@@ -105,9 +105,10 @@ impl Install<'_> {
 
         let fetching = Instant::now();
         let downloads = Downloads::new(self.printer, "download and extract", Some(size));
-        let preparer = self.preparer(&store, self.context.engine(downloads.clone()));
-        let prepared = self.interruptible(preparer.prepare(plan.records_to_link()));
-        let prepared = prepared.await;
+        let work = self.preparer(&store, self.context.engine(downloads.clone()));
+        let prepared = self
+            .interruptible(work.prepare(plan.records_to_link()))
+            .await;
         downloads.finish();
         let prepared: Vec<Prepared> = prepared??;
         let fetch_time = fetching.elapsed();
