@@ -36,10 +36,10 @@ pub struct EngineOptions {
     /// How many bytes the files that are under way may have together; a job that would exceed it
     /// waits, unless it is alone. A file of unknown length counts as nothing.
     pub bytes_under_way: u64,
-    /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
-    pub patience: Duration,
-    /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
-    pub throttled_patience: Duration,
+    /// How long one job waits in total for mirrors in backoff after failures, when no other is left.
+    pub wait_budget: Duration,
+    /// How long one job waits in total for throttled mirrors, when no other is left.
+    pub throttled_wait_budget: Duration,
     /// How large files are cut into segments. Files of less than twice
     /// [`least_bytes`](SegmentConfig::least_bytes) are not.
     pub segments: SegmentConfig,
@@ -58,8 +58,8 @@ impl Default for EngineOptions {
         Self {
             slots: 16,
             bytes_under_way: 64 << 30,
-            patience: Duration::from_secs(6),
-            throttled_patience: Duration::from_mins(3),
+            wait_budget: Duration::from_secs(6),
+            throttled_wait_budget: Duration::from_mins(3),
             segments: SegmentConfig::default(),
             rate_limit: None,
             mirror_rate_limit: None,

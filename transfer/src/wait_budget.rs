@@ -21,9 +21,9 @@ pub(crate) struct WaitBudget {
 impl WaitBudget {
     pub(crate) fn new(options: &EngineOptions) -> Self {
         Self {
-            usual: options.patience,
-            left: options.patience,
-            throttled: options.throttled_patience,
+            usual: options.wait_budget,
+            left: options.wait_budget,
+            throttled: options.throttled_wait_budget,
         }
     }
 
