@@ -18,7 +18,7 @@ use crate::{
     BackendError, ByteRange, ContentRange, HttpClient, Target,
     backend::{
         Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators, byteranges,
-        http_client::Who,
+        http_client::CredentialSource,
     },
 };
 
@@ -79,7 +79,8 @@ impl Backend for HttpBackend {
             }
         }
         let url = SafeUrl::from(url);
-        send(&self.client, get, Who::Known, url, request.ranges).await
+        let credentials = CredentialSource::Configured;
+        send(&self.client, get, credentials, url, request.ranges).await
     }
 
     fn has_multi_range(&self) -> bool {
@@ -99,7 +100,7 @@ impl Backend for HttpBackend {
 pub(crate) async fn send(
     client: &HttpClient,
     get: reqwest::RequestBuilder,
-    who: Who,
+    credentials: CredentialSource,
     url: SafeUrl,
     ranges: Ranges<'_>,
 ) -> Result<GetResponse, BackendError> {
@@ -116,7 +117,7 @@ pub(crate) async fn send(
             None
         }
     };
-    let response = client.send(get, &url, who).await?;
+    let response = client.send(get, &url, credentials).await?;
     let headers = response.headers();
     match response.status() {
         StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),

@@ -147,14 +147,14 @@ impl From<reqwest::Client> for HttpClient {
     }
 }
 
-/// Where the credentials of a first request come from. Those of a redirected one always come from
-/// the options.
+/// Where the credentials of a request come from. Those of a redirected request always come from the
+/// options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// From its URL or the options.
-    Known,
-    /// The caller has put in what there is.
-    AsGiven,
+pub(crate) enum CredentialSource {
+    /// Its URL or the options.
+    Configured,
+    /// The caller, who has added them to the request if there are any.
+    Caller,
 }
 
 impl HttpClient {
@@ -222,11 +222,11 @@ impl HttpClient {
         &self,
         request: RequestBuilder,
         url: &SafeUrl,
-        who: Who,
+        credentials: CredentialSource,
     ) -> Result<Response, BackendError> {
         let failed = |source| request_error(url, source);
         let mut request = request.build().map_err(failed)?;
-        if who == Who::Known
+        if credentials == CredentialSource::Configured
             && !request.headers().contains_key(AUTHORIZATION)
             && let Some(header) = self.credentials.header(request.url(), false)
         {

@@ -18,7 +18,8 @@ use url::Url;
 use crate::{
     BackendError, ByteRange, HttpClient, OciTarget, Target,
     backend::{
-        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::Who, oci_token::Tokens,
+        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::CredentialSource,
+        oci_token::Tokens,
     },
 };
 
@@ -150,7 +151,7 @@ impl OciBackend {
                 get = get.header(AUTHORIZATION, header);
             }
             let name = SafeUrl::from(url.clone());
-            match send(&self.http, get, Who::AsGiven, name, ranges).await {
+            match send(&self.http, get, CredentialSource::Caller, name, ranges).await {
                 // The token ran out early: once more with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;

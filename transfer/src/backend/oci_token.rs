@@ -28,7 +28,7 @@ use crate::{
     backend::{
         credentials::basic,
         http::retry_after_header,
-        http_client::{Who, request_error},
+        http_client::{CredentialSource, request_error},
     },
 };
 
@@ -182,7 +182,10 @@ impl Tokens {
         let url = SafeUrl::from(url);
         let failed = |source| request_error(&url, source);
         let began = Instant::now();
-        let mut response = self.http.send(request, &url, Who::AsGiven).await?;
+        let mut response = self
+            .http
+            .send(request, &url, CredentialSource::Caller)
+            .await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => {
@@ -232,7 +235,10 @@ impl Tokens {
         };
         let probe = self.http.inner().get(url.clone());
         let url = SafeUrl::from(url);
-        let response = self.http.send(probe, &url, Who::AsGiven).await?;
+        let response = self
+            .http
+            .send(probe, &url, CredentialSource::Caller)
+            .await?;
         let status = response.status();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             // Not to be remembered as its way.
