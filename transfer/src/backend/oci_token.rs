@@ -42,11 +42,11 @@ const MARGIN: Duration = Duration::from_secs(10);
 const LIMIT: usize = 1 << 20;
 
 /// Who we are to a registry.
-enum Credentials {
-    Nobody,
+enum RegistryCredentials {
+    Anonymous,
     Password(String, String),
     /// To be exchanged for tokens; it is none itself.
-    Identity(String),
+    IdentityToken(String),
 }
 
 /// How a registry wants to be asked.
@@ -73,7 +73,7 @@ pub(crate) struct Tokens {
     registry: String,
     plain_http: bool,
     // Reading credentials may run a helper program, so it is done at the first request.
-    credentials: OnceCell<Credentials>,
+    credentials: OnceCell<RegistryCredentials>,
     challenge: OnceCell<Challenge>,
     by_repository: Mutex<HashMap<String, TokenCell>>,
 }
@@ -127,7 +127,7 @@ impl Tokens {
         let (realm, service) = match (challenge, credentials) {
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
             // Some registries ask for nothing here and for a password there.
-            (_, Credentials::Password(user, password)) => {
+            (_, RegistryCredentials::Password(user, password)) => {
                 let header = Some(basic(user, password));
                 return Ok(Token {
                     header,
@@ -149,7 +149,7 @@ impl Tokens {
         realm: &Url,
         service: Option<&str>,
         repository: &str,
-        credentials: &Credentials,
+        credentials: &RegistryCredentials,
     ) -> Result<Token, BackendError> {
         if realm.scheme() != "https" && !self.plain_http {
             return Err(self.denied("its token endpoint is not reached by https"));
@@ -158,7 +158,7 @@ impl Tokens {
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));
         let mut url = realm.clone();
-        let request = if let Credentials::Identity(token) = credentials {
+        let request = if let RegistryCredentials::IdentityToken(token) = credentials {
             fields.extend([
                 ("grant_type", "refresh_token"),
                 ("client_id", "taipan"),
@@ -173,7 +173,7 @@ impl Tokens {
             url.query_pairs_mut().extend_pairs(fields);
             let request = self.http.inner().get(url.clone());
             match credentials {
-                Credentials::Password(user, password) => {
+                RegistryCredentials::Password(user, password) => {
                     request.header(AUTHORIZATION, basic(user, password))
                 }
                 _ => request,
@@ -259,20 +259,22 @@ impl Tokens {
         Ok(best.cloned().unwrap_or(Challenge::Nothing))
     }
 
-    async fn look_up(&self) -> Credentials {
+    async fn look_up(&self) -> RegistryCredentials {
         let registry = self.registry.clone();
         let found =
             tokio::task::spawn_blocking(move || docker_credential::get_credential(&registry)).await;
         match found {
             Ok(Ok(DockerCredential::UsernamePassword(user, password))) => {
-                Credentials::Password(user, password)
+                RegistryCredentials::Password(user, password)
             }
-            Ok(Ok(DockerCredential::IdentityToken(token))) => Credentials::Identity(token),
+            Ok(Ok(DockerCredential::IdentityToken(token))) => {
+                RegistryCredentials::IdentityToken(token)
+            }
             Ok(Err(
                 CredentialRetrievalError::ConfigNotFound
                 | CredentialRetrievalError::NoCredentialConfigured,
             ))
-            | Err(_) => Credentials::Nobody,
+            | Err(_) => RegistryCredentials::Anonymous,
             Ok(Err(error)) => {
                 // Its text may hold what a helper printed, and that a secret.
                 let kind = match error {
@@ -282,7 +284,7 @@ impl Tokens {
                 };
                 let registry = &self.registry;
                 tracing::warn!(%registry, "the docker configuration is of no use: {kind}");
-                Credentials::Nobody
+                RegistryCredentials::Anonymous
             }
         }
     }
@@ -413,7 +415,7 @@ mod tests {
     #[tokio::test]
     async fn an_identity_token_is_exchanged_and_never_shown_in_a_url() {
         let (realm, asked) = answer_once(r#"{"access_token":"abc","expires_in":300}"#).await;
-        let who = Credentials::Identity("secret/end".to_owned());
+        let who = RegistryCredentials::IdentityToken("secret/end".to_owned());
         let began = Instant::now();
         let token = tokens(true)
             .ask(&realm, Some("s"), "a/b", &who)
@@ -437,7 +439,7 @@ mod tests {
         let rule = Rule::always(Matcher::Any, Fault::Redirect { to: thief.url() });
         endpoint.set_behaviour(Behaviour::new().with_rule(rule));
         let realm = endpoint.url().parse().unwrap();
-        let who = Credentials::Identity("secret".to_owned());
+        let who = RegistryCredentials::IdentityToken("secret".to_owned());
         let error = tokens(true).ask(&realm, None, "a", &who).await.err();
         assert!(
             matches!(error, Some(BackendError::Status { status: 307, .. })),
@@ -457,7 +459,7 @@ mod tests {
         ] {
             let (realm, asked) = answer_once(body).await;
             let answer = tokens(true)
-                .ask(&realm, None, "a", &Credentials::Nobody)
+                .ask(&realm, None, "a", &RegistryCredentials::Anonymous)
                 .await;
             let error = answer.err().expect("there is no token");
             assert!(
@@ -475,7 +477,7 @@ mod tests {
     #[tokio::test]
     async fn a_password_does_not_go_over_a_plain_connection_unless_the_registry_is_one() {
         let realm = "http://127.0.0.1:9/token".parse().unwrap();
-        let who = Credentials::Password("me".to_owned(), "secret".to_owned());
+        let who = RegistryCredentials::Password("me".to_owned(), "secret".to_owned());
         let answer = tokens(false).ask(&realm, None, "a", &who).await;
         assert!(matches!(answer, Err(BackendError::Denied { .. })));
     }
