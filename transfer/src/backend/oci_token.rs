@@ -79,7 +79,7 @@ pub(crate) struct Tokens {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
@@ -208,9 +208,9 @@ impl Tokens {
                 break;
             }
         }
-        let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-        let lifetime = answer.as_ref().and_then(|answer| answer.expires_in);
-        let token = answer.and_then(|answer| answer.token.or(answer.access_token));
+        let token_response: Option<TokenResponse> = serde_json::from_slice(&body).ok();
+        let lifetime = token_response.as_ref().and_then(|body| body.expires_in);
+        let token = token_response.and_then(|body| body.token.or(body.access_token));
         // It becomes a header, so what cannot stand in one is no token.
         let sound =
             |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
