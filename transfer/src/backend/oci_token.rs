@@ -115,15 +115,21 @@ impl Tokens {
         {
             return Ok(token.header.clone());
         }
-        let token = self.exchange(repository).await?;
+        let token = self.new_token(repository).await?;
         let header = token.header.clone();
         *cell = Some(token);
         Ok(header)
     }
 
-    async fn exchange(&self, repository: &str) -> Result<Token, BackendError> {
-        let challenge = self.challenge.get_or_try_init(|| self.probe()).await?;
-        let credentials = self.credentials.get_or_init(|| self.look_up()).await;
+    async fn new_token(&self, repository: &str) -> Result<Token, BackendError> {
+        let challenge = self
+            .challenge
+            .get_or_try_init(|| self.request_challenge())
+            .await?;
+        let credentials = self
+            .credentials
+            .get_or_init(|| self.find_credentials())
+            .await;
         let (realm, service) = match (challenge, credentials) {
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
             // Some registries ask for nothing here and for a password there.
@@ -141,10 +147,11 @@ impl Tokens {
                 });
             }
         };
-        self.ask(realm, service, repository, credentials).await
+        self.request_token(realm, service, repository, credentials)
+            .await
     }
 
-    async fn ask(
+    async fn request_token(
         &self,
         realm: &Url,
         service: Option<&str>,
@@ -226,18 +233,18 @@ impl Tokens {
     }
 
     /// Asks the registry how it wants to be asked.
-    async fn probe(&self) -> Result<Challenge, BackendError> {
+    async fn request_challenge(&self) -> Result<Challenge, BackendError> {
         let scheme = if self.plain_http { "http" } else { "https" };
         let text = format!("{scheme}://{}/v2/", self.registry);
         let Ok(url) = text.parse::<Url>() else {
             let (path, place) = (text, self.registry.clone());
             return Err(BackendError::BadPath { path, place });
         };
-        let probe = self.http.inner().get(url.clone());
+        let request = self.http.inner().get(url.clone());
         let url = SafeUrl::from(url);
         let response = self
             .http
-            .send(probe, &url, CredentialSource::Caller)
+            .send(request, &url, CredentialSource::Caller)
             .await?;
         let status = response.status();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
@@ -259,7 +266,7 @@ impl Tokens {
         Ok(best.cloned().unwrap_or(Challenge::Nothing))
     }
 
-    async fn look_up(&self) -> RegistryCredentials {
+    async fn find_credentials(&self) -> RegistryCredentials {
         let registry = self.registry.clone();
         let found =
             tokio::task::spawn_blocking(move || docker_credential::get_credential(&registry)).await;
@@ -418,7 +425,7 @@ mod tests {
         let who = RegistryCredentials::IdentityToken("secret/end".to_owned());
         let began = Instant::now();
         let token = tokens(true)
-            .ask(&realm, Some("s"), "a/b", &who)
+            .request_token(&realm, Some("s"), "a/b", &who)
             .await
             .unwrap();
         assert_eq!(token.header.as_deref(), Some("Bearer abc"));
@@ -440,7 +447,10 @@ mod tests {
         endpoint.set_behaviour(Behaviour::new().with_rule(rule));
         let realm = endpoint.url().parse().unwrap();
         let who = RegistryCredentials::IdentityToken("secret".to_owned());
-        let error = tokens(true).ask(&realm, None, "a", &who).await.err();
+        let error = tokens(true)
+            .request_token(&realm, None, "a", &who)
+            .await
+            .err();
         assert!(
             matches!(error, Some(BackendError::Status { status: 307, .. })),
             "{error:?}"
@@ -459,7 +469,7 @@ mod tests {
         ] {
             let (realm, asked) = answer_once(body).await;
             let answer = tokens(true)
-                .ask(&realm, None, "a", &RegistryCredentials::Anonymous)
+                .request_token(&realm, None, "a", &RegistryCredentials::Anonymous)
                 .await;
             let error = answer.err().expect("there is no token");
             assert!(
@@ -478,7 +488,7 @@ mod tests {
     async fn a_password_does_not_go_over_a_plain_connection_unless_the_registry_is_one() {
         let realm = "http://127.0.0.1:9/token".parse().unwrap();
         let who = RegistryCredentials::Password("me".to_owned(), "secret".to_owned());
-        let answer = tokens(false).ask(&realm, None, "a", &who).await;
+        let answer = tokens(false).request_token(&realm, None, "a", &who).await;
         assert!(matches!(answer, Err(BackendError::Denied { .. })));
     }
 
