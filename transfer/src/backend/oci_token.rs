@@ -36,10 +36,10 @@ use crate::{
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 
 /// A token is renewed so long before it runs out, or at half its time if that is later.
-const MARGIN: Duration = Duration::from_secs(10);
+const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 
 /// The longest answer of a token endpoint, in bytes.
-const LIMIT: usize = 1 << 20;
+const MAX_RESPONSE: usize = 1 << 20;
 
 /// Who we are to a registry.
 enum RegistryCredentials {
@@ -52,7 +52,7 @@ enum RegistryCredentials {
 /// How a registry wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Challenge {
-    Nothing,
+    Absent,
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
@@ -211,7 +211,7 @@ impl Tokens {
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(failed)? {
             body.extend_from_slice(&piece);
-            if body.len() > LIMIT {
+            if body.len() > MAX_RESPONSE {
                 break;
             }
         }
@@ -225,7 +225,7 @@ impl Tokens {
             return Err(self.denied("its token endpoint answers without a token"));
         };
         let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
-        let usable = lifetime.saturating_sub(MARGIN).max(lifetime / 2);
+        let usable = lifetime.saturating_sub(RENEWAL_MARGIN).max(lifetime / 2);
         Ok(Token {
             header: Some(format!("Bearer {token}")),
             until: began.checked_add(usable),
@@ -263,7 +263,7 @@ impl Tokens {
             .collect();
         let bearer = |c: &&Challenge| matches!(c, Challenge::Bearer { .. });
         let best = challenges.iter().find(bearer).or(challenges.first());
-        Ok(best.cloned().unwrap_or(Challenge::Nothing))
+        Ok(best.cloned().unwrap_or(Challenge::Absent))
     }
 
     async fn find_credentials(&self) -> RegistryCredentials {
