@@ -103,24 +103,24 @@ impl Netrc {
             let (what, most) = ("bytes", MOST_BYTES);
             return Err(NetrcError::TooMuch { what, most });
         }
-        let mut tokens = Tokens {
+        let mut lexer = Lexer {
             rest: text.strip_prefix('\u{feff}').unwrap_or(text),
             line: 1,
         };
         let mut machines: Vec<Machine> = Vec::new();
-        while let Some(keyword) = tokens.keyword() {
+        while let Some(keyword) = lexer.keyword() {
             let host = match keyword {
-                "machine" => Some(tokens.value()?.to_ascii_lowercase()),
+                "machine" => Some(lexer.value()?.to_ascii_lowercase()),
                 "default" => None,
                 "macdef" => {
-                    tokens.value()?;
-                    tokens.skip_macro();
+                    lexer.value()?;
+                    lexer.skip_macro();
                     continue;
                 }
                 "login" | "password" | "account" => {
-                    let value = tokens.value()?;
+                    let value = lexer.value()?;
                     let Some(machine) = machines.last_mut() else {
-                        return Err(tokens.error("a `machine` or `default` comes before this"));
+                        return Err(lexer.error("a `machine` or `default` comes before this"));
                     };
                     match keyword {
                         "login" => machine.login = value,
@@ -132,7 +132,7 @@ impl Netrc {
                 _ => {
                     let what = "expected `machine`, `default`, `login`, `password`, `account` or \
                                 `macdef`; a value with spaces in it is to be put in quotes";
-                    return Err(tokens.error(what));
+                    return Err(lexer.error(what));
                 }
             };
             if machines.len() == MOST_MACHINES {
@@ -168,12 +168,12 @@ impl Netrc {
     }
 }
 
-struct Tokens<'t> {
+struct Lexer<'t> {
     rest: &'t str,
     line: usize,
 }
 
-impl<'t> Tokens<'t> {
+impl<'t> Lexer<'t> {
     fn error(&self, what: &'static str) -> NetrcError {
         NetrcError::Syntax {
             line: self.line,
