@@ -10,9 +10,9 @@ use std::{
 };
 
 /// The longest file that is read, in bytes.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// The most machines in a file.
-const MOST_MACHINES: usize = 4096;
+const MAX_MACHINES: usize = 4096;
 
 /// Logins by host, as a `.netrc` file holds them. Its `Debug` shows no password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -92,15 +92,15 @@ impl Netrc {
         };
         let mut text = String::new();
         // One byte more than is allowed, so that a longer file is seen to be one.
-        let limit = MOST_BYTES as u64 + 1;
+        let limit = MAX_BYTES as u64 + 1;
         file.take(limit).read_to_string(&mut text).map_err(failed)?;
         Self::parse(&text).map(Some)
     }
 
     /// Reads the text of a file.
     pub fn parse(text: &str) -> Result<Self, NetrcError> {
-        if text.len() > MOST_BYTES {
-            let (what, most) = ("bytes", MOST_BYTES);
+        if text.len() > MAX_BYTES {
+            let (what, most) = ("bytes", MAX_BYTES);
             return Err(NetrcError::TooMuch { what, most });
         }
         let mut lexer = Lexer {
@@ -135,8 +135,8 @@ impl Netrc {
                     return Err(lexer.error(what));
                 }
             };
-            if machines.len() == MOST_MACHINES {
-                let (what, most) = ("machines", MOST_MACHINES);
+            if machines.len() == MAX_MACHINES {
+                let (what, most) = ("machines", MAX_MACHINES);
                 return Err(NetrcError::TooMuch { what, most });
             }
             machines.push(Machine {
@@ -310,7 +310,7 @@ mod tests {
             );
             assert!(!format!("{error} {error:?}").contains("secret"));
         }
-        for text in ["x".repeat(MOST_BYTES + 1), "default ".repeat(5_000)] {
+        for text in ["x".repeat(MAX_BYTES + 1), "default ".repeat(5_000)] {
             let error = Netrc::parse(&text).unwrap_err();
             assert!(matches!(error, NetrcError::TooMuch { .. }), "{error:?}");
         }
