@@ -12,7 +12,7 @@ use url::Url;
 use crate::{BackendError, Credentials};
 
 /// How many redirects are followed.
-const MOST_REDIRECTS: usize = 8;
+const MAX_REDIRECTS: usize = 8;
 
 /// How the HTTP client is set up. Its `Debug` shows no secret.
 #[derive(Debug, Clone)]
@@ -247,7 +247,7 @@ impl HttpClient {
             if next.method() != Method::GET {
                 return Ok(response);
             }
-            let stray = |to: String, why| BackendError::Redirect {
+            let redirect_error = |to: String, why| BackendError::Redirect {
                 url: url.to_string(),
                 to,
                 why,
@@ -256,12 +256,12 @@ impl HttpClient {
             let text = String::from_utf8_lossy(location.as_bytes());
             let target = match response.url().join(&text) {
                 Ok(target) if matches!(target.scheme(), "http" | "https") => target,
-                _ => return Err(stray(String::new(), "unsupported redirect from")),
+                _ => return Err(redirect_error(String::new(), "unsupported redirect from")),
             };
             followed += 1;
-            if followed > MOST_REDIRECTS {
+            if followed > MAX_REDIRECTS {
                 let to = SafeUrl::from(target).to_string();
-                return Err(stray(to, "too many redirects from"));
+                return Err(redirect_error(to, "too many redirects from"));
             }
             let same = target.origin() == next.url().origin();
             downgraded |= secure && target.scheme() == "http";
