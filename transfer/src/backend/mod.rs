@@ -79,7 +79,7 @@ impl Ranges<'_> {
 /// One request.
 #[derive(Debug, Clone)]
 pub struct GetRequest<'a> {
-    /// The path of the file.
+    /// Where the file lies below the mirror.
     pub target: &'a Target,
     /// The expected size and digests; registries find a blob by its digest.
     pub expected: Expected,
