@@ -1,5 +1,5 @@
-//! The HTTP client of the other backends, as the AWS SDK wants it: so that buckets are reached by
-//! the same proxies, with the same roots and client certificate, over the same connections.
+//! The HTTP client of the other backends, as a connector for the AWS SDK: buckets are reached
+//! through the same proxies, with the same roots and client certificate, over the same connections.
 
 use aws_sdk_s3::config::{
     HttpClient as SdkClient, RuntimeComponents, SharedHttpClient,
@@ -16,8 +16,8 @@ use crate::HttpClient;
 #[derive(Debug, Clone)]
 struct Connector(reqwest::Client);
 
-/// The client without its credentials, which are not those of buckets. Redirects are not
-/// followed: a signature is for one host.
+/// A connector that uses the client without its credentials, which are not for buckets. It does not
+/// follow redirects: a signature is for one host.
 pub(crate) fn shared(client: &HttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Connector(client.inner().clone()))
 }
@@ -25,7 +25,7 @@ pub(crate) fn shared(client: &HttpClient) -> SharedHttpClient {
 impl SdkClient for Connector {
     fn http_connector(
         &self,
-        // The client has its own timeout for connecting, and the rest are the engine's.
+        // The client has its own connect timeout, and other timeouts are up to the engine.
         _: &HttpConnectorSettings,
         _: &RuntimeComponents,
     ) -> SharedHttpConnector {
@@ -56,7 +56,7 @@ async fn send(
 
 fn failed(error: reqwest::Error) -> ConnectorError {
     let timeout = error.is_timeout();
-    // The URL of a signed request may hold its signature.
+    // The URL of a signed request may contain its signature.
     let error = Box::new(error.without_url());
     if timeout {
         ConnectorError::timeout(error)
