@@ -148,7 +148,7 @@ pub struct Engine {
 const UNIT: u64 = 1 << 20;
 
 /// A file of at most this many bytes is kept in memory until it is complete.
-const IN_MEMORY: u64 = 256 << 10;
+const MAX_IN_MEMORY: u64 = 256 << 10;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -217,7 +217,7 @@ impl Engine {
                 ledger.begin_round();
             }
             let mut sink = FileSink::new(path);
-            if job.expected.size.is_some_and(|size| size <= IN_MEMORY) {
+            if job.expected.size.is_some_and(|size| size <= MAX_IN_MEMORY) {
                 sink = sink.in_memory();
             }
             StreamFetch::new(&mut ledger).run(&mut sink).await
