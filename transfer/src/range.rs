@@ -101,9 +101,9 @@ impl FromStr for ContentRange {
 }
 
 impl ContentRange {
-    /// Whether this is an answer to a request for `wanted`: it starts there, and does not end
-    /// beyond. A server may send less than it was asked for.
-    pub fn answers(&self, wanted: ByteRange) -> bool {
+    /// Whether this range may be the response to a request for `wanted`: it has the same start and
+    /// does not end later. A server may send less than was requested.
+    pub fn satisfies(&self, wanted: ByteRange) -> bool {
         self.start == wanted.start && wanted.end.is_none_or(|end| self.end <= end)
     }
 }
@@ -159,10 +159,10 @@ mod tests {
     #[test]
     fn an_answer_must_start_where_it_was_asked_to() {
         let sent: ContentRange = "bytes 5-9/20".parse().unwrap();
-        assert!(sent.answers(ByteRange::from(5)));
-        assert!(sent.answers(ByteRange::new(5, 10).unwrap()));
-        assert!(!sent.answers(ByteRange::new(5, 9).unwrap()));
-        assert!(!sent.answers(ByteRange::from(4)));
+        assert!(sent.satisfies(ByteRange::from(5)));
+        assert!(sent.satisfies(ByteRange::new(5, 10).unwrap()));
+        assert!(!sent.satisfies(ByteRange::new(5, 9).unwrap()));
+        assert!(!sent.satisfies(ByteRange::from(4)));
     }
 
     proptest! {

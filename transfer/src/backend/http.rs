@@ -137,7 +137,7 @@ pub(crate) async fn send(
             }
             let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
             match (sent.parse::<ContentRange>(), range) {
-                (Ok(sent), Some(wanted)) if sent.answers(wanted) => {
+                (Ok(sent), Some(wanted)) if sent.satisfies(wanted) => {
                     body(response, url, sent.start, sent.total)
                 }
                 // The server joined the ranges, or sends only the first one.

@@ -194,7 +194,7 @@ impl Backend for S3Backend {
             .and_then(|length| u64::try_from(length).ok());
         let (start, total) = match (range, &object.content_range) {
             (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
-                Ok(sent) if sent.answers(wanted) => (sent.start, sent.total),
+                Ok(sent) if sent.satisfies(wanted) => (sent.start, sent.total),
                 _ => return Err(wrong_range(place, wanted, text.clone())),
             },
             (None, Some(text)) => {
