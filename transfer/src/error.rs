@@ -136,7 +136,7 @@ pub enum BackendError {
     },
     /// The server says that the file has not changed, in response to a request without validators.
     #[error("{url} responded with 304 Not Modified to an unconditional request")]
-    Unasked {
+    UnexpectedNotModified {
         /// The requested URL.
         url: String,
     },
@@ -293,7 +293,7 @@ impl BackendError {
             && !matches!(
                 self,
                 Self::Encoded { .. }
-                    | Self::Unasked { .. }
+                    | Self::UnexpectedNotModified { .. }
                     | Self::Redirect { .. }
                     | Self::NoMultiRange { .. }
                     | Self::Offline { .. }

@@ -214,7 +214,7 @@ impl Exchange {
         async move {
             let asked = ByteRange::new(range.start, range.end);
             let response = outgoing.get(asked, None, whole).await?;
-            response.ok_or(BackendError::Unasked { url: outgoing.url })
+            response.ok_or(BackendError::UnexpectedNotModified { url: outgoing.url })
         }
     }
 
@@ -376,7 +376,7 @@ impl Outgoing {
         };
         match self.ask(request).await? {
             GetResponse::NotModified if validators.is_some() => Ok(None),
-            GetResponse::NotModified => Err(BackendError::Unasked {
+            GetResponse::NotModified => Err(BackendError::UnexpectedNotModified {
                 url: self.url.clone(),
             }),
             GetResponse::Parts { .. } => Err(self.wrong_range(range, "several ranges")),

@@ -646,5 +646,8 @@ async fn a_304_that_was_not_asked_for_is_an_error() {
     let (result, got) = fetch(&set([&first, &second]), &job(&bytes)).await;
     assert!(got == bytes);
     let attempts = result.unwrap().attempts;
-    assert!(matches!(attempts[0].error, BackendError::Unasked { .. }));
+    assert!(matches!(
+        attempts[0].error,
+        BackendError::UnexpectedNotModified { .. }
+    ));
 }

@@ -75,7 +75,7 @@ impl OciBackend {
         let place = self.place(target);
         let what = format!("manifests/{}", target.tag);
         let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
-            return Err(BackendError::Unasked { url: place });
+            return Err(BackendError::UnexpectedNotModified { url: place });
         };
         let invalid = |source: Box<dyn std::error::Error + Send + Sync>| BackendError::Service {
             place: place.clone(),
