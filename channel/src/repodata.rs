@@ -224,7 +224,7 @@ impl Fetch<'_> {
             let fetched = match self.engine.fetch(self.mirrors, &job, &mut sink).await {
                 Ok(fetched) => fetched,
                 Err(error) => {
-                    if !error.is_answered() {
+                    if !error.has_response() {
                         forms.clear();
                     }
                     // The worst of the failures is the one to tell: that nobody has the other

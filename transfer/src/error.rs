@@ -443,7 +443,7 @@ impl FetchError {
 
     /// Whether a mirror responded at all, so that another file may succeed there. When all are
     /// unreachable or in backoff, none will.
-    pub fn is_answered(&self) -> bool {
+    pub fn has_response(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => attempts
                 .iter()
