@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Over how long the throughput of a connection is measured.
+/// The time over which the throughput of a connection is measured.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// A few seconds more at a low rate are better than a new connection.
+/// How many seconds sooner another mirror must be able to finish, to be worth a new connection.
 const WORTH: f64 = 2.0;
 
 /// Measures the throughput of a body, window by window, in constant memory.
@@ -27,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// Time in which the body was not waited for.
+    /// Excludes time spent waiting for something other than the body.
     pub(crate) fn excuse(&mut self, pause: Duration) {
         self.excused += pause;
     }
