@@ -15,7 +15,7 @@ const BURST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rate: f64,
-    /// The time at which the bytes reserved so far have used up the limit.
+    /// The time at which the next bytes may be read.
     paid_until: Mutex<Instant>,
 }
 
