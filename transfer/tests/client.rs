@@ -149,7 +149,7 @@ fn with_identity(dir: &Path, identity: &Identity, one_file: bool) -> ClientCerti
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_a_certificate_gets_it() {
+async fn a_server_that_requests_a_certificate_receives_it() {
     let (ca, clients, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
     let tls = Tls::with_client_certificates(&ca.server(), &clients);
     let server = encrypted(tls).await;
@@ -167,7 +167,7 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
 }
 
 #[tokio::test]
-async fn buckets_and_registries_are_shown_the_certificate_as_well() {
+async fn buckets_and_registries_receive_the_certificate() {
     let (ca, clients, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
     let tls = Tls::with_client_certificates(&ca.server(), &clients);
     let bucket = S3Server::builder()
@@ -221,7 +221,7 @@ async fn child_trusts_the_roots_of_the_environment() {
 }
 
 #[tokio::test]
-async fn the_roots_of_the_system_are_those_that_the_environment_names() {
+async fn the_environment_names_the_roots_of_the_system() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let server = encrypted(Tls::new(&ca.server())).await;
     let roots = file(dir.path(), "roots.pem", ca.pem());
@@ -236,7 +236,7 @@ async fn the_roots_of_the_system_are_those_that_the_environment_names() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_continued_with_either_version() {
+async fn a_body_that_breaks_off_is_resumed_over_http_1_and_2() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let bytes = content(500_000);
     let known = Site::new();
@@ -280,7 +280,7 @@ async fn a_body_that_breaks_off_is_continued_with_either_version() {
 }
 
 #[test]
-fn files_that_are_of_no_use_are_named() {
+fn errors_name_the_files_that_cannot_be_used() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let dir = dir.path();
     let garbage = "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n";
@@ -333,14 +333,14 @@ fn no_name() -> String {
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_no_connection() {
+async fn an_unknown_host_is_a_connection_error() {
     let url = format!("http://{}/", no_name());
     let error = get(&direct(), &url).await.unwrap_err();
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn secrets_come_from_the_url_the_options_or_the_netrc_file() {
+async fn credentials_come_from_the_url_the_options_or_the_netrc_file() {
     let server = guarded("me", SECRET).await;
     let url: Url = server.url().parse().unwrap();
     let host = format!("127.0.0.1:{}", url.port().unwrap());
@@ -381,7 +381,7 @@ async fn secrets_come_from_the_url_the_options_or_the_netrc_file() {
 }
 
 #[tokio::test]
-async fn no_secret_follows_a_redirect_to_another_host() {
+async fn no_credentials_follow_a_redirect_to_another_host() {
     let (first, second) = (plain().await, plain().await);
     // Another port is another host, and so is another name.
     redirecting(&first, second.url());
@@ -407,7 +407,7 @@ async fn no_secret_follows_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn the_new_host_of_a_redirect_gets_its_own_secret() {
+async fn the_new_host_of_a_redirect_receives_its_own_credentials() {
     let (first, second) = (guarded("a", "1").await, guarded("b", SECRET).await);
     let logins = format!(
         "machine 127.0.0.1 login a password 1\nmachine localhost login b password {SECRET}"
@@ -422,7 +422,7 @@ async fn the_new_host_of_a_redirect_gets_its_own_secret() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_a_host_keeps_the_secret() {
+async fn a_redirect_within_a_host_keeps_the_credentials() {
     let server = guarded("me", SECRET).await;
     let rule = Rule::once(
         Matcher::suffix("old/file"),
@@ -439,7 +439,7 @@ async fn a_redirect_within_a_host_keeps_the_secret() {
 }
 
 #[tokio::test]
-async fn a_way_that_leaves_tls_has_no_secret_at_its_end() {
+async fn a_redirect_from_https_to_http_drops_the_credentials() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let first = encrypted(Tls::new(&ca.server())).await;
     let second = plain().await;
@@ -460,7 +460,7 @@ async fn a_way_that_leaves_tls_has_no_secret_at_its_end() {
 }
 
 #[tokio::test]
-async fn redirects_that_lead_nowhere_are_errors() {
+async fn invalid_redirects_are_errors() {
     let server = plain().await;
     redirecting(&server, server.url());
     let error = get(&direct(), &server.url()).await.unwrap_err();
@@ -480,7 +480,7 @@ async fn redirects_that_lead_nowhere_are_errors() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_gone_through_and_told_only_its_own_secret() {
+async fn a_proxy_receives_only_its_own_credentials() {
     let (proxy, direct_server) = (plain().await, plain().await);
     let mut url: Url = proxy.url().parse().unwrap();
     url.set_username("me").unwrap();
@@ -523,7 +523,7 @@ async fn child_goes_through_the_proxy_of_the_environment() {
 }
 
 #[tokio::test]
-async fn the_proxy_of_the_environment_is_gone_through_unless_told_otherwise() {
+async fn the_proxy_of_the_environment_is_used_unless_the_options_disable_it() {
     let (proxy, server) = (plain().await, plain().await);
     for (name, value) in [
         ("HTTP_PROXY", proxy.url()),

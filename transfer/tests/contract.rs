@@ -118,7 +118,7 @@ async fn read(mut body: Body) -> Vec<u8> {
     bytes
 }
 
-async fn gives_whole_files(backend: &dyn Backend, files: &Files) {
+async fn sends_whole_files(backend: &dyn Backend, files: &Files) {
     for (target, bytes) in &files.all()[..3] {
         for known in [Expected::default(), expected(bytes)] {
             let got = ask(backend, target, known, None).await.unwrap();
@@ -128,7 +128,7 @@ async fn gives_whole_files(backend: &dyn Backend, files: &Files) {
     }
 }
 
-async fn gives_ranges(backend: &dyn Backend, files: &Files) {
+async fn sends_ranges(backend: &dyn Backend, files: &Files) {
     let target = target("dir/whole.bin", "whole");
     for known in [Expected::default(), expected(&files.whole)] {
         for range in [
@@ -166,7 +166,7 @@ async fn refuses_ranges_beyond_the_end(backend: &dyn Backend, files: &Files) {
     }
 }
 
-async fn says_what_is_not_here(backend: &dyn Backend) {
+async fn reports_missing_files(backend: &dyn Backend) {
     let missing = target("dir/no-such.bin", "no-such");
     for known in [Expected::default(), expected(b"nowhere")] {
         let error = ask(backend, &missing, known, None).await.err().unwrap();
@@ -186,7 +186,7 @@ async fn says_what_is_not_here(backend: &dyn Backend) {
     }
 }
 
-async fn knows_what_has_not_changed(backend: &dyn Backend) {
+async fn detects_unchanged_files(backend: &dyn Backend) {
     let target = target("dir/whole.bin", "whole");
     let first = ask(backend, &target, Expected::default(), None)
         .await
@@ -240,7 +240,7 @@ async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Optio
     assert_eq!(length, LARGE);
 }
 
-async fn ends_with_its_body(backend: &dyn Backend, files: &Files, server: &Server) {
+async fn ends_the_request_with_its_body(backend: &dyn Backend, files: &Files, server: &Server) {
     let target = target("large", "large");
     server.clear_requests();
     let mut got = ask(backend, &target, expected(&files.large), None)
@@ -258,14 +258,14 @@ async fn ends_with_its_body(backend: &dyn Backend, files: &Files, server: &Serve
 }
 
 async fn contract(backend: &dyn Backend, files: &Files, server: Option<&Server>) {
-    gives_whole_files(backend, files).await;
-    gives_ranges(backend, files).await;
+    sends_whole_files(backend, files).await;
+    sends_ranges(backend, files).await;
     refuses_ranges_beyond_the_end(backend, files).await;
-    says_what_is_not_here(backend).await;
-    knows_what_has_not_changed(backend).await;
+    reports_missing_files(backend).await;
+    detects_unchanged_files(backend).await;
     streams_large_files(backend, files, server).await;
     if let Some(server) = server {
-        ends_with_its_body(backend, files, server).await;
+        ends_the_request_with_its_body(backend, files, server).await;
     }
 }
 
@@ -437,7 +437,7 @@ async fn s3_with_keys() {
 }
 
 #[tokio::test]
-async fn a_bucket_in_another_region_is_asked_there() {
+async fn requests_follow_the_region_of_a_bucket() {
     let files = Files::new();
     let server = S3Server::builder()
         .bucket("bucket", files.site(""))
@@ -485,14 +485,14 @@ async fn oci_without_authentication() {
 }
 
 #[tokio::test]
-async fn oci_with_tokens_for_everyone() {
+async fn oci_with_anonymous_tokens() {
     let files = Files::new();
     let server = registry(OciAuth::Bearer(BearerAuth::new()), &files).await;
     contract(&reader(&server), &files, Some(&server)).await;
 }
 
 #[tokio::test]
-async fn oci_whose_token_endpoint_denies_what_is_not_there() {
+async fn oci_whose_token_endpoint_denies_missing_repositories() {
     let files = Files::new();
     let auth = BearerAuth::new().forbidding_unknown_repositories();
     let server = registry(OciAuth::Bearer(auth), &files).await;
@@ -526,7 +526,7 @@ async fn oci_tokens_cost_one_request_per_repository() {
 }
 
 #[tokio::test]
-async fn oci_tokens_are_renewed_before_they_run_out() {
+async fn oci_tokens_are_renewed_before_they_expire() {
     let files = Files::new();
     let auth = BearerAuth::new().with_lifetime(Duration::ZERO);
     let server = registry(OciAuth::Bearer(auth), &files).await;
@@ -543,7 +543,7 @@ async fn oci_tokens_are_renewed_before_they_run_out() {
 }
 
 #[tokio::test]
-async fn oci_that_wants_credentials() {
+async fn oci_without_required_credentials_is_denied() {
     let files = Files::new();
     for auth in [
         OciAuth::Bearer(BearerAuth::new().without_anonymous_pull()),
@@ -563,7 +563,7 @@ async fn oci_that_wants_credentials() {
 }
 
 #[tokio::test]
-async fn oci_never_gives_another_blob_than_the_one_asked_for() {
+async fn oci_sends_only_the_requested_blob() {
     let files = Files::new();
     let server = registry(OciAuth::None, &files).await;
     let whole = target("dir/whole.bin", "whole");
@@ -591,7 +591,7 @@ async fn child_reads_a_bucket() {
     location.region = None;
     let backend = S3Backend::new(location, CONNECT);
     let files = Files::new();
-    gives_whole_files(&backend, &files).await;
+    sends_whole_files(&backend, &files).await;
 }
 
 #[tokio::test]
@@ -600,7 +600,7 @@ async fn child_reads_a_bucket_anonymously() {
     let mut location = s3(&endpoint, "bucket", "");
     location.region = None;
     let files = Files::new();
-    gives_whole_files(&S3Backend::new(location, CONNECT), &files).await;
+    sends_whole_files(&S3Backend::new(location, CONNECT), &files).await;
 }
 
 #[tokio::test]
@@ -644,7 +644,7 @@ async fn s3_keys_come_from_the_environment_or_a_profile() {
 }
 
 #[tokio::test]
-async fn an_anonymous_bucket_does_not_ask_the_instance_for_anything() {
+async fn an_anonymous_bucket_sends_no_request_to_the_instance_metadata() {
     let files = Files::new();
     let builder = S3Server::builder().bucket("bucket", files.site(""));
     let server = builder.start().await.unwrap();

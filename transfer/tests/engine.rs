@@ -117,7 +117,7 @@ fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
 }
 
 #[tokio::test]
-async fn a_fault_at_the_first_request_costs_time_and_not_the_file() {
+async fn every_fault_of_the_first_request_is_survived() {
     let bytes = content(LENGTH);
     let sound = server(&bytes, None).await;
     let faulty = server(&bytes, None).await;
@@ -146,7 +146,7 @@ async fn a_fault_at_the_first_request_costs_time_and_not_the_file() {
 }
 
 #[tokio::test]
-async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
+async fn a_fault_of_a_resumed_request_loses_no_bytes() {
     let retry = Fault::RetryAfter {
         code: 429,
         seconds: 1,
@@ -223,7 +223,7 @@ async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_range_is_read_past_what_is_here() {
+async fn known_bytes_are_skipped_when_a_server_ignores_the_range() {
     let bytes = content(LENGTH);
     let cut = Rule::always(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -234,7 +234,7 @@ async fn a_server_that_ignores_the_range_is_read_past_what_is_here() {
 }
 
 #[tokio::test]
-async fn without_a_digest_another_mirror_begins_anew() {
+async fn without_a_digest_another_mirror_restarts_the_file() {
     let bytes = content(LENGTH);
     let cut = Rule::once(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -248,7 +248,7 @@ async fn without_a_digest_another_mirror_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_liar_in_the_second_half_is_found() {
+async fn a_mirror_with_wrong_bytes_in_the_second_half_is_found() {
     let bytes = content(LENGTH);
     let cut = Rule::once(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -268,7 +268,7 @@ async fn a_liar_in_the_second_half_is_found() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_everywhere_are_told_from_other_failures() {
+async fn wrong_bytes_from_all_mirrors_are_an_error_of_their_own() {
     let bytes = content(LENGTH);
     let liar = Rule::always(Matcher::Any, Fault::Corrupt { at: 9 });
     let server = server(&bytes, Some(liar)).await;
@@ -279,7 +279,7 @@ async fn wrong_bytes_everywhere_are_told_from_other_failures() {
 }
 
 #[tokio::test]
-async fn retry_after_is_obeyed() {
+async fn retry_after_delays_the_next_request() {
     let bytes = content(1000);
     let busy = Fault::RetryAfter {
         code: 429,
@@ -340,7 +340,7 @@ async fn when_all_fail_the_error_lists_every_attempt() {
 }
 
 #[tokio::test]
-async fn a_file_that_nobody_has_is_absent() {
+async fn a_file_that_no_mirror_has_is_absent() {
     let server = server(&content(10), None).await;
     let job = Job::metadata("index", Target::path("no/such"));
     let (result, _) = fetch(&set([&server]), &job).await;
@@ -373,7 +373,7 @@ fn oci_set(server: &OciServer) -> MirrorSet {
 }
 
 #[tokio::test]
-async fn a_token_does_not_follow_a_blob_to_its_store() {
+async fn a_token_does_not_follow_a_redirect_to_a_blob_store() {
     let bytes = content(1000);
     let registry = registry(Duration::from_mins(5)).await;
     publish(&registry, "pkg", &bytes);
@@ -390,7 +390,7 @@ async fn a_token_does_not_follow_a_blob_to_its_store() {
 }
 
 #[tokio::test]
-async fn a_token_that_ran_out_is_renewed_once() {
+async fn an_expired_token_is_renewed_once() {
     let bytes = content(1000);
     let registry = registry(Duration::from_mins(5)).await;
     publish(&registry, "pkg", &bytes);
@@ -411,7 +411,7 @@ async fn a_token_that_ran_out_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn a_file_is_continued_across_protocols() {
+async fn a_file_is_resumed_across_protocols() {
     let bytes = content(LENGTH);
     let cut = |after| {
         Behaviour::new().with_rule(Rule::always(
@@ -482,7 +482,7 @@ impl Sink for Picky {
 }
 
 #[tokio::test]
-async fn what_the_sink_does_not_take_is_not_the_mirrors_fault() {
+async fn a_sink_error_is_no_failure_of_the_mirror() {
     let bytes = content(LENGTH);
     for (at_write, reject) in [(true, true), (true, false), (false, true), (false, false)] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
@@ -504,7 +504,7 @@ async fn what_the_sink_does_not_take_is_not_the_mirrors_fault() {
 }
 
 #[tokio::test]
-async fn what_the_sink_rejects_without_a_digest_is_asked_of_the_next_mirror() {
+async fn without_a_digest_a_rejection_by_the_sink_leads_to_failover() {
     let bytes = content(LENGTH);
     for at_write in [true, false] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
@@ -566,7 +566,7 @@ impl Observer for Watch {
 }
 
 #[tokio::test]
-async fn a_file_has_its_name_only_when_it_is_right() {
+async fn a_file_has_its_final_name_only_after_verification() {
     let bytes = content(LENGTH);
     let liar = server(
         &bytes,
@@ -608,7 +608,7 @@ async fn a_file_has_its_name_only_when_it_is_right() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_length_is_judged_by_its_digest() {
+async fn a_file_of_unknown_length_is_verified_by_its_digest() {
     let bytes = content(LENGTH);
     let cut = Rule::always(Matcher::Ranged(false), Fault::Truncate { after: CUT });
     let server = server(&bytes, Some(cut)).await;
@@ -638,7 +638,7 @@ async fn an_unchanged_file_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_304_that_was_not_asked_for_is_an_error() {
+async fn a_304_to_an_unconditional_request_is_an_error() {
     let bytes = content(1000);
     let odd = Fault::status(304);
     let first = server(&bytes, Some(Rule::always(Matcher::Any, odd))).await;

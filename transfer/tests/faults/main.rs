@@ -58,7 +58,7 @@ fn cells(size: usize) -> Vec<Cell> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_fault_ends_as_it_should() {
+async fn every_fault_has_the_expected_outcome() {
     let (mut wrong, mut results, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
     let waiting = Arc::new(Semaphore::new(AT_ONCE.0));
     let working = Arc::new(Semaphore::new(AT_ONCE.1));
