@@ -73,7 +73,7 @@ impl Files {
     }
 }
 
-/// An answer that has a body.
+/// A response that has a body.
 struct Got {
     start: u64,
     total: Option<u64>,
@@ -81,7 +81,7 @@ struct Got {
     body: Body,
 }
 
-async fn ask(
+async fn get(
     backend: &dyn Backend,
     target: &Target,
     known: Expected,
@@ -121,7 +121,7 @@ async fn read(mut body: Body) -> Vec<u8> {
 async fn sends_whole_files(backend: &dyn Backend, files: &Files) {
     for (target, bytes) in &files.all()[..3] {
         for known in [Expected::default(), expected(bytes)] {
-            let got = ask(backend, target, known, None).await.unwrap();
+            let got = get(backend, target, known, None).await.unwrap();
             assert_eq!((got.start, got.total), (0, Some(bytes.len() as u64)));
             assert!(read(got.body).await == *bytes, "{}", target.path);
         }
@@ -138,7 +138,7 @@ async fn sends_ranges(backend: &dyn Backend, files: &Files) {
             ByteRange::new(70_000, 70_001).unwrap(),
             ByteRange::new(99_990, 100_000).unwrap(),
         ] {
-            let got = ask(backend, &target, known, Some(range)).await.unwrap();
+            let got = get(backend, &target, known, Some(range)).await.unwrap();
             assert_eq!(
                 (got.start, got.total),
                 (range.start(), Some(100_000)),
@@ -151,7 +151,7 @@ async fn sends_ranges(backend: &dyn Backend, files: &Files) {
         }
         // A range that begins in the file and ends beyond it is cut (RFC 9110 §14.1.2).
         let range = ByteRange::new(99_000, 200_000).unwrap();
-        let got = ask(backend, &target, known, Some(range)).await.unwrap();
+        let got = get(backend, &target, known, Some(range)).await.unwrap();
         assert!(read(got.body).await == files.whole[99_000..]);
     }
 }
@@ -160,8 +160,8 @@ async fn refuses_ranges_beyond_the_end(backend: &dyn Backend, files: &Files) {
     let target = target("dir/whole.bin", "whole");
     for start in [100_000, 1 << 40] {
         let range = Some(ByteRange::from(start));
-        let answer = ask(backend, &target, expected(&files.whole), range).await;
-        let error = answer.err().expect("there is nothing to give");
+        let response = get(backend, &target, expected(&files.whole), range).await;
+        let error = response.err().expect("there is nothing to give");
         assert!(matches!(error, BackendError::BeyondEnd { .. }), "{error:?}");
     }
 }
@@ -169,13 +169,13 @@ async fn refuses_ranges_beyond_the_end(backend: &dyn Backend, files: &Files) {
 async fn reports_missing_files(backend: &dyn Backend) {
     let missing = target("dir/no-such.bin", "no-such");
     for known in [Expected::default(), expected(b"nowhere")] {
-        let error = ask(backend, &missing, known, None).await.err().unwrap();
+        let error = get(backend, &missing, known, None).await.err().unwrap();
         assert_eq!(error.class(), Class::NotHere, "{error:?}");
     }
     // What the path says is that it should lead elsewhere; what it is not asked for is that.
     for path in ["../secret", "a/../../b", "/etc/passwd", "", "a//b", "./a"] {
         let bad = target(path, "../x");
-        let error = ask(backend, &bad, Expected::default(), None)
+        let error = get(backend, &bad, Expected::default(), None)
             .await
             .err()
             .unwrap();
@@ -188,10 +188,10 @@ async fn reports_missing_files(backend: &dyn Backend) {
 
 async fn detects_unchanged_files(backend: &dyn Backend) {
     let target = target("dir/whole.bin", "whole");
-    let first = ask(backend, &target, Expected::default(), None)
+    let first = get(backend, &target, Expected::default(), None)
         .await
         .unwrap();
-    let again = ask(backend, &target, Expected::default(), None)
+    let again = get(backend, &target, Expected::default(), None)
         .await
         .unwrap();
     assert!(first.validators.etag.is_some());
@@ -202,14 +202,14 @@ async fn detects_unchanged_files(backend: &dyn Backend) {
         ranges: Ranges::All,
         validators: Some(validators),
     };
-    let answer = backend.get(conditional(&first.validators)).await.unwrap();
-    assert!(matches!(answer, GetResponse::NotModified), "{answer:?}");
+    let response = backend.get(conditional(&first.validators)).await.unwrap();
+    assert!(matches!(response, GetResponse::NotModified), "{response:?}");
     let other = Validators {
         etag: Some("\"another\"".to_owned()),
         last_modified: None,
     };
-    let answer = backend.get(conditional(&other)).await.unwrap();
-    assert!(matches!(answer, GetResponse::Body { .. }), "{answer:?}");
+    let response = backend.get(conditional(&other)).await.unwrap();
+    assert!(matches!(response, GetResponse::Body { .. }), "{response:?}");
 }
 
 /// A large body is passed on in pieces, and not fetched faster than it is taken.
@@ -219,12 +219,12 @@ async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Optio
     if let Some(server) = server {
         server.clear_requests();
     }
-    let mut got = ask(backend, &target, known, None).await.unwrap();
+    let mut got = get(backend, &target, known, None).await.unwrap();
     let mut length = got.body.next().await.unwrap().unwrap().len();
     if let Some(server) = server {
         // While this body is not read, a second one of the same size is: in that time a client that does
         // not wait for its reader would also receive most of the first.
-        let second = ask(backend, &target, known, None).await.unwrap();
+        let second = get(backend, &target, known, None).await.unwrap();
         assert_eq!(read(second.body).await.len(), LARGE);
         let sent: u64 = server.requests().iter().map(|r| r.bytes_sent).sum();
         assert!(
@@ -243,7 +243,7 @@ async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Optio
 async fn ends_the_request_with_its_body(backend: &dyn Backend, files: &Files, server: &Server) {
     let target = target("large", "large");
     server.clear_requests();
-    let mut got = ask(backend, &target, expected(&files.large), None)
+    let mut got = get(backend, &target, expected(&files.large), None)
         .await
         .unwrap();
     got.body.next().await.unwrap().unwrap();
@@ -291,7 +291,7 @@ async fn http_with_a_password() {
     url.set_password(Some("s3cret")).unwrap();
     contract(&HttpBackend::new(client(), url), &files, Some(&server)).await;
     let whole = target("dir/whole.bin", "whole");
-    let error = ask(&web(&server), &whole, Expected::default(), None)
+    let error = get(&web(&server), &whole, Expected::default(), None)
         .await
         .err()
         .unwrap();
@@ -386,7 +386,7 @@ async fn files_on_this_machine() {
     contract(&backend, &files, None).await;
     // What is there and is no file, or lies below a file.
     for path in ["dir", "empty/below", &"x".repeat(300)] {
-        let error = ask(&backend, &Target::path(path), Expected::default(), None).await;
+        let error = get(&backend, &Target::path(path), Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere, "{path}");
     }
 }
@@ -428,7 +428,7 @@ async fn s3_with_keys() {
         signed(&server).with_keys("ANOTHER", "very secret", token()),
         signed(&server).with_keys("ACCESS", "very secret", None),
     ] {
-        let error = ask(&wrong, &whole, Expected::default(), None)
+        let error = get(&wrong, &whole, Expected::default(), None)
             .await
             .err()
             .unwrap();
@@ -449,7 +449,7 @@ async fn requests_follow_the_region_of_a_bucket() {
     // It is learnt once: every request after the first is signed rightly at once.
     server.clear_requests();
     let whole = target("dir/whole.bin", "whole");
-    ask(&backend, &whole, Expected::default(), None)
+    get(&backend, &whole, Expected::default(), None)
         .await
         .unwrap();
     assert_eq!(server.requests().len(), 1);
@@ -460,7 +460,7 @@ async fn requests_follow_the_region_of_a_bucket() {
         .region("evil.example/");
     let server = server.start().await.unwrap();
     let backend = signed(&server).with_keys("ACCESS", "very secret", None);
-    ask(&backend, &whole, Expected::default(), None)
+    get(&backend, &whole, Expected::default(), None)
         .await
         .err()
         .unwrap();
@@ -513,14 +513,14 @@ async fn oci_tokens_cost_one_request_per_repository() {
         futures_util::future::join_all(names.iter().map(async |name| {
             // Two at a time from each share its token.
             let target = target("x", name);
-            let ask = || ask(&backend, &target, known, None);
-            let (one, two) = tokio::join!(ask(), ask());
+            let get = || get(&backend, &target, known, None);
+            let (one, two) = tokio::join!(get(), get());
             assert!(read(one.unwrap().body).await == read(two.unwrap().body).await);
         }))
     };
     read_all().await;
-    let asked = |path: &str| server.requests().iter().filter(|r| r.path == path).count();
-    assert_eq!((asked("/v2/"), asked("/token")), (1, count));
+    let requested = |path: &str| server.requests().iter().filter(|r| r.path == path).count();
+    assert_eq!((requested("/v2/"), requested("/token")), (1, count));
     read_all().await;
     assert_eq!(server.requests().len(), 1 + count + 4 * count);
 }
@@ -532,7 +532,7 @@ async fn oci_tokens_are_renewed_before_they_expire() {
     let server = registry(OciAuth::Bearer(auth), &files).await;
     let whole = target("dir/whole.bin", "whole");
     // Tokens that are never good are tried twice, and that is the end.
-    let error = ask(&reader(&server), &whole, expected(&files.whole), None).await;
+    let error = get(&reader(&server), &whole, expected(&files.whole), None).await;
     assert_eq!(error.err().unwrap().class(), Class::Denied);
     let tokens = server
         .requests()
@@ -555,8 +555,8 @@ async fn oci_without_required_credentials_is_denied() {
         let server = registry(auth, &files).await;
         let whole = target("dir/whole.bin", "whole");
         for known in [Expected::default(), expected(&files.whole)] {
-            let answer = ask(&reader(&server), &whole, known, None).await;
-            let error = answer.err().unwrap();
+            let response = get(&reader(&server), &whole, known, None).await;
+            let error = response.err().unwrap();
             assert_eq!(error.class(), Class::Denied, "{error:?}");
         }
     }
@@ -567,7 +567,7 @@ async fn oci_sends_only_the_requested_blob() {
     let files = Files::new();
     let server = registry(OciAuth::None, &files).await;
     let whole = target("dir/whole.bin", "whole");
-    let error = ask(&reader(&server), &whole, expected(b"another version"), None).await;
+    let error = get(&reader(&server), &whole, expected(b"another version"), None).await;
     assert_eq!(error.err().unwrap().class(), Class::NotHere);
     let fetched =
         |r: &taipan_mock_servers::RequestLog| r.path.contains("/blobs/") && r.bytes_sent > 200;
@@ -578,7 +578,7 @@ async fn oci_sends_only_the_requested_blob() {
         ..whole.oci.clone().unwrap()
     });
     for target in [other, Target::path("dir/whole.bin")] {
-        let error = ask(&reader(&server), &target, Expected::default(), None).await;
+        let error = get(&reader(&server), &target, Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere);
     }
 }
@@ -662,8 +662,8 @@ async fn an_anonymous_bucket_sends_no_request_to_the_instance_metadata() {
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
     in_child("child_reads_a_bucket_anonymously", &environment).await;
-    let asked: Vec<String> = instance.requests().into_iter().map(|r| r.path).collect();
-    assert_eq!(asked, [""; 0]);
+    let requested: Vec<String> = instance.requests().into_iter().map(|r| r.path).collect();
+    assert_eq!(requested, [""; 0]);
 }
 
 #[tokio::test]
