@@ -6,8 +6,8 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use common::{
-    child_url, content, expected, file, hasty, http, in_child, in_order, oci, publish, s3, target,
-    trusting,
+    child_url, content, expected, file, http, in_child, in_order, oci, publish, s3, short_timeouts,
+    target, trusting,
 };
 use futures_util::TryStreamExt as _;
 use taipan_mirrors::{Class, OciLocation};
@@ -262,7 +262,7 @@ async fn a_body_that_breaks_off_is_resumed_over_http_1_and_2() {
             server.set_behaviour(Behaviour::new().with_rule(rule));
             let backend = HttpBackend::new(client.clone(), server.url().parse().unwrap());
             let mirrors = in_order([http(&server.url())]);
-            let set = MirrorSet::with_backends(mirrors, vec![Arc::new(backend)], hasty());
+            let set = MirrorSet::with_backends(mirrors, vec![Arc::new(backend)], short_timeouts());
             let job = Job::content("file", Target::path("file"), expected(&bytes));
             let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));
             let mut sink = MemorySink::new(1 << 20);

@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{client, content, expected, hasty, http, in_order, publish, target};
+use common::{client, content, expected, http, in_order, publish, short_timeouts, target};
 use taipan_mirrors::{Class, Location, SelectorConfig};
 use taipan_mock_servers::{
     BearerAuth, Behaviour, Fault, HttpServer, Matcher, OciAuth, OciServer, RefusingServer, Rule,
@@ -46,7 +46,7 @@ async fn server(bytes: &Bytes, rule: Option<Rule>) -> HttpServer {
 
 fn set<'a>(servers: impl IntoIterator<Item = &'a HttpServer>) -> MirrorSet {
     let places = servers.into_iter().map(|server| http(&server.url()));
-    MirrorSet::new(in_order(places), hasty(), &client())
+    MirrorSet::new(in_order(places), short_timeouts(), &client())
 }
 
 fn job(bytes: &[u8]) -> Job {
@@ -319,7 +319,7 @@ async fn when_all_fail_the_error_lists_every_attempt() {
     places.insert(0, http(&dead.url()));
     let config = SelectorConfig {
         attempts_per_mirror: 1,
-        ..hasty()
+        ..short_timeouts()
     };
     let set = MirrorSet::new(in_order(places), config, &client());
     let engine = engine();
@@ -354,7 +354,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
     let away = Fault::Redirect { to: other.url() };
     let first = server(&bytes, Some(Rule::always(Matcher::Any, away))).await;
     let place = http(&first.url().replace("http://", "http://user:secret@"));
-    let set = MirrorSet::new(in_order([place]), hasty(), &client());
+    let set = MirrorSet::new(in_order([place]), short_timeouts(), &client());
     let (result, got) = fetch(&set, &job(&bytes)).await;
     let fetched = result.unwrap();
     assert!(got == bytes && !fetched.url.contains("secret"));
@@ -369,7 +369,7 @@ async fn registry(lifetime: Duration) -> OciServer {
 
 fn oci_set(server: &OciServer) -> MirrorSet {
     let place = Location::Oci(common::oci(server));
-    MirrorSet::new(in_order([place]), hasty(), &client())
+    MirrorSet::new(in_order([place]), short_timeouts(), &client())
 }
 
 #[tokio::test]
@@ -435,7 +435,7 @@ async fn a_file_is_resumed_across_protocols() {
         Location::S3(common::s3(&bucket.endpoint(), "b", "")),
         Location::Oci(common::oci(&registry)),
     ];
-    let set = MirrorSet::new(in_order(places), hasty(), &client());
+    let set = MirrorSet::new(in_order(places), short_timeouts(), &client());
     let job = Job::content("the file", target(PATH, "pkg"), expected(&bytes));
     let (result, got) = fetch(&set, &job).await;
     let fetched = result.unwrap();

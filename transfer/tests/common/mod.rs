@@ -57,8 +57,8 @@ pub(crate) fn trusting(dir: &Path, ca: &TestCa) -> HttpOptions {
     }
 }
 
-/// A selector with little patience, so that tests are quick.
-pub(crate) fn hasty() -> SelectorConfig {
+/// A selector with short timeouts, so that tests are quick.
+pub(crate) fn short_timeouts() -> SelectorConfig {
     SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
@@ -67,7 +67,7 @@ pub(crate) fn hasty() -> SelectorConfig {
     }
 }
 
-/// Mirrors that are asked in the order of the list.
+/// Mirrors that are chosen in the order of the list.
 pub(crate) fn in_order(locations: impl IntoIterator<Item = Location>) -> Vec<Mirror> {
     (0..)
         .zip(locations)
