@@ -1,4 +1,4 @@
-//! The engine over real servers on loopback: each fault costs time, never the file.
+//! The engine with real servers on loopback: every fault costs time, and no file is lost.
 
 mod common;
 
@@ -75,8 +75,8 @@ fn assert_idle(set: &MirrorSet) {
     assert!(set.reports().iter().all(|report| report.in_flight == 0));
 }
 
-/// What a first request meets, and what follows: the class of the failure if it is one, and how
-/// many bytes of it are of use to the next mirror.
+/// The faults of a first request: each with the class of the failure, if it is one, and the number
+/// of bytes after which the next mirror resumes.
 fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
     let retry = |code| Fault::RetryAfter { code, seconds: 1 };
     vec![
@@ -95,7 +95,7 @@ fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
         (Fault::Reset { after: Some(CUT) }, Some(Class::Unwell), CUT),
         (Fault::Stall { after: 0 }, Some(Class::Unwell), 0),
         (Fault::Stall { after: CUT }, Some(Class::Unwell), CUT),
-        // Before it counts as a failure, another mirror is asked as well.
+        // The request is hedged before it counts as a failure.
         (Fault::Hang, None, 0),
         (Fault::SlowFirstByte(Duration::from_millis(30)), None, 0),
         (Fault::Corrupt { at: CUT }, Some(Class::Corrupt), 0),
@@ -153,7 +153,8 @@ async fn a_fault_of_a_resumed_request_loses_no_bytes() {
     };
     let end = LENGTH as u64 - 5;
     let more = CUT + 30_000;
-    // The fault, the class of the failure if it is one, and where the third mirror goes on.
+    // The fault, the class of the failure if it is one, and the byte at which the third mirror
+    // resumes.
     let cases = [
         (Fault::None, None, None),
         (Fault::status(401), Some(Class::Denied), Some(CUT)),
@@ -179,7 +180,7 @@ async fn a_fault_of_a_resumed_request_loses_no_bytes() {
             Some(Class::Unwell),
             Some(more),
         ),
-        // Before it counts as a failure, another mirror is asked as well.
+        // The request is hedged before it counts as a failure.
         (Fault::Hang, None, Some(CUT)),
         (Fault::WrongRange, Some(Class::Unwell), Some(CUT)),
         (
@@ -187,7 +188,7 @@ async fn a_fault_of_a_resumed_request_loses_no_bytes() {
             Some(Class::Unwell),
             Some(end),
         ),
-        // All bytes come, so that it does not matter that more were promised.
+        // All bytes arrive, so that the wrong length does not matter.
         (Fault::WrongLength { delta: 5 }, None, None),
         (Fault::ChangedEtag, None, None),
         (Fault::Html, Some(Class::Corrupt), Some(CUT)),
@@ -216,8 +217,8 @@ async fn a_fault_of_a_resumed_request_loses_no_bytes() {
             Some("bytes=70000-"),
             "{name}"
         );
-        let asked = offset.map(|offset| Some(format!("bytes={offset}-")));
-        assert_eq!(ranges(&third), Vec::from_iter(asked), "{name}");
+        let requested = offset.map(|offset| Some(format!("bytes={offset}-")));
+        assert_eq!(ranges(&third), Vec::from_iter(requested), "{name}");
         assert_idle(&set);
     }
 }
@@ -263,7 +264,7 @@ async fn a_mirror_with_wrong_bytes_in_the_second_half_is_found() {
         [Class::Unwell, Class::Corrupt]
     );
     assert!(!set.reports()[0].quarantined, "{:?}", fetched.attempts);
-    // Whoever was asked in the end was asked for all of it.
+    // The last request was for the whole file.
     assert_eq!(ranges(&first).last(), Some(&None));
 }
 
@@ -275,7 +276,11 @@ async fn wrong_bytes_from_all_mirrors_are_an_error_of_their_own() {
     let (result, _) = fetch(&set([&server]), &job(&bytes)).await;
     let error = result.unwrap_err();
     assert!(error.is_corrupt(), "{error}");
-    assert_eq!(server.requests().len(), 1, "a liar is not asked twice");
+    assert_eq!(
+        server.requests().len(),
+        1,
+        "no second request after wrong bytes"
+    );
 }
 
 #[tokio::test]
@@ -384,8 +389,8 @@ async fn a_token_does_not_follow_a_redirect_to_a_blob_store() {
     result.unwrap();
     assert!(got == bytes);
     let blob = |r: &taipan_mock_servers::RequestLog| r.path.contains("/blobs/");
-    let asked = registry.requests().into_iter().find(blob).unwrap();
-    assert_eq!(asked.authorization.as_deref(), Some("Bearer"));
+    let blob_request = registry.requests().into_iter().find(blob).unwrap();
+    assert_eq!(blob_request.authorization.as_deref(), Some("Bearer"));
     assert_eq!(blobs.requests()[0].authorization, None);
 }
 
@@ -446,16 +451,16 @@ async fn a_file_is_resumed_across_protocols() {
     assert_eq!(last.range(), Some("bytes=110000-"));
 }
 
-/// A sink that finds something wrong.
-struct Picky {
+/// A sink that fails.
+struct FailingSink {
     at_write: bool,
     reject: bool,
 }
 
-impl Picky {
+impl FailingSink {
     fn error(&self) -> SinkError {
         if self.reject {
-            SinkError::Rejected("not to my taste".into())
+            SinkError::Rejected("rejected by the test".into())
         } else {
             SinkError::Failed("full".into())
         }
@@ -463,7 +468,7 @@ impl Picky {
 }
 
 #[async_trait]
-impl Sink for Picky {
+impl Sink for FailingSink {
     async fn write(&mut self, _: Bytes) -> Result<(), SinkError> {
         if self.at_write {
             Err(self.error())
@@ -487,7 +492,7 @@ async fn a_sink_error_is_no_failure_of_the_mirror() {
     for (at_write, reject) in [(true, true), (true, false), (false, true), (false, false)] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
         let set = set([&first, &second]);
-        let mut sink = Picky { at_write, reject };
+        let mut sink = FailingSink { at_write, reject };
         let error = engine()
             .fetch(&set, &job(&bytes), &mut sink)
             .await
@@ -508,7 +513,7 @@ async fn without_a_digest_a_rejection_by_the_sink_leads_to_failover() {
     let bytes = content(LENGTH);
     for at_write in [true, false] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
-        let mut sink = Picky {
+        let mut sink = FailingSink {
             at_write,
             reject: true,
         };
@@ -551,13 +556,13 @@ async fn a_dropped_fetch_leaves_no_file_and_no_request() {
     server.wait_until(|_| server.open_connections() == 0).await;
 }
 
-/// Fails when the file is there before the job is done.
-struct Watch {
+/// Records whether the file has its name before the job is done.
+struct NameObserver {
     path: PathBuf,
     seen_too_early: Mutex<bool>,
 }
 
-impl Observer for Watch {
+impl Observer for NameObserver {
     fn event(&self, event: &Event<'_>) {
         if !matches!(event, Event::Done { .. }) && self.path.exists() {
             *self.seen_too_early.lock().unwrap() = true;
@@ -576,7 +581,7 @@ async fn a_file_has_its_final_name_only_after_verification() {
     let sound = server(&bytes, None).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    let watch = Arc::new(Watch {
+    let watch = Arc::new(NameObserver {
         path: path.clone(),
         seen_too_early: Mutex::new(false),
     });
@@ -588,12 +593,8 @@ async fn a_file_has_its_final_name_only_after_verification() {
     let alone = engine.fetch(&set([&liar]), &job(&bytes), &mut sink).await;
     assert!(alone.unwrap_err().is_corrupt());
     drop(sink);
-    assert_eq!(
-        names(dir.path()),
-        [""; 0],
-        "nothing is left of a wrong file"
-    );
-    // Twice at once, into the same file.
+    assert_eq!(names(dir.path()), [""; 0], "a wrong file is removed");
+    // Two jobs at once, for the same path.
     let (mut one, mut two) = (FileSink::new(&path), FileSink::new(&path));
     let (set, job) = (set([&liar, &sound]), job(&bytes));
     let results = tokio::join!(
