@@ -1,5 +1,5 @@
-//! The engine over mirrors that exist in memory only, under a paused clock: what takes seconds
-//! on a network takes none here, and can be measured exactly.
+//! The engine with scripted mirrors in memory, under a paused clock: delays cost no time, and are
+//! measured exactly.
 
 mod request_path;
 mod segments;
@@ -22,7 +22,7 @@ use world::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_body_is_resumed_on_another_mirror_at_the_next_byte() {
-    let world = World::one(100_000, first_asked(2, Act::Stall(40_000)));
+    let world = World::one(100_000, first_request(2, Act::Stall(40_000)));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert_eq!(classes(&fetched.attempts), [Class::Unwell]);
@@ -41,15 +41,15 @@ async fn a_stalled_body_is_resumed_on_another_mirror_at_the_next_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_response_is_hedged() {
-    let world = World::one(1000, first_asked(3, Act::Hang));
+    let world = World::one(1000, first_request(3, Act::Hang));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
-    // It was dropped before it could fail.
+    // The first request was dropped before it could fail.
     assert!(fetched.attempts.is_empty());
     let took = started.elapsed();
     assert!(took < 2 * SECOND, "{took:?}");
-    let asked: usize = (0..3).map(|mirror| world.log(mirror).len()).sum();
-    assert_eq!(asked, 2);
+    let requests: usize = (0..3).map(|mirror| world.log(mirror).len()).sum();
+    assert_eq!(requests, 2);
     world.assert_idle();
 }
 
@@ -62,7 +62,7 @@ async fn a_single_slow_mirror_is_not_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_body_is_left_for_a_faster_mirror() {
-    let world = World::one(2_000_000, first_asked(2, Act::Drip(5_000)));
+    let world = World::one(2_000_000, first_request(2, Act::Drip(5_000)));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(
@@ -87,7 +87,7 @@ async fn a_slow_body_is_kept_when_no_other_mirror_has_the_file() {
 
 #[tokio::test(start_paused = true)]
 async fn without_a_digest_a_slow_body_is_restarted_on_another_mirror() {
-    let world = World::one(2_000_000, first_asked(2, Act::Drip(5_000)));
+    let world = World::one(2_000_000, first_request(2, Act::Drip(5_000)));
     let started = Instant::now();
     let job = Job::metadata("f", Target::path("f"));
     let fetched = world.fetch(&engine(1), &job).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_single_throttled_mirror_is_used_after_retry_after() {
 
 #[tokio::test(start_paused = true)]
 async fn a_free_mirror_is_preferred_to_a_throttled_one() {
-    let world = World::one(1000, first_asked(2, Act::RetryAfter(60)));
+    let world = World::one(1000, first_request(2, Act::RetryAfter(60)));
     let started = Instant::now();
     world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
@@ -180,14 +180,15 @@ async fn a_job_that_waits_for_a_busy_mirror_starts_when_it_is_free() {
     for result in join_all(jobs.iter().map(|job| world.fetch(&engine, job))).await {
         result.unwrap();
     }
-    // Eight times half a second and the latency, one after the other.
+    // Eight requests in sequence, of half a second and the latency each.
     assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
     world.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_mirror_with_wrong_bytes_in_a_resumed_file_is_found() {
-    // One breaks off; the other goes on, and lies. Then each is asked alone.
+    // The first body breaks off; the other mirror resumes with wrong bytes. Then the whole file is
+    // requested from each.
     let broke = Arc::new(Mutex::new(None::<usize>));
     let scripts = (0..2)
         .map(|mirror| {
@@ -211,13 +212,19 @@ async fn the_mirror_with_wrong_bytes_in_a_resumed_file_is_found() {
     let classes = classes(&fetched.attempts);
     assert_eq!(classes[..2], [Class::Unwell, Class::Corrupt]);
     let first = broke.lock().unwrap().unwrap();
-    // Both halves were thrown away, and the sound mirror gave the file by itself.
+    // Both halves were discarded, and the sound mirror sent the whole file.
     assert_eq!(world.log(first).last(), Some(&(0, Act::Good)));
     let reports = world.set.reports();
-    assert!(!reports[first].quarantined, "the sound one is not blamed");
+    assert!(
+        !reports[first].quarantined,
+        "the sound mirror is not accused"
+    );
     if classes.len() == 3 {
         assert_eq!(classes[2], Class::Corrupt);
-        assert!(reports[1 - first].quarantined, "the liar is found");
+        assert!(
+            reports[1 - first].quarantined,
+            "the other mirror is accused"
+        );
     }
     world.assert_idle();
 }
@@ -267,7 +274,7 @@ async fn known_bytes_are_skipped_when_a_mirror_ignores_ranges() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mirror_with_another_length_is_quarantined_and_no_bytes_are_lost() {
-    // The first to be asked breaks off, the second has another file, the third continues.
+    // The first body breaks off, the second mirror has another file, the third resumes.
     let count = Arc::new(Mutex::new(0));
     let scripts = (0..3)
         .map(|_| {
@@ -326,7 +333,7 @@ async fn a_dropped_job_ends_its_requests_and_frees_its_slot() {
     world.fetch(&engine, &world.job("f")).await.unwrap();
 }
 
-/// Any fault that passes.
+/// A random fault that is transient.
 fn passing(random: u64, length: u64) -> Act {
     let at = mix(random) % length.max(1);
     match random % 9 {
@@ -342,7 +349,7 @@ fn passing(random: u64, length: u64) -> Act {
     }
 }
 
-/// Any fault at all.
+/// A random fault.
 fn any(random: u64, length: u64) -> Act {
     let at = mix(random) % length.max(1);
     match random % 14 {
@@ -369,8 +376,8 @@ async fn a_thousand_runs_with_random_faults_give_the_right_files() {
                 (format!("f{n}"), content(seed * 10 + n, length))
             })
             .collect();
-        // In half of the runs one mirror is sound all the time and the others do their worst; in
-        // the other half they take turns at being sound, and their faults pass.
+        // In half of the runs one mirror is always sound and the others have any fault; in the other
+        // half each mirror is sound in turn, and all faults are transient.
         let turns = seed % 2 == 0;
         let scripts = (0..MIRRORS)
             .map(|mirror| {

@@ -21,7 +21,7 @@ use crate::world::*;
 
 const LEAST: u64 = 16 << 10;
 
-/// Adds up what an engine tells.
+/// Adds up the bytes of events.
 #[derive(Default)]
 struct Sums(Mutex<(i64, u64)>);
 
@@ -77,7 +77,7 @@ async fn fetch(world: &World, engine: &Engine, dir: &Path) -> Result<Fetched, Fe
     Ok(fetched)
 }
 
-fn given(world: &World, mirror: usize) -> usize {
+fn good_responses(world: &World, mirror: usize) -> usize {
     world
         .log(mirror)
         .iter()
@@ -99,7 +99,7 @@ async fn two_mirrors_are_nearly_twice_as_fast_as_one() {
         times.push(started.elapsed().as_secs_f64());
         assert_eq!(sums.0.lock().unwrap().0, 8_000_000);
         assert!(fetched.wasted < 400_000, "{}", fetched.wasted);
-        assert!((0..count).all(|mirror| given(&world, mirror) > 0));
+        assert!((0..count).all(|mirror| good_responses(&world, mirror) > 0));
     }
     assert!(times[1] < 5.0, "{times:?}");
 }
@@ -237,7 +237,7 @@ async fn wrong_bytes_of_an_earlier_run_are_replaced() {
     assert!(sums.0.lock().unwrap().1 > 0);
     assert!(
         fetched.attempts.is_empty(),
-        "nobody of this run is to blame"
+        "no mirror of this run is accused"
     );
 }
 
@@ -275,7 +275,7 @@ async fn an_unknown_length_is_requested() {
         std::fs::read(dir.path().join("f")).unwrap(),
         world.files["f"]
     );
-    assert!(given(&world, 0) > 0 && given(&world, 1) > 0);
+    assert!(good_responses(&world, 0) > 0 && good_responses(&world, 1) > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,7 +354,7 @@ async fn bytes_under_way_are_bounded() {
     assert_eq!(names(dir.path()), ["a", "b"]);
 }
 
-/// Takes its time.
+/// A slow sink.
 struct SlowSink(Vec<u8>, Duration);
 
 #[async_trait]

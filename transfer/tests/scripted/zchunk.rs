@@ -1,4 +1,4 @@
-//! zchunk files, by what differs from files that are here.
+//! Fetching zchunk files: only the chunks that older files lack.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -157,8 +157,8 @@ async fn a_wrong_chunk_accuses_its_mirror_and_is_fetched_from_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mirror_with_another_version_is_excluded() {
-    // The header comes from the one that answers; chunks that are not those of the header are
-    // refused, and their mirror with them.
+    // The header comes from the first mirror with a response. Chunks that do not match it are
+    // refused, and their mirror is excluded.
     let (old, new) = (zck(&version(0)), zck(&version(2)));
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, vec![acts([Act::Good]), acts([Act::WrongTotal])]);
@@ -241,7 +241,7 @@ async fn faults_of_every_kind_lose_no_zchunk_file() {
                         return Act::Good;
                     }
                     let random = mix(seed ^ mix(mirror ^ mix(count)));
-                    // A wrong header would be believed: nothing vouches for it here.
+                    // A wrong header would be trusted, because the job has no digest.
                     match crate::any(random, 300_000) {
                         Act::Corrupt(at) => Act::Corrupt(at + 100_000),
                         other => other,
