@@ -1,4 +1,4 @@
-//! What the HTTP client does with certificates, proxies, secrets and redirects.
+//! The HTTP client: certificates, proxies, credentials and redirects.
 
 mod common;
 
@@ -22,7 +22,7 @@ use taipan_transfer::{
 };
 use url::Url;
 
-/// In every secret of these tests, and in nothing else.
+/// Part of every secret of these tests, and of no other text.
 const SECRET: &str = "hunter2";
 
 fn direct() -> HttpOptions {
@@ -59,7 +59,7 @@ async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, Backend
     }
 }
 
-/// What `file` at a place is, or why not.
+/// Fetches `file` below a URL.
 async fn get(options: &HttpOptions, root: &str) -> Result<Vec<u8>, BackendError> {
     let client = HttpClient::new(options).unwrap();
     let backend = HttpBackend::new(client, root.parse().unwrap());
@@ -100,7 +100,7 @@ fn only_request(server: &HttpServer) -> RequestLog {
     log.pop().unwrap()
 }
 
-/// The URL of a server by the name `localhost`, which is another host than its address.
+/// The URL of a server with the name `localhost`, which is another host than its address.
 fn by_name(server: &HttpServer) -> String {
     server.url().replace("127.0.0.1", "localhost")
 }
@@ -116,7 +116,7 @@ async fn only_the_right_certificate_of_a_trusted_authority_is_accepted() {
     let options = trusting(dir.path(), &ca);
     let server = encrypted(Tls::new(&ca.server())).await;
     assert_eq!(get(&options, &server.url()).await.unwrap(), content(1_000));
-    // The roots are those of the system without the option.
+    // Without the option only the roots of the system are trusted.
     let error = get(&direct(), &server.url()).await.unwrap_err();
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
     for bad in [
@@ -267,7 +267,7 @@ async fn a_body_that_breaks_off_is_resumed_over_http_1_and_2() {
             let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));
             let mut sink = MemorySink::new(1 << 20);
             let fetched = engine.fetch(&set, &job, &mut sink).await;
-            // A length that is not that of the file is no accident.
+            // A wrong length in the header is not a transient failure.
             if matches!(fault, Fault::WrongLength { .. }) {
                 assert!(fetched.unwrap_err().is_corrupt());
                 continue;
@@ -326,15 +326,15 @@ fn errors_name_the_files_that_cannot_be_used() {
     assert!(!shown.contains(SECRET), "{shown}");
 }
 
-/// A host that does not exist. A label of it is longer than any may be (RFC 1035 §2.3.4), so that
-/// no name server is asked.
-fn no_name() -> String {
+/// A host that does not exist. Its label is longer than allowed (RFC 1035 §2.3.4), so that no query
+/// leaves this machine.
+fn unknown_host() -> String {
     format!("{}.invalid", "x".repeat(64))
 }
 
 #[tokio::test]
 async fn an_unknown_host_is_a_connection_error() {
-    let url = format!("http://{}/", no_name());
+    let url = format!("http://{}/", unknown_host());
     let error = get(&direct(), &url).await.unwrap_err();
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
 }
@@ -346,7 +346,7 @@ async fn credentials_come_from_the_url_the_options_or_the_netrc_file() {
     let host = format!("127.0.0.1:{}", url.port().unwrap());
     let mut known = url.clone();
     known.set_username("me").unwrap();
-    // A user without a password gets it from the netrc file, among several of one host.
+    // The password of a user comes from the netrc file, which has several logins for the host.
     let named = known.to_string();
     known.set_password(Some(SECRET)).unwrap();
     let two = format!(
@@ -383,7 +383,7 @@ async fn credentials_come_from_the_url_the_options_or_the_netrc_file() {
 #[tokio::test]
 async fn no_credentials_follow_a_redirect_to_another_host() {
     let (first, second) = (plain().await, plain().await);
-    // Another port is another host, and so is another name.
+    // Another port counts as another host, and so does another name.
     redirecting(&first, second.url());
     let mut known: Url = first.url().parse().unwrap();
     known.set_username("me").unwrap();
@@ -453,7 +453,7 @@ async fn a_redirect_from_https_to_http_drops_the_credentials() {
     get(&options, &first.url()).await.unwrap();
     assert!(only_request(&first).authorization.is_some());
     assert_eq!(only_request(&second).authorization, None);
-    // Asked directly, the same host gets it.
+    // A direct request to the same host has the credentials.
     second.clear_requests();
     get(&options, &by_name(&second)).await.unwrap();
     assert!(only_request(&second).authorization.is_some());
@@ -509,15 +509,15 @@ async fn a_proxy_receives_only_its_own_credentials() {
 async fn child_goes_through_the_proxy_of_the_environment() {
     let Some(address) = child_url() else { return };
     let mut options = HttpOptions::default();
-    for no_proxy in [vec![], vec![no_name()]] {
+    for no_proxy in [vec![], vec![unknown_host()]] {
         options.no_proxy = no_proxy;
         let got = get(&options, "http://mirror.invalid/").await.unwrap();
         assert_eq!(got, content(1_000));
-        // `NO_PROXY` and the setting both count.
+        // `NO_PROXY` and the option are both respected.
         assert_eq!(get(&options, &address).await.unwrap(), content(1_000));
     }
     for options in [options, direct()] {
-        let error = get(&options, &format!("http://{}/", no_name())).await;
+        let error = get(&options, &format!("http://{}/", unknown_host())).await;
         assert!(matches!(error, Err(BackendError::Connect { .. })));
     }
 }

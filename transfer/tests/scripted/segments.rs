@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::*;
 
-const LEAST: u64 = 16 << 10;
+const MIN_BYTES: u64 = 16 << 10;
 
 /// Adds up the bytes of events.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Observer for Sums {
 fn options() -> EngineOptions {
     EngineOptions {
         segments: SegmentConfig {
-            least_bytes: LEAST,
+            least_bytes: MIN_BYTES,
             ..SegmentConfig::default()
         },
         ..EngineOptions::default()
@@ -122,7 +122,7 @@ async fn a_frozen_mirror_costs_only_its_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn one_mirror_of_three_with_wrong_bytes_is_found_and_only_its_bytes_are_fetched_again() {
-    // It has one byte wrong in each part that it serves.
+    // Every body of this mirror has one wrong byte.
     let lies: Script = Box::new(|wanted| Act::Corrupt(wanted + 5));
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(3_000_000, vec![acts([Act::Good]), lies, acts([Act::Good])]);
@@ -294,7 +294,7 @@ async fn rate_limits_hold_in_total_and_for_each_mirror() {
         let took = started.elapsed().as_secs_f64();
         assert!(took > least, "{took} s for {rate:?} {mirror_rate:?}");
         assert!(took < 9.0, "{took} s for {rate:?} {mirror_rate:?}");
-        // And by those that come over one connection.
+        // The limits also hold for a single connection.
         let world = World::one(1_000_000, vec![acts([Act::Good])]);
         let started = Instant::now();
         let mut sink = MemorySink::new(1 << 30);
@@ -444,7 +444,7 @@ async fn a_thousand_segmented_runs_with_random_faults_give_the_right_files() {
         let dir = tempfile::tempdir().unwrap();
         let files: BTreeMap<String, Bytes> = (0..2)
             .map(|n| {
-                let length = LEAST * 2 + mix(seed ^ (n << 32)) % LONGEST;
+                let length = MIN_BYTES * 2 + mix(seed ^ (n << 32)) % LONGEST;
                 let length = usize::try_from(length).unwrap();
                 (format!("f{n}"), content(seed * 10 + n, length))
             })
