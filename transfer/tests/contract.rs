@@ -1,4 +1,4 @@
-//! What every backend must do, whatever protocol it speaks: one suite, run against each of them.
+//! The contract of backends: one suite of tests for all protocols.
 
 mod common;
 
@@ -73,7 +73,7 @@ impl Files {
     }
 }
 
-/// A response that has a body.
+/// A response with a body.
 struct Got {
     start: u64,
     total: Option<u64>,
@@ -149,7 +149,7 @@ async fn sends_ranges(backend: &dyn Backend, files: &Files) {
             let wanted = &files.whole[index(range.start())..index(end)];
             assert!(read(got.body).await == wanted, "{range}");
         }
-        // A range that begins in the file and ends beyond it is cut (RFC 9110 §14.1.2).
+        // A range that ends beyond the file is truncated (RFC 9110 §14.1.2).
         let range = ByteRange::new(99_000, 200_000).unwrap();
         let got = get(backend, &target, known, Some(range)).await.unwrap();
         assert!(read(got.body).await == files.whole[99_000..]);
@@ -172,7 +172,7 @@ async fn reports_missing_files(backend: &dyn Backend) {
         let error = get(backend, &missing, known, None).await.err().unwrap();
         assert_eq!(error.class(), Class::NotHere, "{error:?}");
     }
-    // What the path says is that it should lead elsewhere; what it is not asked for is that.
+    // Paths that lead out of the root are refused.
     for path in ["../secret", "a/../../b", "/etc/passwd", "", "a//b", "./a"] {
         let bad = target(path, "../x");
         let error = get(backend, &bad, Expected::default(), None)
@@ -212,7 +212,7 @@ async fn detects_unchanged_files(backend: &dyn Backend) {
     assert!(matches!(response, GetResponse::Body { .. }), "{response:?}");
 }
 
-/// A large body is passed on in pieces, and not fetched faster than it is taken.
+/// A large body arrives in pieces, and is not received faster than it is read.
 async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Option<&Server>) {
     let target = target("large", "large");
     let known = expected(&files.large);
@@ -222,8 +222,8 @@ async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Optio
     let mut got = get(backend, &target, known, None).await.unwrap();
     let mut length = got.body.next().await.unwrap().unwrap().len();
     if let Some(server) = server {
-        // While this body is not read, a second one of the same size is: in that time a client that does
-        // not wait for its reader would also receive most of the first.
+        // While this body is not read, a second one of the same size is. A client without
+        // backpressure would receive most of the first in that time.
         let second = get(backend, &target, known, None).await.unwrap();
         assert_eq!(read(second.body).await.len(), LARGE);
         let sent: u64 = server.requests().iter().map(|r| r.bytes_sent).sum();
@@ -384,7 +384,7 @@ async fn files_on_this_machine() {
     files.write(dir.path());
     let backend = FileBackend::new(dir.path());
     contract(&backend, &files, None).await;
-    // What is there and is no file, or lies below a file.
+    // A directory, a path below a file, and a name that is too long.
     for path in ["dir", "empty/below", &"x".repeat(300)] {
         let error = get(&backend, &Target::path(path), Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere, "{path}");
@@ -446,14 +446,14 @@ async fn requests_follow_the_region_of_a_bucket() {
     let server = server.start().await.unwrap();
     let backend = signed(&server).with_keys("ACCESS", "very secret", None);
     contract(&backend, &files, None).await;
-    // It is learnt once: every request after the first is signed rightly at once.
+    // The region is kept: later requests are signed for it at once.
     server.clear_requests();
     let whole = target("dir/whole.bin", "whole");
     get(&backend, &whole, Expected::default(), None)
         .await
         .unwrap();
     assert_eq!(server.requests().len(), 1);
-    // What is no name of a region does not get into the name of a host.
+    // An invalid region does not become part of a host name.
     let server = S3Server::builder()
         .bucket("bucket", files.site(""))
         .keys(S3Keys::new("ACCESS", "very secret"))
@@ -511,7 +511,7 @@ async fn oci_tokens_cost_one_request_per_repository() {
     let (known, count) = (expected(&content(100)), names.len());
     let read_all = || {
         futures_util::future::join_all(names.iter().map(async |name| {
-            // Two at a time from each share its token.
+            // Two concurrent requests share one token.
             let target = target("x", name);
             let get = || get(&backend, &target, known, None);
             let (one, two) = tokio::join!(get(), get());
@@ -531,7 +531,7 @@ async fn oci_tokens_are_renewed_before_they_expire() {
     let auth = BearerAuth::new().with_lifetime(Duration::ZERO);
     let server = registry(OciAuth::Bearer(auth), &files).await;
     let whole = target("dir/whole.bin", "whole");
-    // Tokens that are never good are tried twice, and that is the end.
+    // If every token is refused, a second one is requested and no more.
     let error = get(&reader(&server), &whole, expected(&files.whole), None).await;
     assert_eq!(error.err().unwrap().class(), Class::Denied);
     let tokens = server
@@ -572,7 +572,7 @@ async fn oci_sends_only_the_requested_blob() {
     let fetched =
         |r: &taipan_mock_servers::RequestLog| r.path.contains("/blobs/") && r.bytes_sent > 200;
     assert!(!server.requests().iter().any(fetched));
-    // A layer of another type is not the file, and a target without a repository is not here.
+    // A layer of another type is not the file. A target without a repository is not found.
     let other = Target::path("x").with_oci(OciTarget {
         media_type: format!("{LAYER}.other"),
         ..whole.oci.clone().unwrap()
