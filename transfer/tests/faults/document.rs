@@ -1,4 +1,4 @@
-//! The matrix as a document.
+//! Writes the matrix as a document.
 
 use std::fmt::Write as _;
 
@@ -110,7 +110,7 @@ fn kib(bytes: u64) -> String {
     }
 }
 
-/// The lines in which two texts differ.
+/// The lines in which two texts differ; `None` if they are equal.
 pub(crate) fn difference(written: &str, is: &str) -> Option<String> {
     if written == is {
         return None;
