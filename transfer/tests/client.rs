@@ -176,12 +176,12 @@ async fn buckets_and_registries_receive_the_certificate() {
     let bucket = bucket.start().await.unwrap();
     let registry = OciServer::builder().tls(tls).start().await.unwrap();
     publish(&registry, "name", &content(1_000));
-    let nobody = trusting(dir.path(), &ca);
+    let anonymous = trusting(dir.path(), &ca);
     let me = HttpOptions {
         identity: Some(with_identity(dir.path(), &clients.client("me"), true)),
-        ..nobody.clone()
+        ..anonymous.clone()
     };
-    for (options, known) in [(nobody, false), (me, true)] {
+    for (options, known) in [(anonymous, false), (me, true)] {
         let client = HttpClient::new(&options).unwrap();
         let location = s3(&bucket.endpoint(), "bucket", "");
         let bucket = S3Backend::new(location, options.connect_timeout).with_client(&client);

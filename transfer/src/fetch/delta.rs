@@ -1,8 +1,8 @@
 //! A zchunk file: only the chunks that older files lack are fetched.
 //!
-//! The header comes first, from one mirror; it tells which chunks the older files lack. Their ranges are fetched into a
-//! partial: many short ones with one request where a mirror allows that, all others in segments. Each chunk is verified
-//! by the header, and a bad one is fetched again from another mirror.
+//! The header comes first, from one mirror; it lists the chunks, and so those that the older files lack. Their ranges are
+//! fetched into a partial: many short ones with one request where a mirror allows that, all others in segments. Each
+//! chunk is verified by the header, and a bad one is fetched again from another mirror.
 
 use std::{
     fs::File,

@@ -162,7 +162,7 @@ impl Partial {
         Ok(bytes)
     }
 
-    /// Forgets ranges, whose bytes are wrong. Blocks.
+    /// Forgets ranges with wrong bytes. Blocks.
     pub(crate) fn forget(&self, ranges: &[Range<u64>]) -> Result<(), SinkError> {
         let forget = || {
             let mut hasher = self.0.hasher();
@@ -412,7 +412,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the journal anew, with nothing in it that is no longer true.
+    /// Rewrites the journal, without the records of forgotten ranges.
     fn rewrite_journal(&self, state: &mut State) -> io::Result<()> {
         // Without its header there is no journal: if the process ends here, bytes are lost, but no
         // wrong ones are trusted.

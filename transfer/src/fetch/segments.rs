@@ -270,7 +270,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         Ok(())
     }
 
-    /// A segment has failed; what is missing of it will be fetched anew.
+    /// Records the failure of a segment. Its missing bytes are fetched again.
     fn failed(
         &mut self,
         segment: SegmentId,
@@ -393,8 +393,9 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
 }
 
 impl Connection {
-    /// The plan does not need it any more. The verdict on a segment is its speed: whether its bytes
-    /// are right only the whole file can tell, and then arbitration accuses its mirror.
+    /// Closes a connection that the plan does not need any more. The verdict reports its throughput
+    /// only: the bytes are verified with the whole file, and after a mismatch arbitration accuses a
+    /// mirror.
     fn close(self) {
         if self.next >= self.end {
             self.exchange.succeed();
