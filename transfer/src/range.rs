@@ -172,7 +172,7 @@ mod tests {
         }
 
         #[test]
-        fn a_written_content_range_is_parsed_back(start in 0..u64::MAX / 2, length in 1..1_000_000u64) {
+        fn a_written_range_is_parsed_back(start in 0..u64::MAX / 2, length in 1..1_000_000u64) {
             let text = format!("bytes {start}-{}/{}", start + length - 1, start + length);
             let read: ContentRange = text.parse().unwrap();
             prop_assert_eq!((read.start, read.end), (start, start + length));

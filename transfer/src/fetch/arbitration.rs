@@ -79,13 +79,13 @@ impl SegmentedFetch<'_, '_> {
             return self.replace(&self.all()).await;
         }
         if !std::mem::replace(&mut arbitration.has_compared, true)
-            && let Some(liar) = self.compare().await?
+            && let Some(accused) = self.compare().await?
         {
-            tracing::debug!(mirror = ?liar, "two other mirrors agree against it");
-            self.accuse(liar, error);
+            tracing::debug!(mirror = ?accused, "two other mirrors agree against it");
+            self.accuse(accused, error);
             // Others may have sent wrong bytes, too.
             arbitration.has_compared = false;
-            return self.replace(&self.sent_by(Some(liar))).await;
+            return self.replace(&self.sent_by(Some(accused))).await;
         }
         let mut untried: Vec<(u64, Option<MirrorId>)> = shares
             .iter()
