@@ -57,7 +57,7 @@ impl RepodataFetch<'_> {
                 Ok(fetched) => fetched,
                 Err(error) => {
                     // Servers that do not answer for one file do not answer for the other.
-                    if !error.is_answered() {
+                    if !error.has_response() {
                         encodings.clear();
                     }
                     // That one encoding is absent says less than why the other one failed.

@@ -1,8 +1,8 @@
 use std::{fmt::Write as _, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use taipan_channel::ChannelError;
-use taipan_solver::{SolveError, parse_spec};
 use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Origin, SafeUrl};
+use taipan_solver::{SolveError, parse_spec};
 use taipan_transfer::{BackendError, Netrc, Sha256, VerifyError};
 
 use super::*;

@@ -1,6 +1,6 @@
-//! The HTTP client of the other backends, as the AWS SDK wants it: so that buckets are reached by
-//! the same proxies, with the same roots and client certificate, over the same connections. The SDK
-//! is built without a client of its own.
+//! The HTTP client of the other backends, as a connector for the AWS SDK: buckets are reached
+//! through the same proxies, with the same roots and client certificate, over the same connections.
+//! The SDK is built without a client of its own.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ struct Connector {
     limit: Option<Duration>,
 }
 
-/// The client without its credentials, which are not those of buckets. Redirects are not
-/// followed: a signature is for one host.
+/// A connector that uses the client without its credentials, which are not for buckets. It does not
+/// follow redirects: a signature is for one host.
 pub(crate) fn shared(client: &HttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Connector {
         client: client.inner().clone(),
@@ -86,7 +86,7 @@ async fn send(
 
 fn failed(error: reqwest::Error) -> ConnectorError {
     let timeout = error.is_timeout();
-    // The URL of a signed request may hold its signature.
+    // The URL of a signed request may contain its signature.
     let error = Box::new(error.without_url());
     if timeout {
         ConnectorError::timeout(error)
