@@ -26,6 +26,10 @@ lint:
 advisories:
     cargo deny check advisories
 
+# Build all fuzz targets, and run each for SECONDS from its seeds.
+fuzz-smoke SECONDS="5":
+    fuzz/smoke target/fuzz {{SECONDS}}
+
 # What CI runs: it installs the real servers and other clients first.
 ci:
     bash .ci/run

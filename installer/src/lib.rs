@@ -5,6 +5,11 @@
 //! argument parsing or terminals: what happens is told to a caller-supplied observer.
 
 mod archive;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{archive::fuzzing::*, link::fuzzing::*};
+}
 mod link;
 mod prefix;
 mod prepare;

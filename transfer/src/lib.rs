@@ -108,6 +108,9 @@ mod error;
 mod event;
 mod file;
 mod follow;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod http_client;
 mod limits;

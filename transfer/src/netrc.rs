@@ -148,6 +148,14 @@ impl Netrc {
         Ok(Self { machines })
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn machines(&self) -> Vec<(Option<String>, String, String)> {
+        let machines = self.machines.iter();
+        machines
+            .map(|one| (one.host.clone(), one.login.clone(), one.password.clone()))
+            .collect()
+    }
+
     /// The login and password for a host: the first that names it and, if `login` is given, has
     /// that login. `default` is for every host, but only if `default_too`.
     pub(crate) fn find(

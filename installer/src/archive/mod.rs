@@ -12,6 +12,8 @@ mod conda;
 mod entry_path;
 mod error;
 mod extract;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod limits;
 mod meter;
 mod pax;

@@ -3,6 +3,8 @@
 
 mod bytecode;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod method;
 mod observer;
 mod options;
