@@ -17,7 +17,18 @@ fmt:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --workspace --all-targets --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
     cargo deny check licenses bans sources
+    cargo machete --with-metadata
+
+# Known vulnerabilities in dependencies. Needs the network.
+advisories:
+    cargo deny check advisories
+
+# Build all fuzz targets, and run each for SECONDS from its seeds.
+fuzz-smoke SECONDS="5":
+    fuzz/smoke target/fuzz {{SECONDS}}
 
 # What CI runs: it installs the real servers and other clients first.
 ci:

@@ -2,10 +2,8 @@
 
 #![no_main]
 
-mod checks;
-
-use checks::{channels, refused};
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::checks::{channels, refused};
 use taipan_mirrors::MirrorsFile;
 
 fuzz_target!(|text: &str| {

@@ -2,10 +2,8 @@
 
 #![no_main]
 
-mod checks;
-
-use checks::mirror;
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::checks::mirror;
 use taipan_mirrors::{Duplicates, Location, digests_of_header};
 use url::Url;
 

@@ -2,10 +2,8 @@
 
 #![no_main]
 
-mod checks;
-
-use checks::{mirror, refused};
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::checks::{mirror, refused};
 use taipan_mirrors::{Location, MirrorList, Origin};
 
 fuzz_target!(|text: &str| {

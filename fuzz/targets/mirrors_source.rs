@@ -2,10 +2,8 @@
 
 #![no_main]
 
-mod checks;
-
-use checks::{channels, mirror, refused};
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::checks::{channels, mirror, refused};
 use taipan_mirrors::{Location, MirrorSource, Origin};
 
 fuzz_target!(|text: &str| {

@@ -2,9 +2,8 @@
 
 #![no_main]
 
-mod sealed;
-
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::sealed;
 use taipan_zchunk::{HashKind, Header, Lead, Limits};
 
 fn check(bytes: &[u8], limits: &Limits) {

@@ -2,11 +2,10 @@
 
 #![no_main]
 
-mod sealed;
-
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::{Input, sealed};
 use taipan_zchunk::{
     CostModel, Encoding, Follower, Frame, Header, LAYOUT_ELEMENT, Limits, LogDictionary, LogFile,
     LogOptions, write_log,
@@ -79,7 +78,7 @@ fn follow(old: &LogFile, file: &[u8]) {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut input = sealed::Input(input);
+    let mut input = Input(input);
     let slack = u32::from(input.byte());
     let mut records = BTreeMap::new();
     let mut files: Vec<Vec<u8>> = Vec::new();

@@ -2,11 +2,10 @@
 
 #![no_main]
 
-mod sealed;
-
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::{Input, sealed};
 use taipan_zchunk::{
     Archive, Assembler, Buzhash, CostModel, Form, Goal, Header, Limits, PlainIndex, Planner,
     extract,
@@ -20,7 +19,7 @@ const LIMITS: Limits = Limits {
 };
 
 fuzz_target!(|input: &[u8]| {
-    let mut input = sealed::Input(input);
+    let mut input = Input(input);
     let choices = input.byte();
     let old_file = sealed::file(&mut input);
     let file = sealed::file(&mut input);

@@ -2,11 +2,10 @@
 
 #![no_main]
 
-mod sealed;
-
 use std::io::Cursor;
 
 use libfuzzer_sys::fuzz_target;
+use taipan_fuzz::{Input, sealed};
 use taipan_zchunk::{Archive, Limits, Reader, Result, StreamDecoder, extract};
 
 const LIMITS: Limits = Limits {
@@ -67,7 +66,7 @@ fn check(file: &[u8], step: usize) {
 }
 
 fuzz_target!(|input: &[u8]| {
-    let mut input = sealed::Input(input);
+    let mut input = Input(input);
     let step = usize::from(input.byte()) + 1;
     check(input.0, step);
     let mut file = sealed::file(&mut input);

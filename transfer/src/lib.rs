@@ -109,6 +109,9 @@ mod error;
 mod event;
 mod exchange;
 mod fetch;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ledger;
 mod limits;
 mod mirror_set;

@@ -16,3 +16,9 @@ pub use archive::{
 pub use store::{
     Begin, PendingEntry, Store, StoreEntry, StoreError, StoreKey, StreamingExtraction,
 };
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::archive::fuzzing::*;
+}

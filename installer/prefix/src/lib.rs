@@ -23,3 +23,9 @@ pub use prefix::{Frozen, HistoryEntry, Prefix, append_history, register_environm
 pub use prepare::{PrepareError, Prepared, Preparer};
 pub use recovery::LockedPrefix;
 pub use transaction::{Plan, Summary, Transaction};
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::link::fuzzing::*;
+}

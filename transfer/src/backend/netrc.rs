@@ -148,6 +148,14 @@ impl Netrc {
         Ok(Self { machines })
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn machines(&self) -> Vec<(Option<String>, String, String)> {
+        let machines = self.machines.iter();
+        machines
+            .map(|one| (one.host.clone(), one.login.clone(), one.password.clone()))
+            .collect()
+    }
+
     /// The login and password for a host: the first entry that names it and, if `login` is given,
     /// has that login. `default` matches every host, but only if `use_default`.
     pub(crate) fn find(

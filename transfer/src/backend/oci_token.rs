@@ -309,8 +309,8 @@ impl Tokens {
 /// Reads the challenges of one `WWW-Authenticate` header, of which it may hold several
 /// (RFC 9110 §11.6.1). Schemes other than `Basic` and `Bearer` are skipped, and whatever follows a
 /// syntax error.
-pub(crate) fn challenges(header: &str) -> impl Iterator<Item = Challenge> {
-    ChallengeParser::new(header)
+pub(crate) fn challenges(header: &str) -> Vec<Challenge> {
+    ChallengeParser::new(&single_spaced(header))
         .map_while(Result::ok)
         .filter_map(|challenge| {
             if challenge.scheme.eq_ignore_ascii_case("basic") {
@@ -331,6 +331,31 @@ pub(crate) fn challenges(header: &str) -> impl Iterator<Item = Challenge> {
             matches!(realm.scheme(), "http" | "https")
                 .then_some(Challenge::Bearer { realm, service })
         })
+        .collect()
+}
+
+/// With one space for each run of white space outside quotes. The grammar has `1*SP` behind a
+/// scheme; the parser takes one.
+fn single_spaced(header: &str) -> String {
+    let mut text = String::with_capacity(header.len());
+    let (mut in_quotes, mut is_escaped) = (false, false);
+    for character in header.trim().chars() {
+        if !in_quotes && matches!(character, ' ' | '\t') {
+            if !text.ends_with(' ') {
+                text.push(' ');
+            }
+            continue;
+        }
+        if is_escaped {
+            is_escaped = false;
+        } else if in_quotes && character == '\\' {
+            is_escaped = true;
+        } else if character == '"' {
+            in_quotes = !in_quotes;
+        }
+        text.push(character);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -338,10 +363,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn read(header: &str) -> Vec<Challenge> {
-        challenges(header).collect()
-    }
 
     fn bearer(realm: &str, service: Option<&str>) -> Challenge {
         Challenge::Bearer {
@@ -353,15 +374,19 @@ mod tests {
     #[test]
     fn challenges_are_parsed() {
         assert_eq!(
-            read(r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#),
+            challenges(
+                r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#
+            ),
             [bearer("https://auth.example/token", Some("r.example"))]
         );
         assert_eq!(
-            read(r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#),
+            challenges(
+                r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#
+            ),
             [bearer("https://a.example/?q=\"1\"", Some("plain"))]
         );
-        assert_eq!(read("Basic realm=\"x\""), [Challenge::Basic]);
-        assert_eq!(read("BASIC"), [Challenge::Basic]);
+        assert_eq!(challenges("Basic realm=\"x\""), [Challenge::Basic]);
+        assert_eq!(challenges("BASIC"), [Challenge::Basic]);
         for bad in [
             "",
             "Bearer",
@@ -369,7 +394,7 @@ mod tests {
             "Bearer realm=\"https://a",
             "Bearer realm=\"file:///x\"",
         ] {
-            assert_eq!(read(bad), [], "{bad}");
+            assert_eq!(challenges(bad), [], "{bad}");
         }
     }
 
@@ -377,16 +402,19 @@ mod tests {
     fn a_header_may_hold_several_challenges() {
         let realm = "https://auth.example/token";
         assert_eq!(
-            read(&format!(
+            challenges(&format!(
                 r#"Basic realm="Bearer, realm", charset="UTF-8", Bearer realm="{realm}",service="r""#
             )),
             [Challenge::Basic, bearer(realm, Some("r"))]
         );
         assert_eq!(
-            read(&format!(r#"Negotiate, Bearer realm="{realm}" , , Basic"#)),
+            challenges(&format!(r#"Negotiate, Bearer realm="{realm}" , , Basic"#)),
             [bearer(realm, None), Challenge::Basic]
         );
-        assert_eq!(read("Basic, Bearer realm=\"https://a"), [Challenge::Basic]);
+        assert_eq!(
+            challenges("Basic, Bearer realm=\"https://a"),
+            [Challenge::Basic]
+        );
     }
 
     #[tokio::test]
@@ -401,7 +429,10 @@ mod tests {
             let (url, _) = respond_once("401 Unauthorized", &headers, "").await;
             let mut tokens = tokens(true);
             tokens.registry = url.authority().to_owned();
-            assert_eq!(tokens.request_challenge().await.unwrap(), bearer(realm, None));
+            assert_eq!(
+                tokens.request_challenge().await.unwrap(),
+                bearer(realm, None)
+            );
         }
     }
 
@@ -522,7 +553,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_challenge_is_parsed_or_refused(text in "(Bearer )?[ -~é]{0,80}") {
-            let _ = read(&text);
+            let _ = challenges(&text);
         }
     }
 }

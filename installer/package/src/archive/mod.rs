@@ -14,6 +14,8 @@ mod entry_path;
 pub(crate) mod error;
 mod extract;
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod limits;
 mod meter;
 mod mtime;

@@ -2,6 +2,8 @@
 //! byte code and link scripts.
 
 mod bytecode;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod method;
 mod observer;
 mod options;

@@ -1,25 +1,8 @@
-//! What the targets share: input that gets past the checksums, so that the parsers are reached.
+//! zchunk files that are right in every checksum, so that what is behind the checksums is reached.
 
 use taipan_zchunk::{HashKind, Hasher};
 
-/// Takes parts off the front of the fuzzer's input.
-pub struct Input<'a>(pub &'a [u8]);
-
-impl<'a> Input<'a> {
-    pub fn byte(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        first
-    }
-
-    pub fn take(&mut self, len: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(len.min(self.0.len()));
-        self.0 = rest;
-        taken
-    }
-}
+use crate::Input;
 
 pub fn int(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -1,7 +1,5 @@
 //! What holds of anything that a parser of mirrors accepts or says.
 
-#![allow(dead_code, reason = "no target needs all of them")]
-
 use taipan_mirrors::{Location, Mirror, MirrorsFile};
 
 /// A mirror is within its limits, and its printable form is the same place.
