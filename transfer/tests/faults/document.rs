@@ -68,6 +68,15 @@ pub(crate) fn tables(size: usize, name: &str, results: &[Result<'_>]) -> String 
     text
 }
 
+/// The table of combinations of faults and settings.
+pub(crate) fn combinations(rows: &[(&str, &str)]) -> String {
+    let mut text = "\n## Combinations\n\n| combination | outcome |\n| --- | --- |\n".to_owned();
+    for (combination, outcome) in rows {
+        let _ = writeln!(text, "| {combination} | {outcome} |");
+    }
+    text
+}
+
 fn write_cell(cell: &Cell, seen: &std::result::Result<Seen, &str>) -> String {
     let seen = match seen {
         Ok(seen) => seen,

@@ -9,6 +9,7 @@
 mod common;
 
 mod cell;
+mod combination;
 mod document;
 mod expected;
 mod fault;
@@ -95,6 +96,10 @@ async fn every_fault_has_the_expected_outcome() {
     let mut text = document::HEAD.to_owned();
     for (size, name) in SIZES {
         text.push_str(&document::tables(size, name, &results));
+    }
+    match combination::run().await {
+        Ok(rows) => text.push_str(&document::combinations(&rows)),
+        Err(why) => wrong.push(why),
     }
     wrong.sort();
     assert!(
