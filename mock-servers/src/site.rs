@@ -102,6 +102,27 @@ impl Site {
         );
     }
 
+    /// Like [`Site::insert`], with headers that every response with the file has.
+    ///
+    /// # Panics
+    ///
+    /// When a name or value is not valid in a header.
+    pub fn insert_with_headers(
+        &self,
+        path: &str,
+        bytes: impl Into<Bytes>,
+        headers: &[(&str, &str)],
+    ) {
+        let header = |(name, value): &(&str, &str)| {
+            let name: HeaderName = name.parse().expect("a name of a header");
+            let value: HeaderValue = value.parse().expect("a value of a header");
+            (name, value)
+        };
+        let mut object = Object::new(bytes.into());
+        object.headers = headers.iter().map(header).collect();
+        self.put(path, object);
+    }
+
     /// Removes a file from the site (never from disk); returns whether it was there.
     pub fn remove(&self, path: &str) -> bool {
         let path = plain(path);

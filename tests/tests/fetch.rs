@@ -94,6 +94,60 @@ async fn a_url_is_fetched_verified_and_not_fetched_again() {
     assert!(!sandbox.path("third").exists());
 }
 
+/// The base64 of a SHA-256, as the `Digest` header has it (RFC 3230).
+fn digest_header(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    let digest = taipan_transfer::Sha256::of(bytes);
+    let base64 = base64::engine::general_purpose::STANDARD.encode(digest.as_bytes());
+    format!("SHA-256={base64}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_a_server_names_are_used_and_verified() {
+    let large: Vec<u8> = content().into_iter().cycle().take(8_000_000).collect();
+    let mirror_site = Site::new();
+    mirror_site.insert("mirror/renamed.bin", large.clone());
+    let slow = Behaviour::new().with_rate(2_000_000);
+    let mirror = serve(&mirror_site, slow.clone()).await;
+    let mut wrong = large.clone();
+    wrong
+        .iter_mut()
+        .step_by(100_000)
+        .for_each(|byte| *byte ^= 1);
+    let wrong_site = Site::new();
+    wrong_site.insert("file.bin", wrong);
+    let liar = serve(&wrong_site, slow.clone()).await;
+    let link = format!(
+        "<{}mirror/renamed.bin>; rel=duplicate, <{}file.bin>; rel=duplicate",
+        mirror.url(),
+        liar.url()
+    );
+    let site = Site::new();
+    let headers = [("link", &*link), ("digest", &*digest_header(&large))];
+    site.insert_with_headers("dir/file.bin", large.clone(), &headers);
+    site.insert_with_headers("dir/unverifiable.bin", large.clone(), &headers[..1]);
+    let server = serve(&site, slow).await;
+
+    let sandbox = Sandbox::new();
+    let url = format!("{}dir/file.bin", server.url());
+    let finished = fetch(&sandbox, &[&url, "--json"]).expect(0);
+    assert!(std::fs::read(sandbox.path("file.bin")).unwrap() == large);
+    assert_eq!(finished.objects_of("file")[0]["verified"], true);
+    assert!(bytes_sent(&mirror.requests()) > 1_000_000, "it was used");
+
+    // Without a digest nothing could be verified, so that the other mirrors are not used.
+    mirror.clear_requests();
+    liar.clear_requests();
+    let url = format!("{}dir/unverifiable.bin", server.url());
+    fetch(&sandbox, &[&url]).expect(0);
+    assert!(mirror.requests().is_empty() && liar.requests().is_empty());
+    // The digest of the caller will do.
+    let sha256 = taipan_transfer::Sha256::of(&large).to_string();
+    fetch(&sandbox, &[&url, "--sha256", &sha256, "-o", "again"]).expect(0);
+    assert!(std::fs::read(sandbox.path("again")).unwrap() == large);
+    assert!(!mirror.requests().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
     let fleet = Fleet::start(channel()).await.unwrap();

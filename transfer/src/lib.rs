@@ -106,6 +106,8 @@ mod digest;
 mod duplicates;
 mod engine;
 mod error;
+#[cfg(test)]
+mod error_texts;
 mod event;
 mod exchange;
 mod fetch;

@@ -68,10 +68,10 @@ async fn fetch(
     if let (Some(file), Some(_)) = (files.first_mut(), sha256) {
         file.job.expected.sha256 = sha256;
     }
-    resolver.add_duplicates(&mut files).await;
     if !is_stdout(args) {
         output::assign(&mut files, args)?;
     }
+    resolver.add_duplicates(&mut files).await;
     if !args.no_repodata {
         look_up_digests(&mut files, settings, printer, context).await;
     }

@@ -187,7 +187,10 @@ impl<'a> Resolver<'a> {
             let Source::Server { url, mirror } = &file.source else {
                 continue;
             };
-            if !matches!(url.scheme(), "http" | "https") {
+            // A file that is present and has a digest is probably the right one: it needs no request.
+            let is_present = file.job.expected.is_content_addressed()
+                && file.output.as_ref().is_some_and(|path| path.exists());
+            if is_present || !matches!(url.scheme(), "http" | "https") {
                 continue;
             }
             let Some(found) = engine.find_duplicates(mirror, &file.job).await else {
