@@ -80,9 +80,6 @@ impl ErrorReport {
             exit_code: None,
         };
         if let Some((attempts, skipped)) = exhausted(error) {
-            // The error without a source, the last text, may list the attempts after its first line.
-            let last = report.causes.last_mut().unwrap_or(&mut report.message);
-            last.truncate(last.find('\n').unwrap_or(last.len()));
             report.attempts = attempts.iter().map(FailedAttempt::from).collect();
             let skipped = skipped.iter().cloned();
             report.skipped = skipped

@@ -8,7 +8,10 @@ use taipan_channel::{RepodataStatus, SubdirIndex};
 use taipan_installer::{Plan, Summary};
 
 use super::package::PackageLine;
-use crate::printer::{Printer, bytes, table};
+use crate::{
+    error_report::ErrorReport,
+    printer::{Printer, bytes, table},
+};
 
 /// How long each part took, in seconds.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -46,8 +49,8 @@ impl<'a> InstallReport<'a> {
             RepodataStatus::Absent => "absent",
             RepodataStatus::Stale(error) => {
                 self.printer.warn(&format!(
-                    "cannot fetch repodata for {channel}/{name}; using the cached copy, which may \
-                     be out of date: {error}"
+                    "using the cached repodata of {channel}/{name}, which may be out of date: {}",
+                    ErrorReport::new(error)
                 ));
                 "stale"
             }
