@@ -14,8 +14,8 @@ use taipan_mirrors::{Kind, SegmentConfig};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    Attempt, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer, Sha256, Sink,
-    SinkError, Target, Validators,
+    Attempt, BackendError, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer,
+    Sha256, Sink, SinkError, Target, Validators,
     exchange::{Response, WholeFile},
     fetch::{
         delta::{self, Delta},
@@ -348,6 +348,11 @@ pub(crate) async fn fetch_first_byte(ledger: &mut Ledger<'_>) -> Option<Response
             // One byte is too short to measure more than the latency.
             exchange.cancel();
             Some(response)
+        }
+        // The file is empty.
+        Err(BackendError::BeyondEnd { .. }) => {
+            exchange.cancel();
+            None
         }
         Err(error) => {
             ledger.fail(exchange, error, 0);

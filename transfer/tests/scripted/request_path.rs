@@ -297,3 +297,16 @@ async fn samples_keep_to_the_connections_that_a_mirror_allows() {
         assert_eq!(world.most_open(mirror), 1, "mirror {mirror}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_file_of_unknown_length_needs_no_retry() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::one(0, vec![acts([Act::NoRange])]);
+    let (engine, _) = engine(segments());
+    let mut job = world.job("f");
+    job.expected.size = None;
+    let path = dir.path().join("f");
+    let fetched = engine.fetch_file(&world.set, &job, &path).await.unwrap();
+    assert!(fetched.attempts.is_empty(), "{:?}", fetched.attempts);
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+}
