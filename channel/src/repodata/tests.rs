@@ -101,7 +101,7 @@ async fn the_compressed_form_is_fetched_and_confirmed_by_its_validators() {
     assert_eq!(first.index.len(), 1);
     assert_eq!(
         first.url,
-        format!("{}/noarch/repodata.json.zst", world.server.url())
+        format!("{}noarch/repodata.json.zst", world.server.url())
     );
     assert_eq!(world.requested(), ["repodata.json.zst"]);
 

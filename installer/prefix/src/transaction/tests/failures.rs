@@ -194,14 +194,11 @@ fn an_unreadable_package_is_named() {
     let error = place.install(&[&package]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the package a-1-0 has an unusable info/paths.json"
+        "invalid info/paths.json in the package a-1-0"
     );
     let package = place.package("b", "1").build_without_paths();
     let error = place.install(&[&package]).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the package b-1-0 has an unusable info/files"
-    );
+    assert_eq!(error.to_string(), "invalid info/files in the package b-1-0");
 }
 
 #[test]
