@@ -200,7 +200,12 @@ async fn unusable_repodata_is_reported_with_its_cause() {
     let nothing = Site::new();
     for (name, server, code, part) in [
         ("HTML", serve(&good, html).await, 5, "web page"),
-        ("cut", serve(&good, cut).await, 4, "broke off"),
+        (
+            "cut",
+            serve(&good, cut).await,
+            4,
+            "failed before the end of the body",
+        ),
         (
             "shortened",
             serve(&shortened, Behaviour::new()).await,

@@ -114,7 +114,7 @@ async fn mirrors_of_three_protocols_fail_over() {
     let mut sink = MemorySink::new(large.bytes.len());
     let error = engine.fetch(&mirrors, &job, &mut sink).await.unwrap_err();
     assert!(!error.is_absent(), "{error}");
-    let text = error.to_string();
+    let text = error.details().join("\n");
     for kind in ["oci://", "s3://", "http://"] {
         assert!(text.contains(kind), "{kind}: {text}");
     }

@@ -190,7 +190,9 @@ impl<'a> Resolver<'a> {
             // A file that is present and has a digest is probably the right one: it needs no request.
             let is_present = file.job.expected.is_content_addressed()
                 && file.output.as_ref().is_some_and(|path| path.exists());
-            if is_present || !matches!(url.scheme(), "http" | "https") {
+            // Of a zchunk file only the header and some chunks are fetched.
+            let is_zchunk = url.path().ends_with(".zck");
+            if is_present || is_zchunk || !matches!(url.scheme(), "http" | "https") {
                 continue;
             }
             let Some(found) = engine.find_duplicates(mirror, &file.job).await else {

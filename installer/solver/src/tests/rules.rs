@@ -272,7 +272,10 @@ fn strict_priority_hides_names_of_later_channels() {
     let (conflicting, text) = explanation(&two_channels(&["c"], ChannelPriority::Strict));
     assert_eq!(conflicting, ["c"]);
     assert!(text.contains("the channel second has b"), "{text}");
-    assert!(text.contains("first has b, too, and comes first"), "{text}");
+    assert!(
+        text.contains("first has b, too, and is preferred"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -434,7 +437,7 @@ fn records_newer_than_the_limit_are_not_considered() {
     request.specs = specs(&["a 2"]);
     let (_, text) = explanation(&request);
     assert!(
-        text.contains("a 2 is newer than 2018-01-01T00:00:00Z"),
+        text.contains("a 2 is newer than the limit 2018-01-01T00:00:00Z"),
         "{text}"
     );
     request.installed = installed(lines, &["a"]);
