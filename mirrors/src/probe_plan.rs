@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::selector::Selector;
+use crate::Selector;
 use crate::{Circuit, Class, MirrorId, Observation, Time};
 
 /// How much a round of probes may cost.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::selector::Selector;
+use crate::Selector;
 use crate::{Choice, MirrorId, Pick, Request, Time, Tried, Why};
 
 /// How a large file is cut.

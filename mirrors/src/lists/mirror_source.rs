@@ -1,7 +1,7 @@
 use thiserror::Error;
 
-use crate::list_error::{ListError, ListProblem};
-use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
+use crate::lists::list_error::{ListError, ListProblem};
+use crate::lists::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
 use crate::safe_url::{mask_text, shorten};
 use crate::{Metalink, Mirror, MirrorList, MirrorsFile, Origin};
 

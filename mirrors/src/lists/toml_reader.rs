@@ -4,7 +4,9 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem, nearest_key};
+use crate::lists::mirrors_file_error::{
+    MirrorsFileError, MirrorsFileProblem as Problem, nearest_key,
+};
 use crate::safe_url::shorten;
 
 /// A value, and where it stands.

@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use crate::list_error::{ListError, ListProblem, SkipReason, Skipped};
+use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
 use crate::safe_url::shorten;
 use crate::{Location, Mirror, Origin};
 

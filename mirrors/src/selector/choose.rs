@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use crate::draw::exponential;
-use crate::selector::Selector;
-use crate::stance::{Query, Stance};
+use crate::Selector;
+use crate::selector::draw::exponential;
+use crate::selector::eligibility::{Query, Stance};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::Time;
-use crate::hold::Hold;
+use crate::selector::hold::Hold;
 
 /// A circuit breaker: a few failures in a row open it, then nothing goes to the mirror for a while,
 /// then one request may try.

@@ -2,9 +2,9 @@ use std::collections::HashSet;
 
 use url::Url;
 
-use crate::list_error::SkipReason;
-use crate::listed_digest::ListedDigest;
-use crate::metalink::rank_weight;
+use crate::lists::list_error::SkipReason;
+use crate::lists::listed_digest::ListedDigest;
+use crate::lists::metalink::rank_weight;
 use crate::safe_url::shorten;
 use crate::{Location, Mirror, Origin, SafeUrl};
 

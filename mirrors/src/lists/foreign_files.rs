@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use crate::mirror_source::section;
-use crate::mirrors_file::{MOST_BYTES, MOST_CHANNELS, MOST_MIRRORS, channel_key};
-use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem};
+use crate::lists::mirror_source::section;
+use crate::lists::mirrors_file::{MOST_BYTES, MOST_CHANNELS, MOST_MIRRORS, channel_key};
+use crate::lists::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem};
+use crate::lists::toml_reader::Reader;
 use crate::safe_url::{mask_text, shorten};
-use crate::toml_reader::Reader;
 use crate::{ChannelMirrors, Location, Mirror, MirrorsFile, Origin};
 
 impl MirrorsFile {

@@ -5,8 +5,8 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use url::Url;
 
-use crate::list_error::{ListError, ListProblem, SkipReason, Skipped};
-use crate::listed_digest::ListedDigest;
+use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
+use crate::lists::listed_digest::ListedDigest;
 use crate::safe_url::shorten;
 use crate::{Location, Mirror, Origin};
 

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::Time;
-use crate::estimate::RateLine;
-use crate::hold::Hold;
+use crate::selector::estimate::RateLine;
+use crate::selector::hold::Hold;
 
 /// How many requests a mirror should serve at once: opens while one more adds to the sum of the
 /// rates, closes by a share when the mirror complains (additive increase, multiplicative decrease).

@@ -1,12 +1,32 @@
+//! Which mirror serves a request: the health of each, and the choice among them.
+
+pub(crate) mod breaker;
+pub(crate) mod choose;
+pub(crate) mod config;
+pub(crate) mod draw;
+pub(crate) mod eligibility;
+pub(crate) mod estimate;
+pub(crate) mod forecast;
+pub(crate) mod health;
+pub(crate) mod hold;
+pub(crate) mod observation;
+pub(crate) mod path_memory;
+pub(crate) mod report;
+pub(crate) mod request;
+pub(crate) mod state;
+pub(crate) mod tried;
+pub(crate) mod why;
+pub(crate) mod window;
+
 use std::time::Duration;
 
-use crate::breaker::BreakerState;
-use crate::draw::uniform;
-use crate::forecast::Forecasts;
-use crate::health::Health;
-use crate::path_memory::{PathFault, PathHash};
-use crate::report::{Circuit, MirrorReport};
-use crate::state::{Record, SavedState};
+use crate::selector::breaker::BreakerState;
+use crate::selector::draw::uniform;
+use crate::selector::forecast::Forecasts;
+use crate::selector::health::Health;
+use crate::selector::path_memory::{PathFault, PathHash};
+use crate::selector::report::{Circuit, MirrorReport};
+use crate::selector::state::{Record, SavedState};
 use crate::{Class, Mirror, MirrorId, Observation, Pick, Progress, Request, SelectorConfig, Time};
 
 /// The state of one set of mirrors, and the judgement over them.

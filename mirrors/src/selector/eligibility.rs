@@ -1,12 +1,12 @@
 use std::borrow::Cow;
 
-use crate::breaker::BreakerState;
-use crate::forecast::{Forecast, Forecasts};
-use crate::health::Health;
-use crate::hold::Hold;
-use crate::path_memory::{PathFault, PathHash};
-use crate::selector::Selector;
-use crate::why::Standing;
+use crate::Selector;
+use crate::selector::breaker::BreakerState;
+use crate::selector::forecast::{Forecast, Forecasts};
+use crate::selector::health::Health;
+use crate::selector::hold::Hold;
+use crate::selector::path_memory::{PathFault, PathHash};
+use crate::selector::why::Standing;
 use crate::{Kind, MirrorId, Request, Time, Why};
 
 /// A request, prepared for looking at many mirrors.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::Time;
-use crate::hold::Hold;
+use crate::selector::hold::Hold;
 
 /// What is wrong with one path on one mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem};
+use crate::lists::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem as Problem};
+use crate::lists::toml_reader::{Reader, Value};
 use crate::safe_url::{mask_text, shorten};
-use crate::toml_reader::{Reader, Value};
 use crate::{Location, Mirror, Origin};
 
 /// The longest file that is read, in bytes.

@@ -1,9 +1,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::estimate::{Expected, RateLine};
-use crate::health::Health;
-use crate::selector::Selector;
+use crate::Selector;
+use crate::selector::estimate::{Expected, RateLine};
+use crate::selector::health::Health;
 use crate::{Location, Mirror, Time};
 
 /// What is expected of a mirror.

@@ -5,9 +5,9 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use crate::estimate::{Latency, Outcomes, RateModel};
-use crate::health::Health;
-use crate::report::LastOutcome;
+use crate::selector::estimate::{Latency, Outcomes, RateModel};
+use crate::selector::health::Health;
+use crate::selector::report::LastOutcome;
 use crate::{Class, Time};
 
 /// The version of the format. Another one is not read.

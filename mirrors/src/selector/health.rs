@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-use crate::breaker::Breaker;
-use crate::estimate::{Latency, Outcomes, RateModel, halvings};
-use crate::hold::Hold;
-use crate::path_memory::{PathFault, PathHash, PathMemory};
-use crate::report::{ClassCounts, LastOutcome};
-use crate::window::{InFlight, Window};
+use crate::selector::breaker::Breaker;
+use crate::selector::estimate::{Latency, Outcomes, RateModel, halvings};
+use crate::selector::hold::Hold;
+use crate::selector::path_memory::{PathFault, PathHash, PathMemory};
+use crate::selector::report::{ClassCounts, LastOutcome};
+use crate::selector::window::{InFlight, Window};
 use crate::{Class, Mirror, Observation, Progress, SelectorConfig, Time};
 
 /// What is known of one mirror. Bounded in size whatever is observed.
