@@ -7,7 +7,7 @@ use std::{
 
 use taipan_channel::Channel;
 use taipan_installer::ChannelMirrors;
-use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
+use taipan_mirrors::{Location, Mirror, Provenance, SavedState, SelectorConfig, merge};
 use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
 use crate::{
@@ -93,7 +93,7 @@ impl Context {
             let mirrors = if listed.is_empty() {
                 let location = Location::parse(channel.base().as_str())
                     .map_err(|source| AppError::ChannelLocation { name, source })?;
-                vec![Mirror::new(location, Origin::Channel)]
+                vec![Mirror::new(location, Provenance::Upstream)]
             } else {
                 merge(listed)
             };

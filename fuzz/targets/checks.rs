@@ -28,7 +28,7 @@ pub fn mirror(mirror: &Mirror) {
 
 /// No channel is without mirrors, and each is found by its own name.
 pub fn channels(file: &MirrorsFile) {
-    for channel in &file.channels {
+    for channel in &file.collections {
         assert!(!channel.mirrors.is_empty() && channel.line >= 1);
         assert!(file.mirrors_for(&channel.url).is_some(), "{}", channel.url);
         channel.mirrors.iter().for_each(mirror);

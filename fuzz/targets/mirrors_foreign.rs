@@ -10,8 +10,8 @@ use taipan_mirrors::MirrorsFile;
 
 fuzz_target!(|text: &str| {
     for parsed in [
-        MirrorsFile::parse_table(text, "f"),
-        MirrorsFile::parse_mirrored_channels(text, "f"),
+        MirrorsFile::parse_prefixes(text, "f"),
+        MirrorsFile::parse_yaml(text, "f"),
     ] {
         match parsed {
             Ok(file) => channels(&file),

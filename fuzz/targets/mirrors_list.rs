@@ -6,10 +6,10 @@ mod checks;
 
 use checks::{mirror, refused};
 use libfuzzer_sys::fuzz_target;
-use taipan_mirrors::{Location, MirrorList, Origin};
+use taipan_mirrors::{Location, MirrorList, Provenance};
 
 fuzz_target!(|text: &str| {
-    let origin = |line| Origin::Discovered {
+    let origin = |line| Provenance::Discovered {
         from: format!("l:{line}").into(),
     };
     match MirrorList::parse(text, "f", &[("arch", "x/../$arch")], origin) {

@@ -6,22 +6,22 @@ mod checks;
 
 use checks::{channels, mirror, refused};
 use libfuzzer_sys::fuzz_target;
-use taipan_mirrors::{Location, MirrorSource, Origin};
+use taipan_mirrors::{Location, MirrorSource, Provenance};
 
 fuzz_target!(|text: &str| {
     for is_local in [true, false] {
         let origin = |line: u32| {
             let from = format!("l:{line}").into();
             if is_local {
-                Origin::CommandLine
+                Provenance::CommandLine
             } else {
-                Origin::Discovered { from }
+                Provenance::Discovered { from }
             }
         };
         let found = match MirrorSource::parse(text, "f", &[("channel", "c")], origin) {
-            Ok(MirrorSource::Channels(file) | MirrorSource::Table(file)) => {
+            Ok(MirrorSource::Collections(file) | MirrorSource::Table(file)) => {
                 channels(&file);
-                file.channels
+                file.collections
                     .into_iter()
                     .flat_map(|channel| channel.mirrors)
                     .collect()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, Observation, Origin, Request, Selector,
+    Choice, Class, Location, Mirror, MirrorId, Observation, Provenance, Request, Selector,
     SelectorConfig, Time,
 };
 
@@ -15,7 +15,7 @@ fn experienced(count: u32, start: Time) -> Selector {
         .map(|i| {
             let url = format!("https://m{i}.example/pub");
             let location = Location::parse(&url).expect("an address");
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     let mut selector = Selector::new(mirrors, SelectorConfig::default());

@@ -17,13 +17,13 @@
 //! ```
 //! use std::time::Duration;
 //! use taipan_mirrors::{
-//!     Choice, Class, Location, Mirror, Observation, Origin, Request, Selector, SelectorConfig, Time,
+//!     Choice, Class, Location, Mirror, Observation, Provenance, Request, Selector, SelectorConfig, Time,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mirrors = ["https://one.example/pub", "https://two.example/pub"]
 //!     .into_iter()
-//!     .map(|url| Ok(Mirror::new(Location::parse(url)?, Origin::CommandLine)))
+//!     .map(|url| Ok(Mirror::new(Location::parse(url)?, Provenance::CommandLine)))
 //!     .collect::<Result<Vec<_>, taipan_mirrors::LocationError>>()?;
 //! let mut selector = Selector::new(mirrors, SelectorConfig::default());
 //!
@@ -60,11 +60,10 @@ pub use lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
 pub use lists::listed_digest::ListedDigest;
 pub use lists::metalink::{FileVersion, Metalink, MetalinkFile};
 pub use lists::mirror_list::MirrorList;
-pub use lists::mirror_source::{MirrorSource, MirrorSourceError};
-pub use lists::mirrors_file::{ChannelMirrors, MirrorsFile};
-pub use lists::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
+pub use lists::mirror_source::MirrorSource;
+pub use lists::mirrors_file::{CollectionMirrors, MirrorsFile};
 pub use location::{Location, LocationError, OciLocation, S3Location};
-pub use mirror::{Mirror, MirrorId, Origin, merge};
+pub use mirror::{Mirror, MirrorId, Provenance, merge};
 pub use probe_plan::{
     ProbeConfig, ProbeKind, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict,
 };
@@ -77,5 +76,5 @@ pub use selector::report::{Circuit, ClassCounts, LastOutcome, MirrorReport};
 pub use selector::request::{Choice, Kind, Pick, Request};
 pub use selector::state::{SavedState, StateWarning};
 pub use selector::tried::Tried;
-pub use selector::why::{Standing, Why};
+pub use selector::why::{DemotionReason, Why};
 pub use time::Time;

@@ -48,12 +48,12 @@ pub struct Mirror {
     /// The most connections that it wants from one client.
     pub max_connections: Option<u32>,
     /// Who named it.
-    pub origin: Origin,
+    pub provenance: Provenance,
 }
 
-/// Who named a mirror. Ordered: what was said explicitly comes before what was found.
+/// Where a mirror was named. Explicit provenances are ordered before discovered ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Origin {
+pub enum Provenance {
     /// An argument of the command.
     CommandLine,
     /// A line of a file.
@@ -63,8 +63,8 @@ pub enum Origin {
         /// The line, counted from 1.
         line: u32,
     },
-    /// The channel's own address.
-    Channel,
+    /// The server that publishes the files.
+    Upstream,
     /// A server's answer: a list, a metalink or a link header from there.
     Discovered {
         /// The server's address without secrets.
@@ -72,7 +72,7 @@ pub enum Origin {
     },
 }
 
-impl Origin {
+impl Provenance {
     /// Whether a mirror named from there may be at this place: who is not the user must not have
     /// files of this machine read as if they were answers.
     pub(crate) fn may_name(&self, location: &Location) -> bool {
@@ -83,12 +83,12 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CommandLine => f.write_str("command line"),
             Self::File { file, line } => write!(f, "{file}:{line}"),
-            Self::Channel => f.write_str("the channel itself"),
+            Self::Upstream => f.write_str("upstream"),
             Self::Discovered { from } => write!(f, "discovered at {from}"),
         }
     }
@@ -96,14 +96,14 @@ impl fmt::Display for Origin {
 
 impl Mirror {
     /// A mirror of which nothing but its place is known.
-    pub fn new(location: Location, origin: Origin) -> Self {
+    pub fn new(location: Location, provenance: Provenance) -> Self {
         Self {
             location,
             priority: 0,
             weight: 1.0,
             country: None,
             max_connections: None,
-            origin,
+            provenance,
         }
     }
 
@@ -140,8 +140,8 @@ impl Mirror {
 /// the one that comes first in that order.
 pub fn merge(lists: impl IntoIterator<Item = Vec<Mirror>>) -> Vec<Mirror> {
     let mut mirrors: Vec<Mirror> = lists.into_iter().flatten().collect();
-    // The sort is stable, so the order within one kind of origin is that of the lists.
-    mirrors.sort_by_key(|mirror| matches!(mirror.origin, Origin::Discovered { .. }));
+    // The sort is stable, so the order within one kind of provenance is that of the lists.
+    mirrors.sort_by_key(|mirror| matches!(mirror.provenance, Provenance::Discovered { .. }));
     let mut seen = HashSet::new();
     mirrors.retain(|mirror| seen.insert(mirror.location.key()));
     mirrors
@@ -153,17 +153,18 @@ mod tests {
 
     #[test]
     fn merging_keeps_the_explicit_one_of_two_for_the_same_place() {
-        let found = Origin::Discovered {
+        let found = Provenance::Discovered {
             from: "https://list.example/".into(),
         };
-        let mirror =
-            |url: &str, origin: &Origin| Mirror::new(Location::parse(url).unwrap(), origin.clone());
+        let mirror = |url: &str, provenance: &Provenance| {
+            Mirror::new(Location::parse(url).unwrap(), provenance.clone())
+        };
         let merged = merge([
             vec![
                 mirror("https://a.example/x/", &found),
                 mirror("https://b.example/", &found),
             ],
-            vec![mirror("https://a.example/x", &Origin::CommandLine).with_priority(3)],
+            vec![mirror("https://a.example/x", &Provenance::CommandLine).with_priority(3)],
         ]);
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].priority, 3);

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Choice, Circuit, Class, Location, Mirror, MirrorId, Observation, Origin, Pick, Progress,
-    Request, SavedState, Selector, SelectorConfig, Standing, StateWarning, Time, Tried, Why,
+    Choice, Circuit, Class, DemotionReason, Location, Mirror, MirrorId, Observation, Pick,
+    Progress, Provenance, Request, SavedState, Selector, SelectorConfig, StateWarning, Time, Tried,
+    Why,
 };
 
 fn at(millis: u64) -> Time {
@@ -17,7 +18,7 @@ fn ms(millis: u64) -> Duration {
 
 fn mirror(name: &str) -> Mirror {
     let url = format!("https://{name}.example/pub");
-    Mirror::new(Location::parse(&url).unwrap(), Origin::CommandLine)
+    Mirror::new(Location::parse(&url).unwrap(), Provenance::CommandLine)
 }
 
 fn selector(mirrors: Vec<Mirror>) -> Selector {
@@ -218,13 +219,16 @@ fn a_path_that_none_had_a_while_ago_is_asked_for_once_more() {
     let mut selector = known(vec![mirror("a")], &[50]);
     attempt(&mut selector, 0, "new", 2000, 20, Class::NotHere);
     let pick = used(&selector.choose(&Request::content("new"), at(2100)));
-    assert_eq!(pick.why, Why::LastResort(Standing::PathNotHere));
+    assert_eq!(pick.why, Why::LastResort(DemotionReason::PathNotHere));
     let tried = failed_on(id(0));
     let again = Request::content("new").with_tried(&tried);
     let Choice::Exhausted(reasons) = selector.choose(&again, at(2100)) else {
         panic!()
     };
-    assert_eq!(reasons, [(id(0), Why::StandsBack(Standing::PathNotHere))]);
+    assert_eq!(
+        reasons,
+        [(id(0), Why::Demoted(DemotionReason::PathNotHere))]
+    );
 }
 
 #[test]
@@ -328,7 +332,10 @@ fn a_lone_throttled_mirror_is_waited_for_until_it_said_and_not_shorter() {
         panic!()
     };
     assert!(until >= at(32_000) && until <= at(35_000), "{until:?}");
-    assert!(matches!(why, Why::StandsBack(Standing::Throttled { .. })));
+    assert!(matches!(
+        why,
+        Why::Demoted(DemotionReason::Throttled { .. })
+    ));
 }
 
 #[test]
@@ -376,7 +383,7 @@ fn a_liar_is_quarantined_for_the_run_but_serves_when_nobody_else_can() {
     let tried = Tried::new().excluding([id(1)]);
     let pick = used(&selector.choose(&request.with_tried(&tried), at(2100)));
     assert_eq!(pick.mirror, id(0));
-    assert_eq!(pick.why, Why::LastResort(Standing::Quarantined));
+    assert_eq!(pick.why, Why::LastResort(DemotionReason::Quarantined));
 }
 
 #[test]
@@ -504,6 +511,34 @@ fn exploration_reaches_every_mirror_and_stays_within_its_share() {
         .count();
     assert_eq!(unseen, 0);
     assert!(others < 150, "{others}");
+}
+
+#[test]
+fn an_unmeasured_mirror_of_the_preferred_country_is_chosen_first() {
+    let config = SelectorConfig {
+        country: Some("DE".into()),
+        ..SelectorConfig::default()
+    };
+    let mirrors = || {
+        vec![
+            mirror("us").with_country("US"),
+            mirror("anywhere"),
+            mirror("de").with_country("DE"),
+        ]
+    };
+    let choices = |selector: &Selector| -> Vec<u32> {
+        let chosen = |seed| {
+            let request = Request::content("a").with_bytes(100_000).with_seed(seed);
+            used(&selector.choose(&request, at(0))).mirror
+        };
+        let index = |id: MirrorId| u32::try_from(id.index()).unwrap();
+        (0..500).map(|seed| index(chosen(seed))).collect()
+    };
+    let preferred = choices(&Selector::new(mirrors(), config));
+    assert!(preferred.iter().all(|&mirror| mirror == 2), "{preferred:?}");
+    // Without a preference all three are used.
+    let any = choices(&selector(mirrors()));
+    assert!((0..3).all(|mirror| any.contains(&mirror)), "{any:?}");
 }
 
 #[test]
@@ -696,7 +731,7 @@ fn a_damaged_or_unknown_state_is_dropped_with_one_warning() {
 #[test]
 fn saved_state_holds_no_secret() {
     let location = Location::parse("https://me:hush@h.example/pub?token=hush").unwrap();
-    let mut selector = selector(vec![Mirror::new(location, Origin::CommandLine)]);
+    let mut selector = selector(vec![Mirror::new(location, Provenance::CommandLine)]);
     attempt(&mut selector, 0, "x", 0, 50, Class::Corrupt);
     let mut state = SavedState::new();
     selector.save(&mut state, at(100));
@@ -714,7 +749,7 @@ fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
         reasons[..],
         [
             (_, Why::Soonest { measured: true, .. }),
-            (_, Why::StandsBack(Standing::Quarantined)),
+            (_, Why::Demoted(DemotionReason::Quarantined)),
         ]
     ));
 }

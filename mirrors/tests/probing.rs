@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbeKind, ProbePlan,
-    ProbeResult, ProbeSample, ProbeStep, Selector, SelectorConfig, Time, Verdict,
+    Class, Location, Mirror, MirrorId, Observation, ProbeConfig, ProbeKind, ProbePlan, ProbeResult,
+    ProbeSample, ProbeStep, Provenance, Selector, SelectorConfig, Time, Verdict,
 };
 
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ fn selector(n: usize) -> Selector {
     let mirrors = (0..n)
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     Selector::new(mirrors, SelectorConfig::default())

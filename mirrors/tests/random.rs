@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Progress,
+    Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Progress, Provenance,
     Request, SavedState, Selector, SelectorConfig, Time, Tried,
 };
 
@@ -65,7 +65,7 @@ fn mirrors(random: &mut Random, n: usize) -> Vec<Mirror> {
     (0..n)
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            let mut mirror = Mirror::new(location, Origin::CommandLine);
+            let mut mirror = Mirror::new(location, Provenance::CommandLine);
             mirror.priority = i32::try_from(random.below(3)).unwrap();
             if random.one_in(4) {
                 mirror.max_connections = Some(u32::try_from(random.below(4)).unwrap());

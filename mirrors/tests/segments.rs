@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, Progress, SegmentConfig, SegmentId,
+    Class, Location, Mirror, MirrorId, Observation, Progress, Provenance, SegmentConfig, SegmentId,
     SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 
@@ -51,7 +51,7 @@ fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32
     let mirrors = (0..servers.len())
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     let mut selector = Selector::new(mirrors, SelectorConfig::default());

@@ -294,7 +294,7 @@ async fn the_merged_list_shows_who_named_each_mirror() {
     let own = sandbox
         .run(&["mirror", "list", "-c", "conda-forge", "--json"])
         .expect(0);
-    assert_eq!(own.objects()[0]["origin"], "the channel itself");
+    assert_eq!(own.objects()[0]["origin"], "upstream");
 }
 
 /// A list of each kind that names the server for the channel.

@@ -6,7 +6,7 @@ use crate::lists::list_error::SkipReason;
 use crate::lists::listed_digest::ListedDigest;
 use crate::lists::metalink::rank_weight;
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin, SafeUrl};
+use crate::{Location, Mirror, Provenance, SafeUrl};
 
 /// The most bytes of headers that are looked at, over all of them.
 const MOST_BYTES: usize = 1 << 18;
@@ -33,7 +33,7 @@ impl Duplicates {
     pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>, base: &Url) -> Self {
         let mut found = Self::default();
         let from = SafeUrl::from(base.clone()).to_string();
-        let origin = Origin::Discovered { from: from.into() };
+        let provenance = Provenance::Discovered { from: from.into() };
         let (mut bytes, mut links) = (0, 0);
         let mut seen = HashSet::new();
         for header in headers {
@@ -48,13 +48,19 @@ impl Duplicates {
                 if links > MOST_LINKS {
                     return found;
                 }
-                found.take(&link, base, &origin, &mut seen);
+                found.take(&link, base, &provenance, &mut seen);
             }
         }
         found
     }
 
-    fn take(&mut self, link: &Link<'_>, base: &Url, origin: &Origin, seen: &mut HashSet<String>) {
+    fn take(
+        &mut self,
+        link: &Link<'_>,
+        base: &Url,
+        provenance: &Provenance,
+        seen: &mut HashSet<String>,
+    ) {
         let is = |wanted: &str| {
             let relations = link.parameter("rel").unwrap_or_default();
             relations
@@ -66,11 +72,11 @@ impl Duplicates {
         };
         if is("duplicate") {
             match Location::parse(url.as_str()) {
-                Ok(location) if !origin.may_name(&location) => {
+                Ok(location) if !provenance.may_name(&location) => {
                     self.skipped.push(SkipReason::LocalPath);
                 }
                 Ok(location) if seen.insert(location.key()) => {
-                    let mirror = self.mirror(link, location, origin);
+                    let mirror = self.mirror(link, location, provenance);
                     self.mirrors.push(mirror);
                 }
                 Ok(location) => self
@@ -89,8 +95,8 @@ impl Duplicates {
         }
     }
 
-    fn mirror(&mut self, link: &Link<'_>, location: Location, origin: &Origin) -> Mirror {
-        let mut mirror = Mirror::new(location, origin.clone());
+    fn mirror(&mut self, link: &Link<'_>, location: Location, provenance: &Provenance) -> Mirror {
+        let mut mirror = Mirror::new(location, provenance.clone());
         if let Some(value) = link.parameter("pri") {
             match value.parse::<u32>() {
                 Ok(rank @ 1..=999_999) => mirror.weight = rank_weight(rank),
@@ -215,8 +221,11 @@ mod tests {
         assert_eq!(urls[2], "https://c.example/a,b;c.bin");
         assert_eq!(found.mirrors[0].country.as_deref(), Some("GB"));
         assert!((found.mirrors[1].weight - 0.5).abs() < 1e-9);
-        let origin = found.mirrors[0].origin.to_string();
-        assert_eq!(origin, "discovered at https://***@origin.example/pub/a.bin");
+        let provenance = found.mirrors[0].provenance.to_string();
+        assert_eq!(
+            provenance,
+            "discovered at https://***@origin.example/pub/a.bin"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use url::Url;
 use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
 use crate::lists::listed_digest::ListedDigest;
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin};
+use crate::{Location, Mirror, Provenance};
 
 /// The longest metalink that is read, in bytes.
 const MOST_BYTES: usize = 8 << 20;
@@ -59,13 +59,13 @@ pub struct FileVersion {
 }
 
 impl Metalink {
-    /// Reads a metalink; `file` is what errors call it, `origin` says who named the mirrors of a
+    /// Reads a metalink; `file` is what errors call it, `provenance` says who named the mirrors of a
     /// line. A mirror that cannot be used and a value that makes no sense are passed over; a document
     /// that is broken is refused.
     pub fn parse(
         text: &str,
         file: &str,
-        origin: impl Fn(u32) -> Origin,
+        provenance: impl Fn(u32) -> Provenance,
     ) -> Result<Self, ListError> {
         if text.len() > MOST_BYTES {
             let what = "the length in bytes";
@@ -74,11 +74,7 @@ impl Metalink {
                 got: text.len(),
                 most: MOST_BYTES,
             };
-            return Err(ListError {
-                file: file.to_owned(),
-                line: 1,
-                problem,
-            });
+            return Err(ListError::at_line(file, 1, problem));
         }
         let mut builder = Builder::default();
         let mut lines = Lines {
@@ -86,16 +82,12 @@ impl Metalink {
             at: 0,
             line: 1,
         };
-        match builder.read(text, &mut lines, &origin) {
+        match builder.read(text, &mut lines, &provenance) {
             Ok(()) => Ok(Self {
                 files: builder.files,
                 skipped: builder.skipped,
             }),
-            Err(problem) => Err(ListError {
-                file: file.to_owned(),
-                line: lines.line,
-                problem,
-            }),
+            Err(problem) => Err(ListError::at_line(file, lines.line, problem)),
         }
     }
 
@@ -182,9 +174,10 @@ impl Builder {
         &mut self,
         text: &str,
         lines: &mut Lines<'_>,
-        origin: &dyn Fn(u32) -> Origin,
+        provenance: &dyn Fn(u32) -> Provenance,
     ) -> Result<(), ListProblem> {
         let syntax = |message: String| ListProblem::Syntax {
+            format: "well-formed",
             message: shorten(&message, 200),
         };
         let mut reader = Reader::from_str(text);
@@ -203,9 +196,9 @@ impl Builder {
                 Event::Empty(element) => {
                     rooted = true;
                     self.start(&element, lines.line)?;
-                    self.end(lines.line, origin);
+                    self.end(lines.line, provenance);
                 }
-                Event::End(_) => self.end(lines.line, origin),
+                Event::End(_) => self.end(lines.line, provenance),
                 Event::Text(part) => self.push_text(&part.xml10_content())?,
                 Event::CData(part) => self.push_text(&part.xml10_content())?,
                 Event::GeneralRef(part) => {
@@ -274,11 +267,13 @@ impl Builder {
         let (mut file_name, mut version, mut namespace) = (None, None, None);
         for attribute in element.attributes() {
             let attribute = attribute.map_err(|error| ListProblem::Syntax {
+                format: "well-formed",
                 message: shorten(&error.to_string(), 200),
             })?;
             let value = attribute
                 .normalized_value(XmlVersion::Implicit1_0)
                 .map_err(|error| ListProblem::Syntax {
+                    format: "well-formed",
                     message: shorten(&error.to_string(), 200),
                 })?
                 .into_owned();
@@ -332,10 +327,13 @@ impl Builder {
                 .any(|segment| matches!(segment, "" | "." | ".."));
         if leaves {
             let message = format!(
-                "`{}` is no name of a file in line {line}",
+                "`{}` is not a valid file name in line {line}",
                 shorten(&name, 80)
             );
-            return Err(ListProblem::Syntax { message });
+            return Err(ListProblem::Syntax {
+                format: "well-formed",
+                message,
+            });
         }
         self.files.push(MetalinkFile {
             name,
@@ -371,7 +369,7 @@ impl Builder {
         Ok(())
     }
 
-    fn end(&mut self, line: u32, origin: &dyn Fn(u32) -> Origin) {
+    fn end(&mut self, line: u32, provenance: &dyn Fn(u32) -> Provenance) {
         let text = std::mem::take(&mut self.text);
         let text = text.trim();
         let path = self.path();
@@ -386,8 +384,8 @@ impl Builder {
                 ["alternates", "alternate", "verification", "hash"] => {
                     self.add_digest(text, line, true);
                 }
-                ["url"] if !in_version_3 => self.add_mirror(text, line, origin),
-                ["resources", "url"] if in_version_3 => self.add_mirror(text, line, origin),
+                ["url"] if !in_version_3 => self.add_mirror(text, line, provenance),
+                ["resources", "url"] if in_version_3 => self.add_mirror(text, line, provenance),
                 _ => {}
             }
         }
@@ -448,7 +446,7 @@ impl Builder {
         count
     }
 
-    fn add_mirror(&mut self, text: &str, line: u32, origin: &dyn Fn(u32) -> Origin) {
+    fn add_mirror(&mut self, text: &str, line: u32, provenance: &dyn Fn(u32) -> Provenance) {
         let attributes = std::mem::take(&mut self.attributes);
         let location = match Location::parse(text) {
             Ok(location) => location,
@@ -458,7 +456,7 @@ impl Builder {
                 return;
             }
         };
-        if !origin(line).may_name(&location) {
+        if !provenance(line).may_name(&location) {
             self.skipped.push(Skipped {
                 line,
                 why: SkipReason::LocalPath,
@@ -470,7 +468,7 @@ impl Builder {
             self.skipped.push(Skipped { line, why });
             return;
         }
-        let mut mirror = Mirror::new(location, origin(line));
+        let mut mirror = Mirror::new(location, provenance(line));
         mirror.weight = self.weight(&attributes, line);
         let own = self.connections(attributes.max_connections, line);
         mirror.max_connections = own.or(self.max_connections);
@@ -526,7 +524,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Metalink, ListError> {
-        Metalink::parse(text, "m", |_| Origin::CommandLine)
+        Metalink::parse(text, "m", |_| Provenance::CommandLine)
     }
 
     fn refused(text: &str) -> String {
@@ -584,9 +582,12 @@ mod tests {
         assert_eq!(file.mirrors[2].max_connections, Some(7));
         let said: Vec<String> = metalink.skipped.iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 4, "{said:?}");
-        assert_eq!(said[0], "line 14: `101` is not a preference of 0 to 100");
+        assert_eq!(
+            said[0],
+            "line 14: `101` is not a valid preference of 0 to 100"
+        );
         assert!(said[1].starts_with("line 16: `rsync://`"), "{said:?}");
-        assert!(said[2].contains("stands there already"), "{said:?}");
+        assert!(said[2].contains("is already in the list"), "{said:?}");
         assert_eq!(said[3], "line 18: it is empty");
     }
 
@@ -634,23 +635,23 @@ mod tests {
         for (text, expected) in [
             (
                 "",
-                "m:1: this is a document without elements, not a metalink",
+                "m:1: expected a metalink, found a document without elements",
             ),
             (
                 "just text",
-                "m:1: this is a document without elements, not a metalink",
+                "m:1: expected a metalink, found a document without elements",
             ),
             (
                 "<!DOCTYPE html><html/>",
-                "m:1: this is a document with a type declaration",
+                "m:1: expected a metalink, found a document with a type declaration",
             ),
             (
                 "<html><body/></html>",
-                "m:1: this is `html`, not a metalink",
+                "m:1: expected a metalink, found `html`",
             ),
             (
                 "<metalink version=\"9\"/>",
-                "m:1: this is a metalink of an unknown version",
+                "m:1: expected a metalink, found a metalink of an unknown version",
             ),
             (
                 "<metalink version=\"3.0\">\n<files>\n<file name=\"a\">\n",
@@ -662,7 +663,7 @@ mod tests {
             ),
             (
                 "<metalink version=\"3.0\"><files><file name=\"../a\"/></files></metalink>",
-                "m:1: not well-formed: `../a` is no name of a file",
+                "m:1: not well-formed: `../a` is not a valid file name",
             ),
             (
                 "<metalink version=\"3.0\"><files>&bomb;</files></metalink>",

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin};
+use crate::{Location, Mirror, Provenance};
 
 /// The longest list that is read, in bytes.
 const MOST_BYTES: usize = 4 << 20;
@@ -23,18 +23,14 @@ impl MirrorList {
     /// and lines that begin with `#` say nothing. In a URL, `$name` and `${name}` stand for the
     /// values given in `variables`.
     ///
-    /// `file` is what errors call the list; `origin` says who named the mirrors of a line.
+    /// `file` is what errors call the list; `provenance` says who named the mirrors of a line.
     pub fn parse(
         text: &str,
         file: &str,
         variables: &[(&str, &str)],
-        origin: impl Fn(u32) -> Origin,
+        provenance: impl Fn(u32) -> Provenance,
     ) -> Result<Self, ListError> {
-        let error = |line, problem| ListError {
-            file: file.to_owned(),
-            line,
-            problem,
-        };
+        let error = |line, problem| ListError::at_line(file, line, problem);
         if text.len() > MOST_BYTES {
             let what = "the length in bytes";
             let problem = ListProblem::TooMuch {
@@ -79,12 +75,12 @@ impl MirrorList {
                 ));
             }
             match read_entry(entry, variables) {
-                Ok(location) if !origin(line).may_name(&location) => {
+                Ok(location) if !provenance(line).may_name(&location) => {
                     let why = SkipReason::LocalPath;
                     list.skipped.push(Skipped { line, why });
                 }
                 Ok(location) if seen.insert(location.key()) => {
-                    list.mirrors.push(Mirror::new(location, origin(line)));
+                    list.mirrors.push(Mirror::new(location, provenance(line)));
                 }
                 Ok(location) => {
                     let why = SkipReason::Duplicate(location.to_string());
@@ -96,7 +92,7 @@ impl MirrorList {
         if list.mirrors.is_empty() {
             return Err(error(
                 1,
-                ListProblem::NoMirrors {
+                ListProblem::NothingUsable {
                     skipped: list.skipped,
                 },
             ));
@@ -143,11 +139,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<MirrorList, ListError> {
-        let origin = |line| Origin::File {
+        let provenance = |line| Provenance::File {
             file: "list".into(),
             line,
         };
-        MirrorList::parse(text, "list", &[("arch", "x86_64")], origin)
+        MirrorList::parse(text, "list", &[("arch", "x86_64")], provenance)
     }
 
     fn urls(list: &MirrorList) -> Vec<String> {
@@ -174,8 +170,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            list.mirrors[2].origin,
-            Origin::File {
+            list.mirrors[2].provenance,
+            Provenance::File {
                 file: "list".into(),
                 line: 5
             }
@@ -199,9 +195,9 @@ mod tests {
         assert_eq!(
             said[1..],
             [
-                "line 3: `https://a.example/` stands there already",
+                "line 3: `https://a.example/` is already in the list",
                 "line 4: neither a mirror nor a comment",
-                "line 5: `$release` has no value"
+                "line 5: the variable `$release` is not set"
             ]
         );
     }
@@ -209,10 +205,10 @@ mod tests {
     #[test]
     fn a_list_from_a_server_names_no_local_path() {
         let text = "/etc\nfile:///etc\nhttps://a.example/\n";
-        let origin = |_| Origin::Discovered {
+        let provenance = |_| Provenance::Discovered {
             from: "https://list.example/".into(),
         };
-        let list = MirrorList::parse(text, "list", &[], origin).unwrap();
+        let list = MirrorList::parse(text, "list", &[], provenance).unwrap();
         assert_eq!(urls(&list), ["https://a.example/"]);
         assert!(
             list.skipped
@@ -225,13 +221,13 @@ mod tests {
     fn a_list_without_mirrors_says_what_it_has_instead() {
         assert_eq!(
             parse("# only\n# comments\n").unwrap_err().to_string(),
-            "list:1: no usable mirror in it"
+            "list:1: no usable mirror"
         );
         let message = parse("rsync://a.example/\nrsync://b.example/\n")
             .unwrap_err()
             .to_string();
         assert!(
-            message.contains("no usable mirror in it; line 1: `rsync://`"),
+            message.contains("no usable mirror; line 1: `rsync://`"),
             "{message}"
         );
         assert!(message.ends_with("and 1 more"), "{message}");
@@ -244,7 +240,7 @@ mod tests {
             .to_string();
         assert_eq!(
             message,
-            "list:1: this is markup (`<!DOCTYPE html><p>https://a.example/`), not a list of mirrors"
+            "list:1: expected a list of mirrors, found markup (`<!DOCTYPE html><p>https://a.example/`)"
         );
     }
 

@@ -1,6 +1,5 @@
 //! Lists of mirrors, in each format that is read.
 
-pub(crate) mod foreign_files;
 pub(crate) mod link_header;
 pub(crate) mod list_error;
 pub(crate) mod listed_digest;
@@ -8,5 +7,5 @@ pub(crate) mod metalink;
 pub(crate) mod mirror_list;
 pub(crate) mod mirror_source;
 pub(crate) mod mirrors_file;
-pub(crate) mod mirrors_file_error;
-pub(crate) mod toml_reader;
+mod toml_file;
+mod yaml_file;

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::Selector;
 use crate::selector::draw::exponential;
-use crate::selector::eligibility::{Query, Stance};
+use crate::selector::eligibility::{Eligibility, Query};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
 /// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
@@ -94,7 +94,11 @@ impl Selector {
         // The request is under way, and counted already.
         let soonest = (0..self.mirrors.len())
             .filter(|&index| {
-                index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
+                index != id.index()
+                    && matches!(
+                        self.eligibility(index, &query),
+                        Eligibility::Eligible { .. }
+                    )
             })
             .map(|index| (self.cost(index, &query), query.forecast(index).known))
             .min_by(|a, b| a.0.total_cmp(&b.0));
@@ -127,7 +131,10 @@ impl Selector {
         let query = self.query(request, now);
         let mut cheapest = Cheapest::default();
         for index in (0..self.mirrors.len()).filter(|&index| index != id.index()) {
-            if matches!(self.stance(index, &query), Stance::Fit { .. }) {
+            if matches!(
+                self.eligibility(index, &query),
+                Eligibility::Eligible { .. }
+            ) {
                 cheapest.offer(self.cost(index, &query), index);
             }
         }
@@ -142,12 +149,12 @@ impl Selector {
         let turns = (ahead + 1) as f64;
         for &index in &self.order {
             let index = index as usize;
-            let stance = self.stance(index, query);
+            let eligibility = self.eligibility(index, query);
             let priority = self.mirrors[index].priority;
             let in_tier = seen.tier.is_none_or(|tier| tier == priority);
             let forecast = query.forecast(index);
-            match stance {
-                Stance::Fit { on_trial } => {
+            match eligibility {
+                Eligibility::Eligible { on_trial } => {
                     let cost = self.cost(index, query);
                     if !on_trial {
                         seen.cheapest.offer(cost, index);
@@ -168,7 +175,7 @@ impl Selector {
                         }
                     }
                 }
-                Stance::Busy { queue } if in_tier => {
+                Eligibility::Busy { queue } if in_tier => {
                     let queue = queue * turns;
                     let total = self.cost(index, query) + queue;
                     if seen.busy.is_none_or(|(best, _)| total < best) {
@@ -177,13 +184,13 @@ impl Selector {
                     seen.settled |= forecast.known;
                     seen.tier = Some(priority);
                 }
-                Stance::Back { wait, penalty, why } => {
+                Eligibility::Demoted { wait, penalty, why } => {
                     let total = wait + penalty + self.cost(index, query);
                     if seen.back.is_none_or(|(best, ..)| total < best) {
                         seen.back = Some((total, wait, index, why));
                     }
                 }
-                Stance::Busy { .. } | Stance::Out(_) => {}
+                Eligibility::Busy { .. } | Eligibility::Excluded(_) => {}
             }
         }
         seen
@@ -245,7 +252,7 @@ impl Selector {
             }
             Some((_, _, index, why)) => {
                 let why = match why {
-                    Why::StandsBack(standing) => Why::LastResort(standing),
+                    Why::Demoted(reason) => Why::LastResort(reason),
                     other => other,
                 };
                 Choice::Use(self.pick(index, why, query, seen))
@@ -256,9 +263,9 @@ impl Selector {
 
     /// Every mirror, and why it cannot be used.
     fn reasons(&self, query: &Query<'_>) -> Vec<(MirrorId, Why)> {
-        let reason = |index| match self.stance(index, query) {
-            Stance::Out(why) | Stance::Back { why, .. } => why,
-            Stance::Fit { .. } | Stance::Busy { .. } => self.soonest(index, query),
+        let reason = |index| match self.eligibility(index, query) {
+            Eligibility::Excluded(why) | Eligibility::Demoted { why, .. } => why,
+            Eligibility::Eligible { .. } | Eligibility::Busy { .. } => self.soonest(index, query),
         };
         (0..self.mirrors.len())
             .map(|index| (MirrorId::at(index), reason(index)))

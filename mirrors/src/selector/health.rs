@@ -52,7 +52,7 @@ pub(crate) struct Distrust {
     this_run: u32,
     /// The path of the only corrupt body of this run.
     only: Option<PathHash>,
-    was_pardoned: bool,
+    was_lifted: bool,
 }
 
 impl Distrust {
@@ -60,17 +60,17 @@ impl Distrust {
     fn lied(&mut self, path: PathHash, at: Time, half_life: Duration) {
         self.amount = self.amount(at, half_life).min(100.0) + 1.0;
         self.at = at;
-        self.only = (self.this_run == 0 && !self.was_pardoned).then_some(path);
+        self.only = (self.this_run == 0 && !self.was_lifted).then_some(path);
         self.this_run = self.this_run.saturating_add(1);
     }
 
     /// Takes a quarantine back that rests on this one path alone; once per run.
-    pub(crate) fn pardon(&mut self, path: PathHash) {
+    pub(crate) fn lift_quarantine(&mut self, path: PathHash) {
         if self.only == Some(path) {
             self.amount = (self.amount - 1.0).max(0.0);
             self.this_run = 0;
             self.only = None;
-            self.was_pardoned = true;
+            self.was_lifted = true;
         }
     }
 

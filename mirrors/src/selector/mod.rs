@@ -187,7 +187,7 @@ impl Selector {
             .is_some()
         {
             for health in &mut self.health {
-                health.distrust.pardon(path);
+                health.distrust.lift_quarantine(path);
             }
         }
     }
@@ -258,7 +258,7 @@ impl Selector {
         let limit = self.limit(health);
         Some(MirrorReport {
             location: mirror.location.to_string(),
-            origin: mirror.origin.to_string(),
+            provenance: mirror.provenance.to_string(),
             priority: mirror.priority,
             weight: mirror.weight,
             country: mirror.country.clone(),

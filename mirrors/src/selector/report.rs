@@ -11,7 +11,8 @@ pub struct MirrorReport {
     /// The mirror without secrets.
     pub location: String,
     /// Who named it.
-    pub origin: String,
+    #[serde(rename = "origin")]
+    pub provenance: String,
     /// Its tier; lower is asked first.
     pub priority: i32,
     /// Its share of the load among equals.

@@ -34,10 +34,10 @@ pub enum Why {
         /// The attempts made on it for this job.
         attempts: u32,
     },
-    /// Nothing better is left: the reason why it stood back.
-    LastResort(Standing),
-    /// Not chosen: it stands back.
-    StandsBack(Standing),
+    /// No eligible mirror is left: the reason why this one was demoted.
+    LastResort(DemotionReason),
+    /// Not chosen: it is demoted.
+    Demoted(DemotionReason),
     /// Not chosen: it serves as many requests as it should.
     Busy {
         /// The requests that it serves at the moment.
@@ -61,10 +61,10 @@ pub enum Why {
     },
 }
 
-/// Why a mirror stands back behind the others.
+/// Why a mirror is demoted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Standing {
+pub enum DemotionReason {
     /// It asked for a pause.
     Throttled {
         /// When the pause ends.
@@ -121,8 +121,8 @@ impl fmt::Display for Why {
                 "nothing better is left: retry after {attempts} attempt{}",
                 plural(attempts)
             ),
-            Self::LastResort(standing) => write!(f, "nothing better is left: {standing}"),
-            Self::StandsBack(standing) => standing.fmt(f),
+            Self::LastResort(reason) => write!(f, "nothing better is left: {reason}"),
+            Self::Demoted(reason) => reason.fmt(f),
             Self::Busy { in_flight, limit } => write!(f, "busy: {in_flight} of {limit} in flight"),
             Self::Tried { attempts, last } => {
                 write!(f, "tried {attempts} time{} for this", plural(attempts))?;
@@ -136,7 +136,7 @@ impl fmt::Display for Why {
     }
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for DemotionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Throttled { left, .. } => {
@@ -206,7 +206,7 @@ mod tests {
             soonest.to_string(),
             "expected to finish in 1.2 s (35 ms to the first byte, then 12.3 MB/s; 2 in flight)"
         );
-        let open = Standing::CircuitOpen {
+        let open = DemotionReason::CircuitOpen {
             failures: 1,
             left: Duration::from_mins(4),
         };
