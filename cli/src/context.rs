@@ -81,6 +81,7 @@ impl Context {
         let seed = u64::from_le_bytes(seed);
         let config = SelectorConfig {
             seed,
+            country: settings.prefer_country.value.clone(),
             network: crate::network::current(),
             ..SelectorConfig::default()
         };

@@ -103,6 +103,9 @@ fn errors_of_settings() {
         SettingsError::Alias {
             text: "here".to_owned(),
         },
+        SettingsError::Country {
+            text: "Germany".to_owned(),
+        },
         SettingsError::Platform {
             text: "amiga".to_owned(),
         },
