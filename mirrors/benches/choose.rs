@@ -1,4 +1,4 @@
-//! What a choice costs among many mirrors of which much is known.
+//! The time of a choice among many mirrors with a history.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use taipan_mirrors::{
     SelectorConfig, Time,
 };
 
-/// Mirrors that were each asked a few times, some of them with bad luck.
+/// Mirrors with a few requests each, some of which failed.
 fn experienced(count: u32, start: Time) -> Selector {
     let mirrors = (0..count)
         .map(|i| {

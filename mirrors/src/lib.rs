@@ -1,18 +1,17 @@
-//! Which mirror, when, how much.
+//! Mirror lists, the health of mirrors, and the choice among them.
 //!
-//! This crate reads lists of mirrors, keeps the health of each one, and answers one question: which
-//! of them should serve the next request. It is pure. It opens no socket, reads no clock and draws
-//! no random number: the caller says what time it is, gives a seed with each request, and reports
-//! what it saw. So every decision can be replayed, simulated and tested to exhaustion.
+//! The crate is pure. It opens no socket, reads no clock and draws no random number: the caller gives
+//! the time and a seed with each request, and reports observations. So every decision can be replayed
+//! and simulated.
 //!
-//! Lists come as our own TOML ([`MirrorsFile`]), plain text ([`MirrorList`]), metalinks
-//! ([`Metalink`], RFC 5854), `Link` headers ([`Duplicates`], RFC 6249), and from the configuration of
-//! other programs; [`MirrorSource`] tells them apart, and [`merge`] puts them together.
+//! Lists are mirrors files and the configuration files of other programs ([`MirrorsFile`]), plain
+//! lists ([`MirrorList`]), metalinks ([`Metalink`], RFC 5854) and `Link` headers ([`Duplicates`],
+//! RFC 6249). [`MirrorSource`] recognises the kind of a file, and [`merge`] merges lists.
 //!
-//! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
-//! [`Location`], no package manager's vocabulary.
+//! It must not know how bytes are transferred, nor what they are: of protocols it knows the form of a
+//! [`Location`], of package managers the configuration files that name mirrors.
 //!
-//! # Course of a request
+//! # A request
 //!
 //! ```
 //! use std::time::Duration;

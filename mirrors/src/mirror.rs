@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use crate::Location;
 
-/// A mirror within one [`Selector`](crate::Selector): its place in the list that made it.
+/// A mirror of one [`Selector`](crate::Selector): its index in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MirrorId(u32);
 
 impl MirrorId {
-    /// The mirror at this place of the list.
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
@@ -22,7 +21,6 @@ impl MirrorId {
         Self(index as u32)
     }
 
-    /// Its place in the list.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -34,47 +32,45 @@ impl fmt::Display for MirrorId {
     }
 }
 
-/// A place that holds a copy, and what is known of it beforehand.
+/// A mirror as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mirror {
-    /// Where it is.
     pub location: Location,
-    /// Its tier: lower numbers are asked first. 0 unless told otherwise.
+    /// The tier: lower numbers are used first. The default is 0.
     pub priority: i32,
-    /// Its share of the load among mirrors that are otherwise as good. 1 unless told otherwise.
+    /// The share of the load among mirrors that are equally fast. The default is 1.
     pub weight: f64,
-    /// The country it stands in, as two upper-case letters (ISO 3166-1).
+    /// Two upper-case letters (ISO 3166-1).
     pub country: Option<String>,
-    /// The most connections that it wants from one client.
+    /// The maximum number of connections from one client.
     pub max_connections: Option<u32>,
-    /// Who named it.
     pub provenance: Provenance,
 }
 
 /// Where a mirror was named. Explicit provenances are ordered before discovered ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provenance {
-    /// An argument of the command.
+    /// An argument of a command.
     CommandLine,
     /// A line of a file.
     File {
-        /// The file, as it was called.
+        /// The name of the file.
         file: Arc<str>,
-        /// The line, counted from 1.
+        /// Counted from 1.
         line: u32,
     },
     /// The server that publishes the files.
     Upstream,
-    /// A server's answer: a list, a metalink or a link header from there.
+    /// A list, a metalink or a `Link` header from a server.
     Discovered {
-        /// The server's address without secrets.
+        /// The URL without secrets.
         from: Arc<str>,
     },
 }
 
 impl Provenance {
-    /// Whether a mirror named from there may be at this place: who is not the user must not have
-    /// files of this machine read as if they were answers.
+    /// Whether a mirror of this provenance may have this location. A server must not make taipan read
+    /// local files.
     pub(crate) fn may_name(&self, location: &Location) -> bool {
         !matches!(
             (self, location),
@@ -95,7 +91,6 @@ impl fmt::Display for Provenance {
 }
 
 impl Mirror {
-    /// A mirror of which nothing but its place is known.
     pub fn new(location: Location, provenance: Provenance) -> Self {
         Self {
             location,
@@ -107,28 +102,24 @@ impl Mirror {
         }
     }
 
-    /// In this tier.
     #[must_use]
     pub fn with_priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
     }
 
-    /// With this share of the load.
     #[must_use]
     pub fn with_weight(mut self, weight: f64) -> Self {
         self.weight = weight;
         self
     }
 
-    /// In this country.
     #[must_use]
     pub fn with_country(mut self, country: impl Into<String>) -> Self {
         self.country = Some(country.into());
         self
     }
 
-    /// With at most so many connections.
     #[must_use]
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = Some(connections);
@@ -136,11 +127,11 @@ impl Mirror {
     }
 }
 
-/// Puts lists of mirrors together: explicit before discovered, and of two that are the same place
-/// the one that comes first in that order.
+/// Merges lists of mirrors: explicit ones before discovered ones, and the first of those at the same
+/// location.
 pub fn merge(lists: impl IntoIterator<Item = Vec<Mirror>>) -> Vec<Mirror> {
     let mut mirrors: Vec<Mirror> = lists.into_iter().flatten().collect();
-    // The sort is stable, so the order within one kind of provenance is that of the lists.
+    // The sort is stable, so the order of the lists is kept within each group.
     mirrors.sort_by_key(|mirror| matches!(mirror.provenance, Provenance::Discovered { .. }));
     let mut seen = HashSet::new();
     mirrors.retain(|mirror| seen.insert(mirror.location.key()));

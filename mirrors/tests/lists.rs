@@ -449,7 +449,7 @@ fn yaml_aliases_do_not_multiply_what_is_read() {
 }
 
 #[test]
-fn yaml_without_end_is_refused() {
+fn yaml_over_the_limits_is_refused() {
     for (text, expected) in [
         ("#".repeat((4 << 20) + 1), "the length in bytes is 4194305"),
         (format!("a: {}", "[".repeat(33)), "the depth is 33"),

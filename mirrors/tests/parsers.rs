@@ -159,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_location_shows_is_read_as_the_same_place(
+    fn a_displayed_location_parses_to_the_same_location(
         text in "(https?|s3|oci|oci\\+http|file)://[a-zA-Z0-9.:@-]{0,20}(/[a-zA-Z0-9._%~+!-]{0,8}){0,4}"
     ) {
         if let Ok(location) = Location::parse(&text) {

@@ -38,7 +38,7 @@ pub struct EngineOptions {
     pub bytes_under_way: u64,
     /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
     pub patience: Duration,
-    /// How long one job waits in sum for mirrors that asked for a pause, when no other is left.
+    /// How long one job waits in sum for mirrors that throttle, when no other is left.
     pub throttled_patience: Duration,
     /// How large files are cut into segments. Files of less than twice
     /// [`least_bytes`](SegmentConfig::least_bytes) are not.

@@ -8,28 +8,26 @@ use crate::lists::metalink::rank_weight;
 use crate::safe_url::shorten;
 use crate::{Location, Mirror, Provenance, SafeUrl};
 
-/// The most bytes of headers that are looked at, over all of them.
+/// Over all headers.
 const MOST_BYTES: usize = 1 << 18;
-/// The most links that are looked at.
 const MOST_LINKS: usize = 1024;
-/// The most digests of one header.
+/// Of one header.
 const MOST_DIGESTS: usize = 16;
 
-/// What `Link` headers say about other places of the same thing (RFC 6249).
+/// The duplicates of a file according to `Link` headers (RFC 6249).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Duplicates {
-    /// `rel=duplicate`: where the same bytes are. Each location is that of the file itself. As with
-    /// a [metalink](crate::Metalink), `pri` becomes a weight.
+    /// `rel=duplicate`. Each location is that of the file itself. As in a
+    /// [metalink](crate::Metalink), `pri` becomes a weight.
     pub mirrors: Vec<Mirror>,
-    /// `rel=describedby` of a metalink's type: documents that say more.
+    /// `rel=describedby` with the media type of a metalink.
     pub metalinks: Vec<SafeUrl>,
-    /// What was passed over.
     pub skipped: Vec<SkipReason>,
 }
 
 impl Duplicates {
-    /// Reads the values of all `Link` headers of an answer to `base`, against which relative
-    /// references are resolved. Whatever is no link is passed over.
+    /// Reads the values of all `Link` headers of a response from `base`, which relative references are
+    /// resolved against. Malformed links are skipped.
     pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>, base: &Url) -> Self {
         let mut found = Self::default();
         let from = SafeUrl::from(base.clone()).to_string();
@@ -115,7 +113,7 @@ impl Duplicates {
 }
 
 /// The digests of a `Digest` header (RFC 3230, `SHA-256=…`) or of a `Repr-Digest` header (RFC 9530,
-/// `sha-256=:…:`). Unknown algorithms and malformed values are passed over.
+/// `sha-256=:…:`). Unknown algorithms and malformed values are skipped.
 pub fn digests_of_header(value: &str) -> Vec<ListedDigest> {
     value
         .get(..value.len().min(8192))
@@ -138,7 +136,7 @@ struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    /// The first parameter of this name, as RFC 8288 §3.3 wants it.
+    /// The first parameter of this name (RFC 8288 §3.3).
     fn parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters
             .iter()
@@ -158,7 +156,7 @@ fn next_link(text: &str) -> Option<(Link<'_>, &str)> {
     loop {
         rest = rest.trim_start_matches([' ', '\t']);
         let Some(parameter) = rest.strip_prefix(';') else {
-            // What follows should be a comma; anything else is skipped up to the next link.
+            // A comma follows; anything else is skipped up to the next link.
             return Some((link, rest));
         };
         let (name, value, after) = next_parameter(parameter);
@@ -169,8 +167,8 @@ fn next_link(text: &str) -> Option<(Link<'_>, &str)> {
     }
 }
 
-/// Name and value of a parameter, and what follows. A quoted value is taken as it stands between
-/// the quotes: none of those that matter here contains a backslash.
+/// Name and value of a parameter, and the rest. Escapes in a quoted value are not resolved, because the
+/// values in use here have none.
 fn next_parameter(text: &str) -> (&str, &str, &str) {
     let text = text.trim_start();
     let name_end = text.find(['=', ';', ',']).unwrap_or(text.len());
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_passed_over() {
+    fn unusable_links_are_skipped() {
         let found = parse(&[
             "<ftp://a.example/a>; rel=duplicate, <file:///etc>; rel=duplicate, <https://b.example/a>; rel=duplicate; pri=0, \
              <https://b.example:443/a>; rel=duplicate",
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_without_end_are_cut() {
+    fn headers_over_the_limit_are_cut() {
         let many = "<https://a.example/x>; rel=duplicate,".repeat(5000);
         let found = parse(&[&many]);
         assert!(found.mirrors.len() + found.skipped.len() <= MOST_LINKS);

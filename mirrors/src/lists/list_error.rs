@@ -135,6 +135,14 @@ pub enum ListProblem {
     NothingUsable { skipped: Vec<Skipped> },
 }
 
+/// Checks a limit.
+pub(crate) fn within(what: &'static str, got: usize, most: usize) -> Result<(), ListProblem> {
+    if got > most {
+        return Err(ListProblem::TooMuch { what, got, most });
+    }
+    Ok(())
+}
+
 fn suggestion(nearest: Option<&'static str>) -> String {
     nearest.map_or_else(String::new, |key| format!(", did you mean `{key}`?"))
 }

@@ -1,29 +1,27 @@
 use std::collections::HashSet;
 
-use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
+use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped, within};
 use crate::safe_url::shorten;
 use crate::{Location, Mirror, Provenance};
 
-/// The longest list that is read, in bytes.
+/// In bytes.
 const MOST_BYTES: usize = 4 << 20;
-/// The most mirrors of a list.
 const MOST_MIRRORS: usize = 4096;
 
-/// A plain list of mirrors: one per line.
+/// A plain list of mirrors, one per line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MirrorList {
-    /// The mirrors in the order of the list; never empty, no two at the same place.
+    /// In the order of the list; never empty, no two at the same location.
     pub mirrors: Vec<Mirror>,
-    /// What was passed over.
     pub skipped: Vec<Skipped>,
 }
 
 impl MirrorList {
     /// Reads a list in which each line is a URL or an absolute path, or `Server = URL`. Blank lines
-    /// and lines that begin with `#` say nothing. In a URL, `$name` and `${name}` stand for the
-    /// values given in `variables`.
+    /// and lines that begin with `#` are ignored. In a URL, `$name` and `${name}` are replaced by the
+    /// values in `variables`.
     ///
-    /// `file` is what errors call the list; `provenance` says who named the mirrors of a line.
+    /// Errors call the list `file`; `provenance` gives that of the mirror in a line.
     pub fn parse(
         text: &str,
         file: &str,
@@ -31,18 +29,11 @@ impl MirrorList {
         provenance: impl Fn(u32) -> Provenance,
     ) -> Result<Self, ListError> {
         let error = |line, problem| ListError::at_line(file, line, problem);
-        if text.len() > MOST_BYTES {
-            let what = "the length in bytes";
-            let problem = ListProblem::TooMuch {
-                what,
-                got: text.len(),
-                most: MOST_BYTES,
-            };
-            return Err(error(1, problem));
-        }
+        within("the length in bytes", text.len(), MOST_BYTES)
+            .map_err(|problem| error(1, problem))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim_start().starts_with('<') {
-            // A server that answers with a page instead of a list is common behind login portals.
+            // Login portals respond with a page instead of the list.
             let found = shorten(text.trim_start().lines().next().unwrap_or_default(), 60);
             let found = format!("markup (`{found}`)");
             return Err(error(
@@ -63,17 +54,9 @@ impl MirrorList {
             if entry.is_empty() || entry.starts_with('#') {
                 continue;
             }
-            if list.mirrors.len() + list.skipped.len() == MOST_MIRRORS {
-                let (what, most) = ("the number of entries", MOST_MIRRORS);
-                return Err(error(
-                    line,
-                    ListProblem::TooMuch {
-                        what,
-                        got: most + 1,
-                        most,
-                    },
-                ));
-            }
+            let entries = list.mirrors.len() + list.skipped.len() + 1;
+            within("the number of entries", entries, MOST_MIRRORS)
+                .map_err(|problem| error(line, problem))?;
             match read_entry(entry, variables) {
                 Ok(location) if !provenance(line).may_name(&location) => {
                     let why = SkipReason::LocalPath;
@@ -112,7 +95,7 @@ fn read_entry(entry: &str, variables: &[(&str, &str)]) -> Result<Location, SkipR
     Location::parse(&substitute(entry, variables)?).map_err(SkipReason::Location)
 }
 
-/// Puts values for `$name` and `${name}`, once: values are not looked at again.
+/// Replaces `$name` and `${name}` by their values, which are not expanded again.
 fn substitute(text: &str, variables: &[(&str, &str)]) -> Result<String, SkipReason> {
     let mut out = String::new();
     let mut rest = text;
@@ -180,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_passed_over_with_its_line() {
+    fn unusable_entries_are_skipped_with_their_line() {
         let list = parse(
             "https://a.example/\nftp://b.example/\nhttps://A.example:443\nhello\n\
              https://c.example/$release\n",
@@ -218,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_mirrors_says_what_it_has_instead() {
+    fn the_error_of_a_list_without_mirrors_names_a_skipped_entry() {
         assert_eq!(
             parse("# only\n# comments\n").unwrap_err().to_string(),
             "list:1: no usable mirror"
@@ -245,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_refused() {
+    fn a_list_over_the_limit_is_refused() {
         let many: Vec<String> = (0..5000)
             .map(|i| format!("https://m{i}.example/\n"))
             .collect();

@@ -2,7 +2,7 @@ use crate::lists::list_error::{ListError, ListProblem};
 use crate::lists::yaml_file::section;
 use crate::{Metalink, Mirror, MirrorList, MirrorsFile, Provenance};
 
-/// A list of mirrors of whatever kind, recognised by its content.
+/// A mirror list of any kind, recognised by its content.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MirrorSource {
     /// Collections with their mirrors: a mirrors file, or the section of a YAML file.
@@ -15,26 +15,26 @@ pub enum MirrorSource {
     Metalink(Metalink),
 }
 
-/// What a text looks like.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Metalink,
     OurToml,
     Table,
     Yaml,
-    /// YAML without a section that is read.
+    /// YAML without a section of mirrors.
     OtherYaml,
     List,
 }
 
 impl MirrorSource {
-    /// Reads a list of any kind. What kind it is shows in its content: `<?xml` or `<metalink` begins
+    /// Reads a list of any kind. Its content decides the kind: `<?xml` or `<metalink` begins
     /// a metalink; `[…]` or `key = …` begins TOML, with a `[mirrors]` table or with `[[channel]]`
     /// entries; `mirrored_channels:` or `mirrors:` at the beginning of a line makes it YAML; anything
-    /// else is a plain list. A name that ends in `.toml` decides what has no content at all.
+    /// else is a plain list. A text without content is a mirrors file if its name ends in `.toml`.
     ///
-    /// `file` is what errors call it, `variables` are those of [`MirrorList::parse`], and `provenance`
-    /// says who named the mirrors of a line.
+    /// Errors call the list `file`; `variables` are those of [`MirrorList::parse`]; `provenance` gives
+    /// that of the mirrors in a line.
     pub fn parse(
         text: &str,
         file: &str,
@@ -57,7 +57,7 @@ impl MirrorSource {
         })
     }
 
-    /// What to call its kind.
+    /// A name for the kind of list.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Collections(_) => "mirrors file",
@@ -68,7 +68,7 @@ impl MirrorSource {
     }
 }
 
-/// Looks at the first line that says something, and for the sections of YAML at all of them.
+/// Looks at the first line with content, and for the sections of YAML at all lines.
 fn shape(text: &str, file: &str) -> Shape {
     let text = text.trim_start_matches('\u{feff}');
     let start = text.trim_start();
@@ -122,7 +122,7 @@ fn is_toml_line(line: &str) -> bool {
     key != "Server" && (quoted || (!key.is_empty() && key.chars().all(bare)))
 }
 
-/// Replaces the provenance that the parser gave each mirror, and refuses what that provenance may not name.
+/// Replaces the provenance of each mirror, and rejects locations that it may not name.
 fn named_by(
     mut parsed: MirrorsFile,
     file: &str,
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_named() {
+    fn a_text_that_is_not_a_list_is_refused_and_named() {
         for (text, expected) in [
             (
                 "<!DOCTYPE html><p>",

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::lists::list_error::ListProblem;
+use crate::lists::list_error::{ListProblem, within};
 use crate::safe_url::mask_text;
 use crate::{Location, Mirror};
 
@@ -131,11 +131,4 @@ impl Collector {
     pub(super) fn finish(self) -> MirrorsFile {
         self.file
     }
-}
-
-pub(super) fn within(what: &'static str, got: usize, most: usize) -> Result<(), ListProblem> {
-    if got > most {
-        return Err(ListProblem::TooMuch { what, got, most });
-    }
-    Ok(())
 }

@@ -11,8 +11,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use crate::lists::list_error::{ListError, ListProblem as Problem};
-use crate::lists::mirrors_file::{Collector, MAX_BYTES, within};
+use crate::lists::list_error::{ListError, ListProblem as Problem, within};
+use crate::lists::mirrors_file::{Collector, MAX_BYTES};
 use crate::safe_url::{mask_text, shorten};
 use crate::{Location, LocationError, Mirror, MirrorsFile, Provenance};
 

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::lists::list_error::{ListError, ListProblem as Problem};
-use crate::lists::mirrors_file::{Collector, MAX_BYTES, within};
+use crate::lists::list_error::{ListError, ListProblem as Problem, within};
+use crate::lists::mirrors_file::{Collector, MAX_BYTES};
 use crate::safe_url::{mask_text, shorten};
 use crate::{Location, Mirror, MirrorsFile, Provenance};
 

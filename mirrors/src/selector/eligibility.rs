@@ -9,7 +9,7 @@ use crate::selector::path_memory::{PathFault, PathHash};
 use crate::selector::why::DemotionReason;
 use crate::{Kind, MirrorId, Request, Time, Why};
 
-/// A request, prepared for looking at many mirrors.
+/// A request with the data that all mirrors are judged by.
 pub(crate) struct Query<'a> {
     pub(crate) request: &'a Request<'a>,
     pub(crate) path: PathHash,
@@ -67,15 +67,15 @@ impl Selector {
         }
     }
 
-    /// Seconds until the request would be done if it were sent to this mirror now.
+    /// The expected seconds of the request if it is sent to this mirror now.
     pub(crate) fn cost(&self, index: usize, query: &Query<'_>) -> f64 {
         let n = f64::from(self.health[index].in_flight.count()) + 1.0;
         query.forecast(index).cost(query.bytes, n)
     }
 
-    /// The most requests that a mirror should serve at the moment.
+    /// The maximum number of requests in flight on a mirror at the moment.
     pub(crate) fn limit(&self, health: &Health) -> u32 {
-        /// Of several mirrors each gets so many before it has shown that it is alive at all.
+        /// The maximum before a mirror has worked, if there are others.
         const UNPROVEN: u32 = 2;
         let limit = health.window.limit();
         if health.has_worked || self.mirrors.len() == 1 {
@@ -85,7 +85,7 @@ impl Selector {
         }
     }
 
-    /// Seconds until one of the requests of a mirror has ended.
+    /// The expected seconds until one of the mirror's requests ends.
     pub(crate) fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
         let health = &self.health[index];
         let usual = query
@@ -183,7 +183,7 @@ impl Selector {
             }
             BreakerState::HalfOpen => penalty += penalty::CIRCUIT * patience,
             BreakerState::Open(hold) => {
-                // When nothing else is left, the pause is cut to what a caller can bear.
+                // If no other mirror is left, the backoff is cut to the patience of the caller.
                 let end = (hold.since + hold.length).min(hold.since + self.config.patience);
                 let left = end.since(now);
                 wait = wait.max(left.as_secs_f64());
@@ -211,7 +211,7 @@ impl Selector {
         Eligibility::Demoted { wait, penalty, why }
     }
 
-    /// Seconds before a mirror that failed for this job is asked again for it.
+    /// Seconds until this job may retry on a mirror that failed.
     fn retry_wait(&self, health: &Health, attempts: u32, now: Time) -> f64 {
         let Some(last) = health.last.filter(|last| last.class.is_transient()) else {
             return 0.0;
