@@ -1,43 +1,30 @@
-//! Channels: their names, their URLs, and where their files lie.
+//! Channels: their names and URLs, and the paths of their files.
 
 use std::{fmt, path::Path};
 
-use rattler_conda_types::RepoDataRecord;
-use taipan_transfer::{Expected, Md5, Sha256, Target};
 use url::Url;
 
-use crate::oci_layout;
-
-/// What is wrong with the name of a channel.
+/// Why a name or URL does not name a channel.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// The name is empty or has characters that no channel name has.
+    /// The name is empty or has invalid characters.
     #[error(
-        "`{name}` is neither the name of a channel nor a URL: give a name such as `conda-forge`, \
+        "`{name}` is not a channel: give a name such as `conda-forge`, \
          a path such as `./channel`, or a URL that starts with https://, file://, s3:// or oci://"
     )]
-    Name {
-        /// What was given.
-        name: String,
-    },
-    /// The URL cannot be read.
-    #[error("the channel `{name}` is not a URL that can be used")]
+    Name { name: String },
+    /// The URL cannot be parsed.
+    #[error("the channel `{name}` is not a valid URL")]
     Url {
-        /// What was given.
         name: String,
-        /// In what way.
         source: url::ParseError,
     },
-    /// The scheme is not one that we speak.
+    /// The scheme is not supported.
     #[error(
-        "the channel `{name}` has the scheme `{scheme}`: use https, http, file, s3, oci or oci+http"
+        "the channel `{name}` has the unsupported scheme `{scheme}`: use https, http, file, s3, oci or \
+         oci+http"
     )]
-    Scheme {
-        /// What was given.
-        name: String,
-        /// Its scheme.
-        scheme: String,
-    },
+    Scheme { name: String, scheme: String },
 }
 
 /// A channel: the directory that holds `linux-64/`, `noarch/` and so on.
@@ -48,7 +35,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Reads what a user calls a channel: a URL, a path that starts with `.`, `/` or `~`, or a
+    /// Parses a channel: a URL, a path that starts with `.`, `/` or `~`, or a
     /// name that is looked up below `alias`. Relative paths are relative to `directory`.
     pub fn parse(text: &str, alias: &Url, directory: &Path) -> Result<Self, ChannelError> {
         let name = || text.to_owned();
@@ -75,7 +62,7 @@ impl Channel {
             };
             let path =
                 std::path::absolute(&path).map_err(|_| ChannelError::Name { name: name() })?;
-            // `absolute` keeps `..`, which has no place in a canonical URL.
+            // `absolute` keeps `..`, which a canonical URL must not have.
             let path = path.canonicalize().unwrap_or(path);
             Url::from_directory_path(&path).map_err(|()| ChannelError::Name { name: name() })?
         } else {
@@ -105,7 +92,7 @@ impl Channel {
         Ok(Self { name: short, base })
     }
 
-    /// What to call it: its path below the alias, or its URL.
+    /// Its name for users: its path below the alias, or its URL.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -128,8 +115,8 @@ impl Channel {
 
     fn canonical_of(base: &Url) -> String {
         let mut url = base.clone();
-        // A password has no place in a record; neither call fails for URLs with a host, and those
-        // without have no userinfo.
+        // A record must not contain a password. Neither call fails for URLs with a host, and URLs
+        // without a host have no userinfo.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         url.as_str().trim_end_matches('/').to_owned()
@@ -142,7 +129,7 @@ impl Channel {
             .expect("the URL of a channel and a subdir's name make a URL")
     }
 
-    /// The path of `url` below this channel, when it lies there.
+    /// The path of `url` below this channel, if it is there.
     pub fn path_of(&self, url: &Url) -> Option<String> {
         let path = url
             .as_str()
@@ -159,7 +146,7 @@ impl fmt::Display for Channel {
     }
 }
 
-/// Undoes `%XX`; `None` when what comes out is not UTF-8.
+/// Decodes `%XX`; `None` when the result is not UTF-8.
 fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -176,24 +163,6 @@ fn percent_decode(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
-}
-
-/// Where the archive of a record lies below its channel, and what is known of it. `path` is the
-/// archive's path below the channel's root, e.g. `noarch/tzdata-2024a-h0c530f3_0.conda`.
-pub fn package_target(record: &RepoDataRecord, path: &str) -> (Target, Expected) {
-    let package = &record.package_record;
-    let mut target = Target::path(path);
-    if let Ok(oci) = oci_layout::package_reference(record) {
-        target = target.with_oci(oci);
-    }
-    let expected = Expected {
-        size: package.size,
-        sha256: package
-            .sha256
-            .map(|digest| Sha256::from_bytes(digest.into())),
-        md5: package.md5.map(|digest| Md5::from_bytes(digest.into())),
-    };
-    (target, expected)
 }
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
 //! The index of one subdir of one channel: which records it has, grouped by name.
 //!
-//! A big channel lists hundreds of thousands of records, of which a solve looks at a few hundred
-//! names. So the JSON is walked once, noting only where each record's text lies, and a name's
-//! records are parsed when somebody asks for that name. The text is shared, not copied.
+//! A large channel lists hundreds of thousands of records, and a solve needs those of a few hundred
+//! names. So the JSON is walked once to find the text of each record, and the records of a name are
+//! parsed when they are needed. The text is shared, not copied.
 
 mod error;
 mod walk;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use rattler_conda_types::{
@@ -21,10 +21,10 @@ use url::Url;
 
 pub use error::{IndexError, RecordError};
 
-/// Bounds on what is read from a server's `repodata.json`.
+/// Limits of a `repodata.json`.
 ///
-/// The length of the whole text is bounded by whoever downloads it; an index refuses only what its
-/// 32-bit offsets cannot address.
+/// The length of the text is limited by the download; an index refuses only what its 32-bit offsets
+/// cannot address.
 #[derive(Debug, Clone, Copy)]
 pub struct IndexLimits {
     /// The most records that one index may list.
@@ -34,7 +34,7 @@ pub struct IndexLimits {
 }
 
 impl Default for IndexLimits {
-    /// Five million records of at most one mebibyte: several times what the biggest channels have.
+    /// Five million records of at most one mebibyte: several times those of the largest channels.
     fn default() -> Self {
         Self {
             records: 5_000_000,
@@ -46,17 +46,30 @@ impl Default for IndexLimits {
 /// A record that an index lists and that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SkippedRecord {
-    /// The file name under which the index lists it.
+    /// Its key in the index.
     pub file_name: String,
-    /// Why it cannot be used, in words.
+    /// Why it cannot be used.
     pub reason: String,
+}
+
+impl SkippedRecord {
+    fn new(file_name: &str, error: &RecordError) -> Self {
+        let reason = match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        Self {
+            file_name: file_name.to_owned(),
+            reason,
+        }
+    }
 }
 
 /// The records of one subdir of one channel.
 ///
-/// Cloning is cheap: all clones share the text and the places of its records.
+/// Cloning is cheap: all clones share the text.
 #[derive(Clone)]
-pub struct Index {
+pub struct RepodataIndex {
     shared: Arc<Shared>,
 }
 
@@ -69,12 +82,11 @@ struct Shared {
     /// against it. Ends with a slash.
     base_url: Url,
     repodata_version: u64,
-    /// Normalised name → the records whose file name says that they are of this name.
+    /// Normalised name → the records whose file name begins with it.
     names: HashMap<Box<str>, Vec<Place>>,
     len: usize,
-    /// File name → reason. A record that turns out unusable when its name is asked for is added
-    /// then; a map, so that asking twice does not count it twice.
-    skipped: Mutex<BTreeMap<String, String>>,
+    /// The records whose file name cannot be used.
+    skipped: Vec<SkippedRecord>,
 }
 
 /// Where a record lies in the text: its key (without quotes) and its value.
@@ -96,20 +108,19 @@ impl Place {
     }
 }
 
-impl Index {
+impl RepodataIndex {
     /// Walks the text of a `repodata.json`. `channel` is the channel's canonical URL, which every
-    /// record carries; `subdir_url` is where the file was found, e.g.
+    /// record gets; `subdir_url` is the directory of the file, e.g.
     /// `https://conda.anaconda.org/conda-forge/linux-64/` (the canonical URL, not a mirror's).
     ///
-    /// The whole text is checked to be JSON. What a record says is looked at when its name is
-    /// asked for: one that is malformed (a digest of the wrong length, say) is left out and listed
-    /// by [`Index::skipped`], because one bad record must not cost a channel all the others.
-    /// Records listed under `removed` are dropped; `v3` and unknown keys are passed over.
+    /// The whole text is checked to be JSON. [`RepodataIndex::records`] parses the records, and omits
+    /// malformed ones: one bad record must not cost a channel all the others. Records listed under
+    /// `removed` are dropped; `v3` and unknown keys are ignored.
     ///
     /// # Errors
     ///
-    /// When the text is no JSON object of the right shape, exceeds a limit, or names a base URL
-    /// or a format version that cannot be used.
+    /// When the text is not a JSON object of the right structure, exceeds a limit, or has an
+    /// unsupported base URL or format version.
     pub fn from_json(
         text: Vec<u8>,
         channel: &str,
@@ -124,11 +135,10 @@ impl Index {
         let subdir = walked.subdir.unwrap_or_else(|| last_segment(subdir_url));
 
         let mut names: HashMap<Box<str>, Vec<Place>> = HashMap::new();
-        let mut skipped = BTreeMap::new();
+        let mut skipped = Vec::new();
         let removed: HashSet<&str> = walked.removed.iter().map(AsRef::as_ref).collect();
         let mut len = 0;
-        // The file names are nearly always sorted, so that a record's name is mostly that of the
-        // record before it.
+        // File names are nearly always sorted, so most records have the name of the previous one.
         let mut last: Option<(&str, &mut Vec<Place>)> = None;
         for place in walked.places {
             let file_name = &text[place.key()];
@@ -137,8 +147,8 @@ impl Index {
             }
             let name = match name_of(file_name) {
                 Ok(name) => name,
-                Err(reason) => {
-                    skipped.insert(file_name.to_owned(), reason.to_string());
+                Err(error) => {
+                    skipped.push(SkippedRecord::new(file_name, &error));
                     continue;
                 }
             };
@@ -152,15 +162,11 @@ impl Index {
                 }
             }
         }
-        skipped.extend(walked.unnamed.into_iter().map(|key| {
-            (
-                key,
-                RecordError::FileName {
-                    reason: "it is written with escapes",
-                }
-                .to_string(),
-            )
-        }));
+        let escaped = RecordError::FileName {
+            reason: "it contains escape sequences",
+        };
+        let unnamed = walked.unnamed.iter();
+        skipped.extend(unnamed.map(|file_name| SkippedRecord::new(file_name, &escaped)));
         Ok(Self {
             shared: Arc::new(Shared {
                 channel: channel.to_owned(),
@@ -169,7 +175,7 @@ impl Index {
                 repodata_version: walked.repodata_version,
                 names,
                 len,
-                skipped: Mutex::new(skipped),
+                skipped,
                 text,
             }),
         })
@@ -186,12 +192,12 @@ impl Index {
                 repodata_version: 1,
                 names: HashMap::new(),
                 len: 0,
-                skipped: Mutex::default(),
+                skipped: Vec::new(),
             }),
         }
     }
 
-    /// The JSON that the index was made from.
+    /// The JSON text of the index.
     pub fn text(&self) -> &str {
         &self.shared.text
     }
@@ -212,7 +218,7 @@ impl Index {
         &self.shared.base_url
     }
 
-    /// The `repodata_version` of the file; 1 where it says none.
+    /// The `repodata_version` of the file; 1 if it has none.
     pub fn repodata_version(&self) -> u64 {
         self.shared.repodata_version
     }
@@ -227,8 +233,7 @@ impl Index {
         self.shared.names.contains_key(name.as_normalized())
     }
 
-    /// The number of records listed. A package that is there in both archive formats counts
-    /// twice.
+    /// The number of records listed. A package in both archive formats counts twice.
     pub fn len(&self) -> usize {
         self.shared.len
     }
@@ -238,47 +243,38 @@ impl Index {
         self.len() == 0
     }
 
-    /// The records that were found unusable until now, by file name. A record is parsed when its
-    /// name is asked for, so the list can grow with [`Index::records`].
-    pub fn skipped(&self) -> Vec<SkippedRecord> {
-        self.lock_skipped()
-            .iter()
-            .map(|(file_name, reason)| SkippedRecord {
-                file_name: file_name.clone(),
-                reason: reason.clone(),
-            })
-            .collect()
+    /// The records whose file name cannot be used, so that no name has them.
+    pub fn skipped(&self) -> &[SkippedRecord] {
+        &self.shared.skipped
     }
 
-    /// Everything that the index says of one archive, as it stands there: a record keeps only the
-    /// keys that it knows.
+    /// All fields of the record of one archive, including those that [`RepoDataRecord`] drops.
     pub fn fields(
         &self,
         name: &PackageName,
         file_name: &str,
     ) -> Option<serde_json::Map<String, serde_json::Value>> {
-        let places = self.shared.names.get(name.as_normalized())?;
-        let place = places
-            .iter()
-            .find(|place| &self.shared.text[place.key()] == file_name)?;
+        let place = self.place(name, file_name)?;
         serde_json::from_str(&self.shared.text[place.value()]).ok()
     }
 
-    /// The records of one name, in the order of the file; empty when there are none. Where a
-    /// package is there as `.conda` and as `.tar.bz2`, only the `.conda` is given.
+    /// The records of one name, in the order of the file, and those that cannot be used. Both are
+    /// empty when there are none. Where a package is listed as `.conda` and as `.tar.bz2`, only the
+    /// `.conda` is returned.
     ///
     /// # Errors
     ///
-    /// When records are listed under the name and not one of them can be read. As long as one
-    /// can, the others are only [`Index::skipped`].
-    pub fn records(&self, name: &PackageName) -> Result<Vec<RepoDataRecord>, IndexError> {
-        let Some(places) = self.shared.names.get(name.as_normalized()) else {
-            return Ok(Vec::new());
-        };
-        let mut records: Vec<(&str, RepoDataRecord)> = Vec::with_capacity(places.len());
+    /// When records are listed under the name and none of them can be read.
+    pub fn records(
+        &self,
+        name: &PackageName,
+    ) -> Result<(Vec<RepoDataRecord>, Vec<SkippedRecord>), IndexError> {
+        let places = self.shared.names.get(name.as_normalized());
+        let mut records: Vec<(&str, RepoDataRecord)> = Vec::new();
+        let mut skipped = Vec::new();
         let mut preferred = HashSet::new();
         let mut first_error = None;
-        for &place in places {
+        for &place in places.into_iter().flatten() {
             let file_name = &self.shared.text[place.key()];
             match self.parse(place, name) {
                 Ok(record) => {
@@ -289,28 +285,42 @@ impl Index {
                 }
                 Err(error) => {
                     tracing::debug!(file_name, %error, "skipping a record");
-                    self.lock_skipped()
-                        .insert(file_name.to_owned(), reason(&error));
+                    skipped.push(SkippedRecord::new(file_name, &error));
                     first_error.get_or_insert((file_name, error));
                 }
             }
         }
-        match first_error {
-            Some((file_name, source)) if records.is_empty() => Err(IndexError::NoUsableRecord {
+        if let Some((file_name, source)) = first_error
+            && records.is_empty()
+        {
+            return Err(IndexError::NoUsableRecord {
                 name: name.as_normalized().to_owned(),
                 file_name: file_name.to_owned(),
                 source,
-            }),
-            _ => Ok(records
-                .into_iter()
-                .filter(|(file_name, _)| {
-                    file_name
-                        .strip_suffix(".tar.bz2")
-                        .is_none_or(|stem| !preferred.contains(stem))
-                })
-                .map(|(_, record)| record)
-                .collect()),
+            });
         }
+        let is_preferred = |file_name: &str| {
+            let stem = file_name.strip_suffix(".tar.bz2");
+            stem.is_none_or(|stem| !preferred.contains(stem))
+        };
+        let records = records
+            .into_iter()
+            .filter(|(file_name, _)| is_preferred(file_name))
+            .map(|(_, record)| record)
+            .collect();
+        Ok((records, skipped))
+    }
+
+    /// The record of one archive, if the index lists it and it can be used.
+    pub fn record(&self, file_name: &str) -> Option<RepoDataRecord> {
+        let name = PackageName::try_from(name_of(file_name).ok()?).ok()?;
+        self.parse(self.place(&name, file_name)?, &name).ok()
+    }
+
+    fn place(&self, name: &PackageName, file_name: &str) -> Option<Place> {
+        let places = self.shared.names.get(name.as_normalized())?;
+        let mut places = places.iter().copied();
+        places.find(|place| &self.shared.text[place.key()] == file_name)
     }
 
     fn parse(&self, place: Place, name: &PackageName) -> Result<RepoDataRecord, RecordError> {
@@ -322,7 +332,7 @@ impl Index {
                 name: package_record.name.as_source().to_owned(),
             });
         }
-        // Indexes from before 2017 give the subdir once for all.
+        // Indexes from before 2017 state the subdir once for all records.
         if package_record.subdir.is_empty() {
             package_record.subdir.clone_from(&self.shared.subdir);
         }
@@ -335,7 +345,7 @@ impl Index {
             .base_url
             .join(file_name)
             .map_err(|_| RecordError::FileName {
-                reason: "it does not fit into a URL",
+                reason: "it cannot be part of a URL",
             })?;
         Ok(RepoDataRecord {
             package_record,
@@ -344,20 +354,12 @@ impl Index {
             channel: Some(self.shared.channel.clone()),
         })
     }
-
-    fn lock_skipped(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
-        // A panic between two inserts leaves the map usable.
-        self.shared
-            .skipped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl fmt::Debug for Index {
+impl fmt::Debug for RepodataIndex {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Index")
+            .debug_struct("RepodataIndex")
             .field("channel", &self.shared.channel)
             .field("subdir", &self.shared.subdir)
             .field("names", &self.shared.names.len())
@@ -366,22 +368,9 @@ impl fmt::Debug for Index {
     }
 }
 
-/// An error and its causes in one line, for a list that is shown long after.
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// The name that a file name starts with, e.g. `r-base` of `r-base-4.3.1-h0_0.conda`.
 ///
-/// The file name becomes the end of a URL and the name of a file, so nothing is let through that
-/// could lead elsewhere.
+/// The file name becomes the end of a URL and the name of a file, so it must not lead elsewhere.
 fn name_of(file_name: &str) -> Result<&str, RecordError> {
     let stem = file_name
         .strip_suffix(".conda")
@@ -394,7 +383,7 @@ fn name_of(file_name: &str) -> Result<&str, RecordError> {
         .all(|byte| byte.is_ascii_alphanumeric() || b"-_.!+=~,".contains(&byte))
     {
         return Err(RecordError::FileName {
-            reason: "it has a character that has no place there",
+            reason: "it has an invalid character",
         });
     }
     let mut parts = stem.rsplitn(3, '-');
@@ -406,7 +395,7 @@ fn name_of(file_name: &str) -> Result<&str, RecordError> {
     }
 }
 
-/// Names are compared in lower case; hardly any is written otherwise.
+/// Names are compared in lower case.
 fn normalised(name: &str) -> Box<str> {
     name.to_ascii_lowercase().into_boxed_str()
 }
@@ -434,7 +423,7 @@ fn base_url(subdir_url: &Url, base_url: Option<&str>) -> Result<Url, IndexError>
     let mut url = subdir_url
         .join(text)
         .map_err(|_| refuse("it is not a URL"))?;
-    // A server must not be able to point a client at the client's own files.
+    // A server must not refer a client to files of the client.
     if !["http", "https", subdir_url.scheme()].contains(&url.scheme()) {
         return Err(refuse(
             "its scheme is neither http nor https nor that of the channel",

@@ -1,9 +1,9 @@
-//! How a channel lies in an OCI registry: the layout that `conda-oci-mirror` writes and that
-//! today's clients read.
+//! The layout of a channel in an OCI registry, as `conda-oci-mirror` writes it and existing clients
+//! read it.
 //!
 //! A package is a repository `<subdir>/<name>`, its builds are tags `<version>-<build>`, and the
 //! archive is one layer, byte for byte, so that the layer's digest is the SHA-256 that the
-//! repodata states. A metadata file is a repository of its own with the tag `latest`.
+//! repodata states. A metadata file is a separate repository with the tag `latest`.
 
 use rattler_conda_types::RepoDataRecord;
 use taipan_transfer::OciTarget;
@@ -13,21 +13,20 @@ const CONDA: &str = "application/vnd.conda.package.v2";
 /// The media type of a `.tar.bz2` archive.
 const TAR_BZ2: &str = "application/vnd.conda.package.v1";
 
-/// Why a file cannot lie in a registry.
+/// Why a file cannot be in a registry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OciLayoutError {
-    /// The name is not one that a repository can have, even with an underscore in front replaced.
-    #[error("`{0}` cannot be the name of a repository in a registry")]
+    /// The name is invalid for a repository, even with its leading underscore replaced.
+    #[error("`{0}` is not a valid repository name")]
     Name(String),
-    /// The version and build do not make a tag.
-    #[error("`{0}` cannot be a tag in a registry: it is too long or has characters that none has")]
+    /// The version and build do not form a valid tag.
+    #[error("`{0}` is not a valid tag: it is too long or has invalid characters")]
     Tag(String),
-    /// The file is not an archive of either kind.
     #[error("`{0}` is neither a .conda nor a .tar.bz2 archive")]
     Archive(String),
 }
 
-/// Where the archive of a record lies in a registry, below the mirror's namespace.
+/// Where the archive of a record is in a registry, below the mirror's namespace.
 pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayoutError> {
     let package = &record.package_record;
     let file = record.identifier.to_file_name();
@@ -39,7 +38,7 @@ pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayout
         return Err(OciLayoutError::Archive(file));
     };
     let name = package.name.as_normalized();
-    // A repository's name must not start with an underscore.
+    // The name of a repository must not begin with an underscore.
     let name = match name.strip_prefix('_') {
         Some(rest) => format!("zzz_{rest}"),
         None => name.to_owned(),
@@ -62,7 +61,7 @@ pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayout
     })
 }
 
-/// Where a metadata file lies in a registry: `repodata.json` and its zstd form are two layers of
+/// Where a metadata file is in a registry: `repodata.json` and its zstd form are two layers of
 /// one manifest. `None` for files that the layout does not have.
 pub fn metadata_target(subdir: &str, file: &str) -> Option<OciTarget> {
     let media_type = match file {

@@ -90,6 +90,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Mirror(MirrorCommand),
     /// Demonstrate taipan on six embedded mirrors, one of them down and one corrupt, without network
+    #[cfg(feature = "demo")]
     Demo(DemoArgs),
     /// Create, extract and compare zchunk files
     #[command(subcommand)]
@@ -188,6 +189,7 @@ pub(crate) struct InfoArgs {
     pub(crate) prefix: Option<PathBuf>,
 }
 
+#[cfg(feature = "demo")]
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Create the environment in this directory and keep it [default: a temporary directory, removed

@@ -5,8 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use taipan_channel::Channel;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::{Channel, MirroredChannel};
 use taipan_mirrors::{Location, Mirror, Provenance, SavedState, SelectorConfig, merge};
 use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
@@ -17,9 +16,9 @@ use crate::{
     settings::{Settings, TransferChoices},
 };
 
-/// What fetches, and from where.
+/// Channels with their mirrors, and what engines are made with.
 pub(crate) struct Context {
-    pub(crate) channels: Vec<ChannelMirrors>,
+    pub(crate) channels: Vec<MirroredChannel>,
     pub(crate) client: HttpClient,
     config: SelectorConfig,
     jobs: usize,
@@ -29,23 +28,23 @@ pub(crate) struct Context {
     state: SavedState,
 }
 
-/// Of which channels the mirrors are wanted.
+/// Which channels a command works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// Those of the settings.
+pub(crate) enum ChannelSelection {
+    /// The channels of the settings.
     Settings,
-    /// Those that the lists of mirrors name; those of the settings when they name none.
+    /// The channels of the mirror lists, or those of the settings if the lists name none.
     Listed,
-    /// These, and then those that the lists of mirrors name.
+    /// These, followed by the channels of the mirror lists.
     AndListed(Vec<String>),
 }
 
 impl Context {
-    /// Reads the lists of mirrors, from files and from the network, and finds the mirrors of each
+    /// Reads the mirror lists, from files and from the network, and determines the mirrors of each
     /// channel.
     pub(crate) async fn new(
         settings: &Settings,
-        wanted: Wanted,
+        selection: ChannelSelection,
         printer: &Printer,
     ) -> Result<Self, AppError> {
         let client = settings.http.client()?;
@@ -66,15 +65,19 @@ impl Context {
                 }
                 state
             }
-            // None was ever kept, or it cannot be read: then nothing is known.
+            // Without a readable state nothing is known of the mirrors.
             Err(_) => SavedState::new(),
         };
-        let (names, others) = match wanted {
-            Wanted::Listed if !lists.channels().is_empty() => (lists.channels(), Vec::new()),
-            Wanted::Settings | Wanted::Listed => (settings.channels.value.clone(), Vec::new()),
-            Wanted::AndListed(names) => (names, lists.channels()),
+        let (names, others) = match selection {
+            ChannelSelection::Listed if !lists.channels().is_empty() => {
+                (lists.channels(), Vec::new())
+            }
+            ChannelSelection::Settings | ChannelSelection::Listed => {
+                (settings.channels.value.clone(), Vec::new())
+            }
+            ChannelSelection::AndListed(names) => (names, lists.channels()),
         };
-        // Two clients that start at the same time must not choose alike.
+        // Clients that start at the same time must not make the same choices.
         let entropy = format!("{:?}{}", std::time::SystemTime::now(), std::process::id());
         let mut seed = [0; 8];
         seed.copy_from_slice(&Sha256::of(entropy.as_bytes()).as_bytes()[..8]);
@@ -85,7 +88,7 @@ impl Context {
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
-        // A list that names no channels is for those that are asked for, and no others.
+        // A list without channels applies to the requested ones only.
         let count = parse_channels(&names, settings)?.len();
         let all = parse_channels(&[names, others].concat(), settings)?;
         let mut channels = Vec::with_capacity(all.len());
@@ -100,7 +103,7 @@ impl Context {
             };
             let mirrors = MirrorSet::new(mirrors, config.clone(), &client);
             mirrors.load(&state);
-            channels.push(ChannelMirrors { channel, mirrors });
+            channels.push(MirroredChannel { channel, mirrors });
         }
         Ok(Self {
             channels,
@@ -114,7 +117,7 @@ impl Context {
         })
     }
 
-    /// An engine that tells `observer` what it does.
+    /// An engine that reports to `observer`.
     pub(crate) fn engine(&self, observer: Arc<dyn Observer>) -> Engine {
         let mut options = EngineOptions {
             slots: self.jobs,
@@ -129,7 +132,7 @@ impl Context {
         Engine::new(options, observer)
     }
 
-    /// Other mirrors than those of a channel, with what is known of them.
+    /// A set of other mirrors than those of a channel, with their saved state.
     pub(crate) fn mirror_set(
         &self,
         mirrors: Vec<Mirror>,
@@ -143,18 +146,17 @@ impl Context {
         set
     }
 
-    /// How many files are fetched at a time.
+    /// The number of files that are fetched at a time.
     pub(crate) fn jobs(&self) -> usize {
         self.jobs
     }
 
-    /// Keeps what was learnt of the mirrors for the next run. It is only an aid, so a failure to
-    /// keep it is no failure of the command.
+    /// Saves the state of the mirrors for the next run. A failure is only logged.
     pub(crate) fn save(&self) {
         self.save_with(&[]);
     }
 
-    /// The same with what was learnt of others.
+    /// Like [`save`](Self::save), with the state of other mirrors.
     pub(crate) fn save_with(&self, others: &[MirrorSet]) {
         let mut state = self.state.clone();
         let sets = self.channels.iter().map(|place| &place.mirrors);
@@ -170,12 +172,12 @@ impl Context {
             Ok(())
         };
         if let Err(error) = write() {
-            tracing::debug!(%error, "the state of the mirrors is not kept");
+            tracing::debug!(%error, "cannot save the state of the mirrors");
         }
     }
 }
 
-/// The channels of these names, each once, with the name by which it was asked for.
+/// The channels of these names, without duplicates, each with its name.
 fn parse_channels(
     names: &[String],
     settings: &Settings,

@@ -3,10 +3,10 @@
 use std::{io, path::PathBuf, process::ExitStatus};
 
 use taipan_channel::{ChannelError, RepodataError};
-use taipan_installer::{
-    LinkError, PrepareError, SolveError, SpecError, StoreError, VirtualPackageError,
-};
+use taipan_installer::{PrefixError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
+use taipan_package::StoreError;
+use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{FetchError, ParseDigestError};
 
 use crate::{
@@ -74,11 +74,6 @@ pub(crate) enum AppError {
     NoEnvironment { prefix: PathBuf },
     #[error(transparent)]
     Repodata(Box<RepodataError>),
-    #[error("no mirror of the channel {channel} has repodata for {}", subdirs.join(" or "))]
-    NoRepodata {
-        channel: String,
-        subdirs: Vec<String>,
-    },
     #[error("cannot detect virtual packages")]
     VirtualPackages(#[from] VirtualPackageError),
     #[error(transparent)]
@@ -88,7 +83,7 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Link(#[from] LinkError),
+    Link(#[from] PrefixError),
     #[error("cannot read {}", path.display())]
     ReadFile { path: PathBuf, source: io::Error },
     #[error("cannot write {}", path.display())]
@@ -100,11 +95,13 @@ pub(crate) enum AppError {
     },
     #[error("the name {} does not end in .zck: use --output to name the output file", path.display())]
     NoOutputName { path: PathBuf },
+    #[cfg(feature = "demo")]
     #[error("the demo cannot {action}")]
     Demo {
         action: &'static str,
         source: io::Error,
     },
+    #[cfg(feature = "demo")]
     #[error("the demo failed: {program} ended with {status}")]
     DemoStep { program: String, status: ExitStatus },
     #[error("interrupted")]
@@ -120,8 +117,7 @@ impl From<RepodataError> for AppError {
 impl AppError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Settings(SettingsError::NoHome { .. })
-            | Self::Http(_)
+            Self::Http(_)
             | Self::Runtime(_)
             | Self::VirtualPackages(_)
             | Self::Store(_)
@@ -129,8 +125,19 @@ impl AppError {
             | Self::WriteFile { .. }
             | Self::Demo { .. }
             | Self::DemoStep { .. } => Exit::Failed,
-            Self::Settings(_)
-            | Self::Channel(_)
+            Self::Settings(error) => match error {
+                SettingsError::NoHome { .. } => Exit::Failed,
+                SettingsError::Read { .. }
+                | SettingsError::Parse { .. }
+                | SettingsError::Environment(_)
+                | SettingsError::Alias { .. }
+                | SettingsError::Platform { .. }
+                | SettingsError::Country { .. }
+                | SettingsError::NoPlatform
+                | SettingsError::Jobs
+                | SettingsError::Mirrors(_) => Exit::Usage,
+            },
+            Self::Channel(_)
             | Self::ChannelLocation { .. }
             | Self::FetchArgument(_)
             | Self::Metalink(_)
@@ -150,14 +157,19 @@ impl AppError {
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
             | Self::NoOutputName { .. } => Exit::Usage,
-            Self::MirrorList(MirrorListError::Fetch { .. })
-            | Self::NoUsableMirror { .. }
-            | Self::NoRepodata { .. } => Exit::Exhausted,
-            Self::MirrorList(_) => Exit::Usage,
+            Self::NoUsableMirror { .. } => Exit::Exhausted,
+            Self::MirrorList(error) => match error {
+                MirrorListError::Fetch { .. } => Exit::Exhausted,
+                MirrorListError::Read { .. }
+                | MirrorListError::Parse(_)
+                | MirrorListError::WhichChannel { .. }
+                | MirrorListError::NoBase { .. } => Exit::Usage,
+            },
             Self::StdoutBroken { .. } => Exit::Verification,
             Self::Fetch(error) => exit_of_fetch(error),
             Self::Repodata(error) => match &**error {
                 RepodataError::Fetch { source, .. } => exit_of_fetch(source),
+                RepodataError::NoSubdir { .. } => Exit::Exhausted,
                 RepodataError::Cache { .. } => Exit::Failed,
             },
             Self::Solve(error) => match error {
@@ -175,8 +187,11 @@ impl AppError {
                 | PrepareError::Archive { .. }
                 | PrepareError::Url { .. } => Exit::Failed,
             },
-            Self::Link(LinkError::Cancelled) | Self::Interrupted => Exit::Interrupted,
-            Self::Link(_) => Exit::Failed,
+            Self::Link(error) => match error {
+                PrefixError::Cancelled => Exit::Interrupted,
+                _ => Exit::Failed,
+            },
+            Self::Interrupted => Exit::Interrupted,
             Self::Zchunk { source, .. } => match **source {
                 taipan_zchunk::Error::Options(_) => Exit::Usage,
                 taipan_zchunk::Error::Read { .. }

@@ -8,7 +8,8 @@ pub(crate) fn causes(error: &dyn Error) -> Vec<String> {
     let message = error.to_string();
     let mut causes: Vec<String> = Vec::new();
     for cause in std::iter::successors(error.source(), |&cause| cause.source()) {
-        let text = cause.to_string();
+        // Errors of TOML end with a line break.
+        let text = cause.to_string().trim_end().to_owned();
         if !message.contains(&text) && causes.last().is_none_or(|last| !last.contains(&text)) {
             causes.push(text);
         }

@@ -4,7 +4,8 @@ use std::{error::Error, fmt, io};
 
 use serde::Serialize;
 use taipan_channel::RepodataError;
-use taipan_installer::{LinkError, PrepareError, StoreError};
+use taipan_installer::{PrefixError, PrepareError};
+use taipan_package::StoreError;
 use taipan_transfer::{Attempt, FetchError, SinkError};
 
 use crate::{
@@ -135,10 +136,11 @@ impl fmt::Display for FailedAttempt {
     }
 }
 
+/// The name of a skipped mirror and the reason.
+type Skipped = (String, String);
+
 /// The attempts and the skipped mirrors of the `FetchError` in a chain of errors.
-fn exhausted<'a>(
-    error: &'a (dyn Error + 'static),
-) -> Option<(&'a [Attempt], &'a [(String, String)])> {
+fn exhausted<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a [Attempt], &'a [Skipped])> {
     let mut chain = std::iter::successors(Some(error), |&error| error.source());
     match chain.find_map(|error| error.downcast_ref::<FetchError>())? {
         FetchError::Exhausted {
@@ -163,11 +165,6 @@ fn hint(error: &AppError) -> Option<String> {
             let prefix = prefix.display();
             Some(format!("use `taipan create -p {prefix} …` to create it"))
         }
-        AppError::NoRepodata { .. } => Some(
-            "check the name of the channel; --channel-alias sets the base URL of channel names, and a \
-             mirrors file can name other locations"
-                .to_owned(),
-        ),
         AppError::Repodata(error) => match &**error {
             RepodataError::Fetch { source, .. } if source.is_corrupt() => Some(
                 "check the URLs of the channel and its mirrors, and whether a login page or a proxy \
@@ -175,6 +172,11 @@ fn hint(error: &AppError) -> Option<String> {
                     .to_owned(),
             ),
             RepodataError::Fetch { source, .. } => hint_of_fetch(source),
+            RepodataError::NoSubdir { .. } => Some(
+                "check the name of the channel; --channel-alias sets the base URL of channel names, and a \
+                 mirrors file can name other locations"
+                    .to_owned(),
+            ),
             RepodataError::Cache { .. } => None,
         },
         AppError::Fetch(source) | AppError::Prepare(PrepareError::Fetch { source, .. }) => {
@@ -184,7 +186,7 @@ fn hint(error: &AppError) -> Option<String> {
         AppError::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
             Some("use a writable directory with --cache-dir".to_owned())
         }
-        AppError::Link(LinkError::Io { source, path, .. }) => match source.kind() {
+        AppError::Link(PrefixError::Io { source, path, .. }) => match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 let parent = path.parent().unwrap_or(path).display();
                 Some(format!(

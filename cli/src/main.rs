@@ -104,6 +104,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Mirror(MirrorCommand::Probe(args)) => {
                 commands::mirror_probe::run(&settings, printer, args, &interrupt).await
             }
+            #[cfg(feature = "demo")]
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
             Command::Zck(command) => commands::zck::run(printer, command),
             Command::Completion { .. } => Ok(Exit::Done),
@@ -119,7 +120,8 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
         0 | 1 => "error",
-        2 => "taipan=debug,taipan_transfer=debug,taipan_channel=debug,taipan_installer=debug",
+        // A target is matched by how it begins, so this means all of our crates.
+        2 => "taipan=debug",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("TAIPAN_LOG").unwrap_or_else(|_| EnvFilter::new(default));

@@ -1,5 +1,7 @@
 //! Mirrors files, and the mirrors in the configuration files of other programs.
 
+use std::fmt::Write as _;
+
 use taipan_mirrors::{
     ListError, Location, Metalink, Mirror, MirrorSource, MirrorsFile, Provenance, S3Location,
 };
@@ -416,7 +418,7 @@ fn yaml_aliases_do_not_multiply_what_is_read() {
     let mut bomb = "a0: &a0 [x, x]\n".to_owned();
     for level in 1..=20 {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-        bomb += &format!("a{level}: &a{level} [{aliases}]\n");
+        writeln!(bomb, "a{level}: &a{level} [{aliases}]").unwrap();
     }
     bomb += "mirrored_channels:\n  one: [/a]\n";
     let file = MirrorsFile::parse_yaml(&bomb, "rc").unwrap();
@@ -425,7 +427,7 @@ fn yaml_aliases_do_not_multiply_what_is_read() {
     // A chain of aliases is as deep as it is long.
     let mut chain = "a0: &a0 [x]\n".to_owned();
     for level in 1..=100_000 {
-        chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        writeln!(chain, "a{level}: &a{level} [*a{}]", level - 1).unwrap();
     }
     let message = yaml_error(&chain);
     assert!(
@@ -434,10 +436,11 @@ fn yaml_aliases_do_not_multiply_what_is_read() {
     );
 
     // One list of 4,096 mirrors, used by many entries.
-    let list: String = (0..4096).map(|i| format!("- /m{i}\n")).collect();
+    let list: Vec<String> = (0..4096).map(|i| format!("- /m{i}\n")).collect();
+    let list = list.concat();
     let mut wide = format!("list: &list\n{list}mirrors:\n");
     for entry in 0..17 {
-        wide += &format!("  c{entry}: *list\n");
+        writeln!(wide, "  c{entry}: *list").unwrap();
     }
     let message = yaml_error(&wide);
     assert!(

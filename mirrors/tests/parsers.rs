@@ -1,5 +1,7 @@
 //! Whatever a parser is given, it answers; and what it accepts is within its limits.
 
+use std::fmt::Write as _;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use taipan_mirrors::{
@@ -126,11 +128,12 @@ proptest! {
                 .enumerate()
                 .map(|(mirror, (name, style))| yaml_scalar(&url(mirror, name), *style))
                 .collect();
-            text += &if *is_flow {
-                format!("  c{index}: [{},]\n", items.join(",\n    "))
+            let items = if *is_flow {
+                format!(" [{},]", items.join(",\n    "))
             } else {
-                format!("  c{index}:\n  - {}\n", items.join("\n  - "))
+                format!("\n  - {}", items.join("\n  - "))
             };
+            writeln!(text, "  c{index}:{items}").unwrap();
             let urls = mirrors.iter().enumerate().map(|(mirror, (name, _))| url(mirror, name));
             expected.push(urls.collect::<Vec<_>>());
         }

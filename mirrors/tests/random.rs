@@ -141,6 +141,7 @@ fn check(selector: &Selector, request: &Request<'_>, choice: &Choice, now: Time)
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm per kind of step")]
 fn history(config: &SelectorConfig, n: usize, steps: u32) {
     let seed = config.seed;
     let mut random = Random(seed);

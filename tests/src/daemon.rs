@@ -1,4 +1,4 @@
-//! Servers that are programs of their own.
+//! Servers that run as other processes.
 
 use std::{
     io::{BufRead as _, BufReader, Read},
@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to say where it listens. A Python one imports for seconds on a
-/// machine that is busy.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// The timeout for the announcement of the port. A Python server imports for seconds on a busy
+/// machine.
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// A server that was started with the port 0 and has said which port it was given. It is killed
-/// when this is dropped.
+/// A server that was started with port 0 and has announced its port. It is killed on drop.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     child: Child,
@@ -23,9 +22,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Runs a server that writes a line with `announcement` and `HOST:PORT` behind it to stderr as
-    /// soon as it can be asked. There is no waiting for a port to open, and no port that somebody
-    /// else could take meanwhile.
+    /// Starts a server that writes a line with `announcement` followed by `HOST:PORT` to stderr when
+    /// it accepts connections. So the port need not be polled, and another process cannot take it.
     pub(crate) fn start(command: &mut Command, announcement: &'static str) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -33,21 +31,21 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
-        let stderr = child.stderr.take().expect("it was asked to be a pipe");
+        let stderr = child.stderr.take().expect("stderr is a pipe");
         let (sender, lines) = mpsc::channel();
-        // The pipe is read to its end, or a server that logs a lot would stop in the middle.
+        // The pipe is read to its end: a full pipe would block the server.
         let reader = std::thread::spawn(move || pass_on(stderr, &sender));
         let mut daemon = Self {
             child,
             port: 0,
             reader: Some(reader),
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         let mut log = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = lines.recv_timeout(left) else {
-                panic!("{command:?} does not say where it listens:\n{log}");
+                panic!("{command:?} does not announce its port:\n{log}");
             };
             if let Some((_, rest)) = line.split_once(announcement) {
                 daemon.port =
@@ -59,7 +57,7 @@ impl Daemon {
         }
     }
 
-    /// Its port on loopback.
+    /// The port on loopback.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -77,12 +75,12 @@ impl Drop for Daemon {
 
 fn pass_on(stderr: impl Read, lines: &mpsc::Sender<String>) {
     for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-        // Nobody listens any more once the port is known.
+        // The receiver is gone once the port is known.
         let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
     }
 }
 
-/// The number behind the first colon that has one.
+/// The number after the first colon that is followed by one.
 fn port(text: &str) -> Option<u16> {
     text.split(':').skip(1).find_map(|part| {
         let digits = part.bytes().take_while(u8::is_ascii_digit).count();
@@ -90,7 +88,7 @@ fn port(text: &str) -> Option<u16> {
     })
 }
 
-/// A program by its name, where servers are installed.
+/// The path of a program, also in the directories of servers.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! A stand-in for AWS.
+//! A mock of AWS.
 
 use std::process::Command;
 
@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use crate::{daemon::Daemon, sandbox::required};
 
-/// A `moto` server: an S3 service in memory, which can check signatures against its own IAM. It
-/// ends when it is dropped.
+/// A `moto` server: an S3 service in memory, which can verify signatures against its own IAM. It is
+/// stopped on drop.
 #[derive(Debug)]
 pub struct Moto {
     daemon: Daemon,
@@ -15,8 +15,8 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Starts an empty one that asks nobody who they are; `None` (which is said) when
-    /// `TAIPAN_PY_MOTO` names no Python that has it.
+    /// Starts an empty server without authentication; `None` (reported as skipped) without
+    /// `TAIPAN_PY_MOTO`.
     pub fn start() -> Option<Self> {
         let python = required("TAIPAN_PY_MOTO", "a Python that can import `moto.server`")?;
         let work = tempfile::tempdir().expect("a temporary directory can be made");
@@ -33,7 +33,7 @@ impl Moto {
         })
     }
 
-    /// The endpoint, without a slash at the end.
+    /// The endpoint, without a trailing slash.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.daemon.port())
     }

@@ -1,4 +1,4 @@
-//! A real web server.
+//! nginx.
 
 use std::{
     io,
@@ -12,22 +12,22 @@ use tempfile::TempDir;
 
 use crate::{daemon::program, sandbox::skip};
 
-/// An nginx that serves a directory on a port of loopback, and ends when it is dropped.
+/// An nginx that serves a directory on a port of loopback. It is stopped on drop.
 #[derive(Debug)]
 pub struct Nginx {
     child: Child,
     port: u16,
-    // Its configuration and log.
+    // Configuration and log.
     work: TempDir,
 }
 
 impl Nginx {
-    /// Serves `root`; `None` (which is said) when there is no nginx on this machine.
+    /// Serves `root`; `None` (reported as skipped) when nginx is not installed.
     pub fn serve(root: &Path) -> Option<Self> {
         Self::start(root, None)
     }
 
-    /// Serves `root` to this user only, by Basic authentication.
+    /// Serves `root` with Basic authentication.
     pub fn serve_behind_password(root: &Path, user: &str, password: &str) -> Option<Self> {
         Self::start(root, Some(&format!("{user}:{{PLAIN}}{password}\n")))
     }
@@ -37,7 +37,7 @@ impl Nginx {
             skip("nginx is not installed");
             return None;
         };
-        // The port may be taken between asking for it and nginx's start, so several are tried.
+        // Another process may take the port before nginx starts, so this is retried.
         for _ in 0..5 {
             if let Some(server) = Self::try_start(&program, root, users) {
                 return Some(server);
@@ -58,9 +58,8 @@ impl Nginx {
             std::fs::write(&file, users).expect("the passwords can be written");
             format!("auth_basic tests; auth_basic_user_file {};", file.display())
         });
-        // One process, so that killing it ends all: workers outlive a master that was killed.
-        // As root, nginx would serve as a user who cannot look into root's directories. As
-        // anybody else the directive would only cause a warning.
+        // A single process: workers would outlive a killed master. `user root` lets an nginx that
+        // runs as root read root's directories; otherwise it only causes a warning.
         let config = format!(
             "user root; daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log;
              events {{ worker_connections 512; }}
@@ -95,12 +94,12 @@ impl Nginx {
         None
     }
 
-    /// Its address, without a slash at the end.
+    /// The URL, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// One line per request that it has answered.
+    /// One line per response.
     pub fn access_log(&self) -> String {
         std::fs::read_to_string(self.work.path().join("access.log")).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A real registry.
+//! The registry of the distribution project.
 
 use std::{fmt::Write as _, process::Command};
 
@@ -9,40 +9,40 @@ use crate::{
     sandbox::skip,
 };
 
-/// Whom a registry lets in.
+/// The access control of a registry.
 #[derive(Debug, Clone, Copy)]
 pub enum RegistryAccess<'a> {
-    /// Everybody, to everything.
+    /// No authentication.
     Open,
-    /// Those in a password file.
+    /// Basic authentication.
     Htpasswd {
-        /// The text of that file; the registry wants bcrypt.
+        /// The text of the password file, hashed with bcrypt.
         users: &'a str,
     },
-    /// Those who bring a token of this issuer.
+    /// Bearer tokens of this issuer.
     Token {
-        /// Where tokens are given out.
+        /// The URL of the token server.
         realm: &'a str,
-        /// What the registry calls itself there.
+        /// The name of the registry at the token server.
         service: &'a str,
-        /// The issuer that stands in the tokens.
+        /// The issuer claim of the tokens.
         issuer: &'a str,
         /// The issuer's certificate, as PEM.
         certificate: &'a str,
     },
 }
 
-/// A `docker-registry` with a storage of its own, on plain HTTP on a port of loopback. It ends
-/// when it is dropped.
+/// A `docker-registry` with its own storage, on plain HTTP on a port of loopback. It is stopped on
+/// drop.
 #[derive(Debug)]
 pub struct DockerRegistry {
     daemon: Daemon,
-    // Its configuration and storage.
+    // Configuration and storage.
     _work: TempDir,
 }
 
 impl DockerRegistry {
-    /// Starts an empty one; `None` (which is said) when there is none on this machine.
+    /// Starts an empty registry; `None` (reported as skipped) when it is not installed.
     pub fn start(access: RegistryAccess<'_>) -> Option<Self> {
         let Some(program) = program("docker-registry") else {
             skip("docker-registry is not installed");
@@ -84,13 +84,13 @@ impl DockerRegistry {
                 )
             }
         };
-        auth.expect("a String takes all that is written");
+        auth.expect("writing to a String does not fail");
         let config = write("config.yml", &config);
         let mut command = Command::new(program);
         command
             .args(["serve", &config])
             .current_dir(work.path())
-            // Every setting could also come from the environment.
+            // The registry also reads settings from the environment.
             .env_clear();
         let daemon = Daemon::start(&mut command, "listening on ");
         Some(Self {
@@ -99,7 +99,7 @@ impl DockerRegistry {
         })
     }
 
-    /// `127.0.0.1:PORT`, as it stands in a reference.
+    /// `127.0.0.1:PORT`, as in a reference.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.daemon.port())
     }

@@ -1,4 +1,4 @@
-//! A place of its own for each test, and the binary in it.
+//! A directory per test, in which the binary runs.
 
 use std::{
     ffi::OsStr,
@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use taipan_mock_servers::Fleet;
 use tempfile::TempDir;
 
 /// The binary that `cargo test --workspace` has built beside the tests.
@@ -26,8 +27,8 @@ pub fn taipan() -> PathBuf {
     binary
 }
 
-/// The value of an environment variable that names what a test needs and not every machine has.
-/// When it is not set the test says that it is skipped; where nothing may be skipped it fails.
+/// The value of an environment variable that names a program or data that not every machine has. When
+/// it is not set, the test is reported as skipped, or fails with `TAIPAN_REQUIRE_REAL_SERVERS`.
 pub fn required(variable: &str, what: &str) -> Option<PathBuf> {
     let value = std::env::var_os(variable).filter(|value| !value.is_empty());
     if value.is_none() {
@@ -36,32 +37,30 @@ pub fn required(variable: &str, what: &str) -> Option<PathBuf> {
     value.map(PathBuf::from)
 }
 
-/// Says that a test is skipped, or fails where that is not allowed.
+/// Reports the test as skipped, or fails with `TAIPAN_REQUIRE_REAL_SERVERS`.
 pub(crate) fn skip(why: &str) {
     let strict = std::env::var_os("TAIPAN_REQUIRE_REAL_SERVERS").is_some();
-    assert!(!strict, "cannot be skipped here: {why}");
-    // Written past the test harness, which would keep to itself what a passing test prints.
+    assert!(!strict, "the test must not be skipped: {why}");
+    // Not by `eprintln`, which the test harness captures.
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "skipped {test}: {why}");
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Finished {
-    /// Its exit code; `None` when a signal ended it.
+    /// The exit code; `None` when a signal ended the process.
     pub code: Option<i32>,
-    /// What it wrote to stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
     pub stderr: String,
 }
 
 impl Finished {
-    /// Panics with all that was written unless the command ended with this code.
+    /// Panics with the output unless the command ended with this code.
     #[track_caller]
     #[expect(
         clippy::return_self_not_must_use,
-        reason = "often only the code is of interest"
+        reason = "many tests check only the code"
     )]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(
@@ -85,9 +84,17 @@ impl Finished {
         };
         self.stdout.lines().map(parse).collect()
     }
+
+    /// The objects of a `--json` run with this type.
+    #[track_caller]
+    pub fn objects_of(&self, kind: &str) -> Vec<serde_json::Value> {
+        let mut objects = self.objects();
+        objects.retain(|object| object["type"] == kind);
+        objects
+    }
 }
 
-/// A directory of its own with a cache, in which the binary runs without the user's settings.
+/// A temporary directory with a cache, in which the binary runs without the user's settings.
 #[derive(Debug)]
 pub struct Sandbox {
     dir: TempDir,
@@ -101,7 +108,7 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
-    /// An empty one.
+    /// An empty sandbox.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         Self {
@@ -110,17 +117,26 @@ impl Sandbox {
         }
     }
 
-    /// Sets an environment variable for the commands to come.
+    /// An empty sandbox with the environment variables of a fleet.
+    pub fn of_fleet(fleet: &Fleet) -> Self {
+        let mut sandbox = Self::new();
+        for (name, value) in fleet.environment() {
+            sandbox.set(name, &value);
+        }
+        sandbox
+    }
+
+    /// Sets an environment variable of the following commands.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// A path below it.
+    /// A path below the sandbox.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Writes a file below it, and returns its path.
+    /// Writes a file below the sandbox, and returns its path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).expect("the sandbox can be written to");
@@ -146,8 +162,7 @@ impl Sandbox {
         command
     }
 
-    /// Runs the binary to its end. It never blocks the servers of the test: they run on the
-    /// threads of a runtime.
+    /// Runs the binary to its end. This blocks; servers of the test need other threads of the runtime.
     pub fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Finished {
         finish(self.start(arguments))
     }
@@ -159,13 +174,13 @@ impl Sandbox {
             .expect("the binary can be run")
     }
 
-    /// The names of what is left in the directory where the store makes its entries.
+    /// The files in the directory of unfinished store entries.
     pub fn unfinished(&self) -> Vec<PathBuf> {
         files_below(&self.path("cache/pkgs/tmp"))
     }
 }
 
-/// Waits for a command that was started.
+/// Waits for the end of a process.
 pub fn finish(child: Child) -> Finished {
     let output = child
         .wait_with_output()
@@ -178,7 +193,16 @@ pub fn finish(child: Child) -> Finished {
     }
 }
 
-/// All files below a directory; none when it is not there.
+/// Sends a signal, such as `INT`, to a process.
+pub fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill")
+        .args([format!("-{name}"), child.id().to_string()])
+        .status()
+        .expect("`kill` can be run");
+    assert!(status.success(), "kill ended with {status}");
+}
+
+/// All files below a directory; none when the directory does not exist.
 fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut dirs = vec![dir.to_owned()];

@@ -1,34 +1,19 @@
-//! `taipan fetch`: files by path, URL and metalink, verified, from whichever mirror gives them.
+//! `taipan fetch`: files by path, URL and metalink, from mirrors of all protocols.
 
 use std::{fmt::Write as _, process::Command};
 
-use serde_json::Value;
 use taipan_mock_servers::{
-    Behaviour, DemoChannel, DemoOptions, Fault, Fleet, HttpServer, Matcher, RefusingServer, Rule,
-    Site,
+    Behaviour, DemoChannel, Fault, Fleet, Matcher, RefusingServer, Rule, Site,
 };
-use taipan_tests::{Finished, Sandbox, finish};
-
-/// Nothing listens there: all files come from mirrors.
-const CHANNEL: &str = "https://channel.invalid/demo";
+use taipan_tests::{
+    CHANNEL, Finished, Sandbox, always, bytes_sent, demo_channel, finish, serve, signal,
+};
 
 fn channel() -> DemoChannel {
-    DemoChannel::build(&DemoOptions::default().with_corpus_bytes(500_000))
+    demo_channel(500_000)
 }
 
-async fn server(site: &Site, behaviour: Behaviour) -> HttpServer {
-    HttpServer::builder(site.clone())
-        .behaviour(behaviour)
-        .start()
-        .await
-        .unwrap()
-}
-
-fn faulty(fault: Fault) -> Behaviour {
-    Behaviour::new().with_rule(Rule::always(Matcher::Any, fault))
-}
-
-/// Some bytes that no two places of which are alike.
+/// Content without repetitions.
 fn content() -> Vec<u8> {
     (0..300_000_u32)
         .map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0])
@@ -39,11 +24,7 @@ fn fetch(sandbox: &Sandbox, arguments: &[&str]) -> Finished {
     sandbox.run(&[&["fetch"], arguments].concat())
 }
 
-fn of_type<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|o| o["type"] == kind).collect()
-}
-
-/// The names in the sandbox, but for caches and what the tests put there.
+/// The names in the sandbox without the cache and the mirrors file.
 fn names(sandbox: &Sandbox) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(sandbox.path(""))
         .unwrap()
@@ -58,7 +39,7 @@ fn names(sandbox: &Sandbox) -> Vec<String> {
 async fn a_url_is_fetched_verified_and_not_fetched_again() {
     let site = Site::new();
     site.insert("dir/a file.bin", content());
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let url = format!("{}dir/a%20file.bin", server.url());
     let sandbox = Sandbox::new();
     let plain = fetch(&sandbox, &[&url]).expect(0);
@@ -79,8 +60,8 @@ async fn a_url_is_fetched_verified_and_not_fetched_again() {
         .trim_start_matches('\\');
 
     let args = [url.as_str(), "--sha256", sum, "-o", "other", "--json"];
-    let objects = fetch(&sandbox, &args).expect(0).objects();
-    let file = of_type(&objects, "file")[0].clone();
+    let finished = fetch(&sandbox, &args).expect(0);
+    let file = &finished.objects_of("file")[0];
     assert_eq!(
         (&file["status"], &file["verified"]),
         (&"fetched".into(), &true.into())
@@ -89,22 +70,22 @@ async fn a_url_is_fetched_verified_and_not_fetched_again() {
         (&file["sha256"], &file["bytes"]),
         (&sum.into(), &300_000.into())
     );
-    let by_mirror = of_type(&objects, "mirror");
+    let by_mirror = finished.objects_of("mirror");
     assert_eq!(
         (by_mirror.len(), &by_mirror[0]["bytes"]),
         (1, &300_000.into())
     );
-    // It is there.
+    // The file is present.
     server.clear_requests();
-    let objects = fetch(&sandbox, &args).expect(0).objects();
-    assert_eq!(of_type(&objects, "file")[0]["status"], "present");
+    let finished = fetch(&sandbox, &args).expect(0);
+    assert_eq!(finished.objects_of("file")[0]["status"], "present");
     assert!(server.requests().is_empty());
-    // What is there and wrong is replaced.
+    // A present file with another digest is replaced.
     sandbox.write("other", "something else");
     fetch(&sandbox, &args).expect(0);
     assert_eq!(std::fs::read(sandbox.path("other")).unwrap(), content());
 
-    // A wrong digest: nothing gets the name, and what was there stays.
+    // Digest mismatch: the output file is not created, and an existing one is kept.
     let wrong = "0".repeat(64);
     let finished = fetch(&sandbox, &[&url, "--sha256", &wrong, "-o", "other"]).expect(5);
     assert!(finished.stderr.contains("sha256"), "{}", finished.stderr);
@@ -117,11 +98,8 @@ async fn a_url_is_fetched_verified_and_not_fetched_again() {
 async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
     let fleet = Fleet::start(channel()).await.unwrap();
     let package = fleet.channel().package("demo-corpus").unwrap().clone();
-    let mut sandbox = Sandbox::new();
-    for (name, value) in fleet.environment() {
-        sandbox.set(name, &value);
-    }
-    // Of each protocol alone, as a path below the channel and as a URL below it.
+    let sandbox = Sandbox::of_fleet(&fleet);
+    // Each protocol alone, with a path and with a URL below the channel.
     for (name, argument) in [
         ("fast", package.path()),
         ("s3", format!("{CHANNEL}/{}", package.path())),
@@ -138,8 +116,7 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
             "--json",
             &argument,
         ];
-        let objects = fetch(&sandbox, &args).expect(0).objects();
-        let file = of_type(&objects, "file")[0];
+        let file = &fetch(&sandbox, &args).expect(0).objects_of("file")[0];
         assert_eq!(file["sha256"], package.sha256(), "{name}");
         assert_eq!(file["verified"], true, "{name}");
         let path = sandbox
@@ -147,8 +124,8 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
             .join(package.path().rsplit('/').next().unwrap());
         assert_eq!(std::fs::read(path).unwrap(), package.bytes[..], "{name}");
     }
-    // A registry is found by what the repodata says, also when the digest is known otherwise; and a
-    // plain list is for the channel that is asked for, whatever other lists name.
+    // A registry needs the repodata also when the digest is given; and a plain list applies to the
+    // requested channel, whatever other lists name.
     sandbox.write("m.toml", &fleet.some_mirrors_toml(CHANNEL, &[("oci", 0)]));
     let name = package.path();
     let digest = package.sha256();
@@ -183,7 +160,7 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
         std::fs::read(sandbox.path("other")).unwrap(),
         package.bytes[..]
     );
-    // The one whose copy is damaged first: it comes from the next, and the table says so.
+    // The corrupt mirror first: the file comes from the next one, and the table shows the attempt.
     let chosen = [("corrupt", 0), ("dead", 0), ("fast", 1)];
     sandbox.write("m.toml", &fleet.some_mirrors_toml(CHANNEL, &chosen));
     let path = package.path();
@@ -197,11 +174,7 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
         path.as_str(),
     ];
     let finished = fetch(&sandbox, &args).expect(0);
-    for part in [
-        "1 corrupt",
-        "What failed before another mirror gave it",
-        "verified",
-    ] {
+    for part in ["1 corrupt", "Failed attempts:", "verified"] {
         assert!(
             finished.stderr.contains(part),
             "`{part}`: {}",
@@ -215,13 +188,13 @@ async fn packages_come_from_any_mirror_and_are_verified_by_repodata() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_names_its_channel_and_several_files_come_at_once() {
+async fn several_files_of_a_channel_are_fetched_in_one_run() {
     let channel = channel();
-    let server = server(&channel.site(), Behaviour::new()).await;
+    let server = serve(&channel.site(), Behaviour::new()).await;
     let corpus = channel.package("demo-corpus").unwrap();
     let library = channel.package("demo-lib").unwrap();
     let sandbox = Sandbox::new();
-    // A channel's own address, and the same as what a name stands for.
+    // The URL of the channel, also as the alias of names.
     let alias = server.url();
     let first = format!("{}{}", server.url(), corpus.path());
     let finished = fetch(
@@ -240,8 +213,7 @@ async fn a_path_names_its_channel_and_several_files_come_at_once() {
         ],
     )
     .expect(0);
-    let objects = finished.objects();
-    let files = of_type(&objects, "file");
+    let files = finished.objects_of("file");
     let verified: Vec<bool> = files
         .iter()
         .map(|f| f["verified"].as_bool().unwrap())
@@ -257,7 +229,7 @@ async fn a_path_names_its_channel_and_several_files_come_at_once() {
         repodata,
         channel.site().get("noarch/repodata.json").unwrap()[..]
     );
-    // A local channel, without -c; one of two is missing, and the other comes.
+    // A local channel without -c; one of two files is missing.
     let local = sandbox.path("local/noarch");
     std::fs::create_dir_all(&local).unwrap();
     std::fs::write(local.join("here.txt"), "here").unwrap();
@@ -286,17 +258,17 @@ fn metalink(sha256: &str, urls: &[String]) -> String {
 async fn a_metalink_names_files_digests_and_mirrors() {
     let site = Site::new();
     site.insert("a/file.bin", content());
-    // Another mirror has it under another name.
+    // Another mirror has the file under another name.
     site.insert("b/other-name", content());
-    let good = server(&site, Behaviour::new()).await;
-    let broken = server(&site, faulty(Fault::Truncate { after: 100_000 })).await;
-    let liar = server(&site, faulty(Fault::Corrupt { at: 5 })).await;
+    let good = serve(&site, Behaviour::new()).await;
+    let broken = serve(&site, always(Fault::Truncate { after: 100_000 })).await;
+    let liar = serve(&site, always(Fault::Corrupt { at: 5 })).await;
     let dead = RefusingServer::start().unwrap();
     let sha256 = {
         let sandbox = Sandbox::new();
         let url = format!("{}a/file.bin", good.url());
-        let objects = fetch(&sandbox, &[&url, "--json"]).expect(0).objects();
-        of_type(&objects, "file")[0]["sha256"]
+        let finished = fetch(&sandbox, &[&url, "--json"]).expect(0);
+        finished.objects_of("file")[0]["sha256"]
             .as_str()
             .unwrap()
             .to_owned()
@@ -315,10 +287,8 @@ async fn a_metalink_names_files_digests_and_mirrors() {
         ("list.meta4".to_owned(), "one"),
         (format!("{}list.meta4", good.url()), "two"),
     ] {
-        let objects = fetch(&sandbox, &[&place, "-d", dir, "--json"])
-            .expect(0)
-            .objects();
-        let file = of_type(&objects, "file")[0];
+        let finished = fetch(&sandbox, &[&place, "-d", dir, "--json"]).expect(0);
+        let file = &finished.objects_of("file")[0];
         assert_eq!(
             (&file["verified"], &file["file"]),
             (&true.into(), &"sub/file.bin".into())
@@ -328,22 +298,22 @@ async fn a_metalink_names_files_digests_and_mirrors() {
         let entries = std::fs::read_dir(sandbox.path(dir).join("sub")).unwrap();
         assert_eq!(entries.count(), 1, "{place}");
     }
-    // Nobody has what the metalink promises.
+    // No mirror has the content with the digest of the metalink.
     sandbox.write("wrong.meta4", &metalink(&"1".repeat(64), &urls[3..]));
     fetch(&sandbox, &["wrong.meta4", "-d", "three"]).expect(5);
     assert!(!sandbox.path("three/sub/file.bin").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn stdout_gets_the_bytes_in_order_and_the_verdict_after_them() {
+async fn stdout_gets_the_bytes_in_order_before_verification() {
     let site = Site::new();
     site.insert("f", "line\n".repeat(50_000).into_bytes());
     let text = "line\n".repeat(50_000);
-    let good = server(&site, Behaviour::new()).await;
-    // The first request breaks off; the body starts again, and nothing is written twice.
+    let good = serve(&site, Behaviour::new()).await;
+    // The first body is truncated; the file restarts, and no byte is written twice.
     let once =
         Behaviour::new().with_rule(Rule::once(Matcher::Any, Fault::Truncate { after: 70_000 }));
-    let flaky = server(&site, once).await;
+    let flaky = serve(&site, once).await;
     let sandbox = Sandbox::new();
     for server in [&good, &flaky] {
         let finished = fetch(&sandbox, &[&format!("{}f", server.url()), "-o", "-"]).expect(0);
@@ -363,11 +333,11 @@ async fn stdout_gets_the_bytes_in_order_and_the_verdict_after_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_had_or_kept_is_told_with_its_code() {
+async fn each_failure_has_an_error_and_an_exit_code() {
     let site = Site::new();
     site.insert("a/f", content());
     site.insert("b/f", content());
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let dead = RefusingServer::start().unwrap();
     let sandbox = Sandbox::new();
     let at = |path: &str| format!("{}{path}", server.url());
@@ -405,18 +375,16 @@ async fn what_cannot_be_had_or_kept_is_told_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_fetch_leaves_no_file_of_the_name() {
+async fn an_interrupted_fetch_leaves_no_output_file() {
     let site = Site::new();
     site.insert("f", content());
-    let server = server(&site, faulty(Fault::Stall { after: 100_000 })).await;
+    let server = serve(&site, always(Fault::Stall { after: 100_000 })).await;
     let sandbox = Sandbox::new();
     let child = sandbox.start(&["fetch", &format!("{}f", server.url())]);
     server
         .wait_until(|requests| requests.iter().any(|r| r.bytes_sent > 90_000))
         .await;
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(status.success());
+    signal(&child, "INT");
     let finished = finish(child).expect(130);
     assert!(
         finished.stderr.contains("interrupted"),
@@ -427,16 +395,16 @@ async fn an_interrupted_fetch_leaves_no_file_of_the_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rate_connections_and_the_network_itself_can_be_limited() {
+async fn rate_limit_connections_and_offline_are_respected() {
     let site = Site::new();
     let large: Vec<u8> = content().repeat(20);
     site.insert("large", large.clone());
     site.insert("list.meta4", metalink(&"3".repeat(64), &[]).into_bytes());
-    let server = server(&site, Behaviour::new().with_rate(20_000_000)).await;
+    let server = serve(&site, Behaviour::new().with_rate(20_000_000)).await;
     let url = format!("{}large", server.url());
     let sandbox = Sandbox::new();
-    let first = fetch(&sandbox, &[&url, "--json"]).expect(0).objects();
-    let sha256 = of_type(&first, "file")[0]["sha256"]
+    let first = fetch(&sandbox, &[&url, "--json"]).expect(0);
+    let sha256 = first.objects_of("file")[0]["sha256"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -454,12 +422,10 @@ async fn rate_connections_and_the_network_itself_can_be_limited() {
         );
     }
 
-    // Six megabytes cannot come sooner than that.
+    // 6 MB at 6 MB/s.
     let slow = ["-o", "slow", "--limit-rate", "6M", "--json"];
-    let objects = fetch(&sandbox, &[&[url.as_str()], &slow[..]].concat())
-        .expect(0)
-        .objects();
-    let seconds = of_type(&objects, "file")[0]["seconds"].as_f64().unwrap();
+    let finished = fetch(&sandbox, &[&[url.as_str()], &slow[..]].concat()).expect(0);
+    let seconds = finished.objects_of("file")[0]["seconds"].as_f64().unwrap();
     assert!(seconds > 0.5, "{seconds}");
 
     server.clear_requests();
@@ -479,48 +445,44 @@ async fn rate_connections_and_the_network_itself_can_be_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_interrupted_fetch_has_is_not_fetched_again() {
+async fn an_interrupted_fetch_resumes() {
     let site = Site::new();
     let large: Vec<u8> = content().repeat(20);
     site.insert("large", large.clone());
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let url = format!("{}large", server.url());
     let sandbox = Sandbox::new();
-    let objects = fetch(&sandbox, &[&url, "-o", "first", "--json"])
-        .expect(0)
-        .objects();
-    let sha256 = of_type(&objects, "file")[0]["sha256"]
+    let finished = fetch(&sandbox, &[&url, "-o", "first", "--json"]).expect(0);
+    let sha256 = finished.objects_of("file")[0]["sha256"]
         .as_str()
         .unwrap()
         .to_owned();
     let arguments = ["fetch", &url, "--sha256", &sha256, "--json", "-v"];
 
-    // Half of it comes, and then no more.
-    server.set_behaviour(faulty(Fault::Drip { rate: 2_000_000 }));
+    // Interrupted after half of the file.
+    server.set_behaviour(always(Fault::Drip { rate: 2_000_000 }));
     server.clear_requests();
     let child = sandbox.start(&arguments);
     let half = large.len() as u64 / 2;
     server
-        .wait_until(|requests| requests.iter().map(|r| r.bytes_sent).sum::<u64>() > half)
+        .wait_until(|requests| bytes_sent(requests) > half)
         .await;
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(status.success());
+    signal(&child, "INT");
     finish(child).expect(130);
     assert!(!sandbox.path("large").exists());
 
     server.set_behaviour(Behaviour::new());
-    let objects = sandbox.run(&arguments).expect(0).objects();
+    let finished = sandbox.run(&arguments).expect(0);
     assert_eq!(std::fs::read(sandbox.path("large")).unwrap(), large);
-    let resumed = of_type(&objects, "resumed");
+    let resumed = finished.objects_of("resumed");
     let kept = resumed[0]["bytes"].as_u64().unwrap();
     assert!(kept > 0 && kept < large.len() as u64, "{kept}");
-    // Nothing is left beside it.
+    // The partial is gone.
     assert_eq!(names(&sandbox), ["first", "large"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
+async fn only_new_chunks_of_a_zchunk_file_are_fetched() {
     let sandbox = Sandbox::new();
     let mut text: Vec<u8> = Vec::new();
     for number in 0..60_000_u32 {
@@ -534,7 +496,7 @@ async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
         std::fs::read(sandbox.path("packed.zck")).unwrap()
     };
     let site = Site::new();
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let url = format!("{}x.zck", server.url());
     let old = pack(&text);
     site.insert("x.zck", old.clone());
@@ -546,13 +508,13 @@ async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
     site.insert("x.zck", new.clone());
     server.clear_requests();
     let finished = fetch(&sandbox, &[&url]).expect(0);
-    assert!(finished.stderr.contains("were here"), "{}", finished.stderr);
+    assert!(finished.stderr.contains(" reused, "), "{}", finished.stderr);
     assert!(std::fs::read(sandbox.path("x.zck")).unwrap() == new);
     let ranges = server.requests();
     assert!(ranges.iter().all(|request| request.range().is_some()));
     assert_eq!(ranges.len(), 2, "the header, and one range");
 
-    // And from a file elsewhere.
+    // With chunks of another file.
     std::fs::write(sandbox.path("old.zck"), &old).unwrap();
     server.clear_requests();
     fetch(&sandbox, &[&url, "--delta-from", "old.zck", "-o", "y.zck"]).expect(0);
@@ -560,8 +522,8 @@ async fn of_a_zchunk_file_only_what_is_new_is_fetched() {
     assert_eq!(server.requests().len(), 2);
 }
 
-/// A zchunk file of which two dozen small chunks are new, fetched from this server.
-fn many_chunks(sandbox: &Sandbox, dir: &std::path::Path, url: &str) -> Finished {
+/// Fetches a zchunk file with 24 small new chunks from a server.
+fn fetch_many_chunks(sandbox: &Sandbox, dir: &std::path::Path, url: &str) -> Finished {
     let mut text: Vec<u8> = Vec::new();
     for number in 0..600_000_u32 {
         text.extend_from_slice(format!("{}\n", number.wrapping_mul(2_654_435_761)).as_bytes());
@@ -588,26 +550,28 @@ fn many_chunks(sandbox: &Sandbox, dir: &std::path::Path, url: &str) -> Finished 
 }
 
 #[test]
-fn many_small_ranges_come_in_one_answer() {
+fn many_small_ranges_are_fetched_in_one_response() {
     let dir = tempfile::tempdir().unwrap();
     let Some(server) = taipan_tests::Nginx::serve(dir.path()) else {
         return;
     };
-    many_chunks(&Sandbox::new(), dir.path(), &server.url());
+    fetch_many_chunks(&Sandbox::new(), dir.path(), &server.url());
     let log = server.access_log();
     assert!(log.lines().count() <= 3, "{log}");
     assert!(log.contains(" 206 "), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_knows_no_multiple_ranges_is_asked_one_by_one() {
+async fn without_multi_range_support_each_range_has_a_request() {
     let (dir, sandbox) = (tempfile::tempdir().unwrap(), Sandbox::new());
     let site = Site::from_dir(dir.path());
-    let server = server(&site, Behaviour::new()).await;
-    many_chunks(&sandbox, dir.path(), &server.url());
+    let server = serve(&site, Behaviour::new()).await;
+    fetch_many_chunks(&sandbox, dir.path(), &server.url());
     let requests = server.requests();
-    let several = |range: &str| range.contains(',');
-    let asked = requests.iter().filter(|r| r.range().is_some_and(several));
-    assert_eq!(asked.count(), 1, "and then no more");
+    let is_multi_range = |range: &str| range.contains(',');
+    let multi_range = requests
+        .iter()
+        .filter(|r| r.range().is_some_and(is_multi_range));
+    assert_eq!(multi_range.count(), 1, "only one attempt");
     assert!(requests.len() > 20, "{}", requests.len());
 }

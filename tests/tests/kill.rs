@@ -1,33 +1,29 @@
-//! A download that is killed goes on where it was.
+//! A killed download resumes.
 //!
-//! The processes are killed by SIGKILL when the mirrors have sent a random number of bytes, from a
-//! sequence that is the same in every run. `TAIPAN_KILLS=100` makes it a hundred kills of a file
-//! of 200 MB instead of a dozen of 64 MB.
+//! Processes are killed by SIGKILL when the mirrors have sent a random number of bytes; the sequence
+//! of numbers is the same in every run. `TAIPAN_KILLS=100` means 100 kills of a file of 200 MB instead
+//! of 12 kills of a file of 64 MB.
 
 use std::{
-    io::Read as _,
     path::{Path, PathBuf},
-    pin::pin,
     process::Child,
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
-use futures_util::future::{self, Either};
 use taipan_mirrors::SegmentConfig;
-use taipan_mock_servers::{Behaviour, HttpServer, RequestLog, Site};
-use taipan_tests::Sandbox;
+use taipan_mock_servers::{Behaviour, HttpServer, Site};
+use taipan_tests::{Sandbox, bytes_sent, start_until_sent};
 use taipan_transfer::Sha256;
 
 const NAME: &str = "large.bin";
 
-/// Bytes per second of each mirror. What it sends must not pile up in the buffers of sockets: it
-/// would count as sent although nobody has received it.
+/// Bytes per second of each mirror. What it sends must not pile up in the buffers of sockets, where
+/// it counts as sent but is not received.
 const RATE: u64 = 10_000_000;
 
 const MIRRORS: usize = 3;
 
-/// Numbers that look random, by the generator that is called `SplitMix64`.
+/// Pseudo-random numbers by `SplitMix64`.
 struct Numbers(u64);
 
 impl Numbers {
@@ -39,9 +35,9 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    /// One of `0..=most`.
-    fn up_to(&mut self, most: u64) -> u64 {
-        self.next() % (most + 1)
+    /// A number of `0..=max`.
+    fn up_to(&mut self, max: u64) -> u64 {
+        self.next() % (max + 1)
     }
 }
 
@@ -81,45 +77,21 @@ impl Mirrors {
         )
     }
 
-    /// Waits until they have sent so many bytes together since the last time that they were
-    /// counted.
-    async fn wait_for(&self, bytes: u64) {
-        let counts: Vec<AtomicU64> = self.servers.iter().map(|_| AtomicU64::new(0)).collect();
-        let sum = || {
-            counts
-                .iter()
-                .map(|it| it.load(Ordering::SeqCst))
-                .sum::<u64>()
-        };
-        // Each keeps its own count, so that whoever sends the last of these bytes sees it.
-        let each = self.servers.iter().zip(&counts).map(|(server, count)| {
-            Box::pin(server.wait_until(move |log| {
-                count.store(sent(log), Ordering::SeqCst);
-                sum() >= bytes
-            }))
-        });
-        future::select_all(each).await;
-    }
-
-    /// How many bytes they have sent since the last call, after all connections have ended.
+    /// The bytes that the mirrors have sent since the last call, after all connections have ended.
     async fn count(&self) -> u64 {
         let mut bytes = 0;
         for server in &self.servers {
             server
                 .wait_until(|log| log.iter().all(|request| request.finished.is_some()))
                 .await;
-            bytes += sent(&server.requests());
+            bytes += bytes_sent(&server.requests());
             server.clear_requests();
         }
         bytes
     }
 }
 
-fn sent(log: &[RequestLog]) -> u64 {
-    log.iter().map(|request| request.bytes_sent).sum()
-}
-
-fn is_there(path: &Path, file: &Bytes) -> bool {
+fn is_complete(path: &Path, file: &Bytes) -> bool {
     let Ok(bytes) = std::fs::read(path) else {
         return false;
     };
@@ -127,32 +99,25 @@ fn is_there(path: &Path, file: &Bytes) -> bool {
     true
 }
 
-/// Starts a download, and waits until it has come so far; one that ends before is also good.
+/// Starts a download, and returns when the mirrors have sent this many bytes or it has ended.
 async fn run_until(sandbox: &Sandbox, mirrors: &Mirrors, bytes: u64) -> Child {
-    let mut child = sandbox.start(&["fetch", "--quiet", "large.meta4", "-d", "out"]);
-    let mut stdout = child.stdout.take().unwrap();
-    // Its stdout is open as long as it lives.
-    let mut end = tokio::task::spawn_blocking(move || stdout.read_to_end(&mut Vec::new()));
-    if let Either::Right((read, _)) = future::select(pin!(mirrors.wait_for(bytes)), &mut end).await
-    {
-        read.unwrap().unwrap();
-    }
-    child
+    let arguments = ["fetch", "--quiet", "large.meta4", "-d", "out"];
+    let servers: Vec<&HttpServer> = mirrors.servers.iter().collect();
+    start_until_sent(sandbox, &arguments, &servers, bytes).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_download_goes_on_where_it_was() {
+async fn a_killed_download_resumes() {
     let (total, size) = match std::env::var("TAIPAN_KILLS") {
         Ok(kills) => (kills.parse().unwrap(), 200_000_000),
         Err(_) => (12, 64_000_000),
     };
     let mirrors = Mirrors::start(size).await;
     let size = size as u64;
-    // A download that is killed has this much under way: on each connection a segment, and that
-    // is given back in pieces of a MiB.
+    // A killed download loses at most this much: the unrecorded part of each connection.
     let config = SegmentConfig::default();
     let per_kill = config.most_connections as u64 * config.least_bytes;
-    // Of the last bytes a second copy may be fetched.
+    // The last bytes may be fetched twice.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_precision_loss,
@@ -171,7 +136,7 @@ async fn a_killed_download_goes_on_where_it_was() {
 
         let (mut sent, mut allowed, mut moments) = (0, size + copies, Vec::new());
         for _ in 0..=numbers.up_to(2).min(total - kills - 1) {
-            // From before the first byte to after the last one.
+            // From the first byte to the last one.
             let moment = numbers.up_to(size - (sent.min(size)));
             moments.push(moment);
             let mut child = run_until(&sandbox, &mirrors, moment).await;
@@ -181,7 +146,7 @@ async fn a_killed_download_goes_on_where_it_was() {
             sent += mirrors.count().await;
             allowed += per_kill;
             kills += 1;
-            if is_there(&path, &mirrors.file) {
+            if is_complete(&path, &mirrors.file) {
                 break;
             }
         }
@@ -189,7 +154,7 @@ async fn a_killed_download_goes_on_where_it_was() {
             .run(&["fetch", "large.meta4", "-d", "out"])
             .expect(0);
         sent += mirrors.count().await;
-        assert!(is_there(&path, &mirrors.file));
+        assert!(is_complete(&path, &mirrors.file));
         assert!(
             sent <= allowed,
             "killed after {moments:?} bytes, the mirrors have sent {sent} bytes of a file of {size}"
@@ -201,8 +166,8 @@ async fn a_killed_download_goes_on_where_it_was() {
             .collect();
         assert_eq!(left, [NAME], "killed after {moments:?} bytes");
     }
-    // If every download had begun again, this much would have been sent twice. It has to be far
-    // more than what is allowed, or nothing was shown.
+    // Without resuming, this much would have been sent twice. It must be far more than what is
+    // allowed for the test to be meaningful.
     assert!(at_stake > 2 * kills * per_kill, "only {at_stake} bytes");
     assert!(
         again <= kills * per_kill,

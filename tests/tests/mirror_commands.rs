@@ -1,47 +1,27 @@
-//! `taipan mirror list` and `taipan mirror probe`, and lists of mirrors of every kind.
+//! `taipan mirror list` and `taipan mirror probe`, and mirror lists of all kinds.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
-use taipan_mock_servers::{
-    Behaviour, DemoChannel, DemoOptions, Fault, Fleet, HttpServer, Matcher, RefusingServer, Rule,
-    Site,
+use taipan_mock_servers::{Behaviour, DemoChannel, Fault, Fleet, HttpServer, RefusingServer, Site};
+use taipan_tests::{
+    CHANNEL, Finished, Sandbox, always, bytes_sent, demo_channel, finish, mirrors_file, serve,
+    signal,
 };
-use taipan_tests::{Finished, Sandbox, finish};
-
-/// Nothing listens there: all files come from mirrors.
-const CHANNEL: &str = "https://channel.invalid/demo";
 
 fn channel() -> DemoChannel {
-    DemoChannel::build(&DemoOptions::default().with_corpus_bytes(200_000))
+    demo_channel(200_000)
 }
 
-/// A file that begins like one of zstd and is long enough to show a rate.
+/// A file that begins like one of zstd and is large enough to measure the throughput.
 fn large_repodata() -> Vec<u8> {
     let mut bytes = vec![0x28, 0xB5, 0x2F, 0xFD];
     bytes.extend((0..400_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8));
     bytes
 }
 
-async fn server(site: &Site, behaviour: Behaviour) -> HttpServer {
-    HttpServer::builder(site.clone())
-        .behaviour(behaviour)
-        .start()
-        .await
-        .unwrap()
-}
-
-fn milliseconds(n: u64) -> Behaviour {
+fn latency_ms(n: u64) -> Behaviour {
     Behaviour::new().with_latency(Duration::from_millis(n))
-}
-
-fn of_type<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|o| o["type"] == kind).collect()
-}
-
-/// A mirrors file for the channel with these mirrors on a par.
-fn mirrors_toml(urls: &[String]) -> String {
-    format!("[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = {urls:?}\n")
 }
 
 fn probe(sandbox: &Sandbox, more: &[&str]) -> Finished {
@@ -55,12 +35,12 @@ fn list(sandbox: &Sandbox, more: &[&str]) -> Finished {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_mirrors_of_known_character_are_ranked_rightly() {
+async fn five_different_mirrors_are_ranked_by_their_measurements() {
     let site = channel().site();
     site.insert("noarch/repodata.json.zst", large_repodata());
-    let near = server(&site, milliseconds(2)).await;
-    let far = server(&site, milliseconds(120)).await;
-    // Old: the same files, of which the repodata is shorter and older.
+    let near = serve(&site, latency_ms(2)).await;
+    let far = serve(&site, latency_ms(120)).await;
+    // Behind: the same files, but the repodata is shorter and older.
     let old_site = site.half(|_| true);
     let day = Duration::from_hours(24);
     for path in old_site.paths() {
@@ -70,21 +50,16 @@ async fn five_mirrors_of_known_character_are_ranked_rightly() {
             old_site.insert_at(&path, shorter, std::time::SystemTime::now() - day);
         }
     }
-    let old = server(&old_site, milliseconds(1)).await;
-    let stalled = server(
-        &site,
-        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Stall { after: 1 })),
-    )
-    .await;
+    let old = serve(&old_site, latency_ms(1)).await;
+    let stalled = serve(&site, always(Fault::Stall { after: 1 })).await;
     let dead = RefusingServer::start().unwrap();
     let mut sandbox = Sandbox::new();
     let urls = [dead.url(), stalled.url(), far.url(), old.url(), near.url()];
     let bare = urls.clone().map(|url| url.trim_end_matches('/').to_owned());
-    sandbox.write("m.toml", &mirrors_toml(&urls));
+    sandbox.write("m.toml", &mirrors_file(&urls));
 
     let finished = probe(&sandbox, &["--json"]).expect(0);
-    let objects = finished.objects();
-    let ranked = of_type(&objects, "ranked");
+    let ranked = finished.objects_of("ranked");
     let verdicts: Vec<(&str, &str)> = ranked
         .iter()
         .map(|row| {
@@ -115,15 +90,15 @@ async fn five_mirrors_of_known_character_are_ranked_rightly() {
     let far_byte = ranked[1]["first_byte_seconds"].as_f64().unwrap();
     assert!(far_byte >= 0.12, "{far_byte}");
     assert!(ranked[0]["rate"].as_f64().unwrap() > 0.0);
-    let rounds = of_type(&objects, "probe");
+    let rounds = finished.objects_of("probe");
     assert_eq!(rounds[0]["serving"], 3);
     assert_eq!(rounds[0]["sample"], "noarch/repodata.json.zst");
     assert!(rounds[0]["seconds"].is_f64());
-    // Nobody was asked for more than twice the sample, its end and its length.
-    let sent: u64 = near.requests().iter().map(|r| r.bytes_sent).sum();
+    // At most twice the sample, its end and one byte for its length.
+    let sent = bytes_sent(&near.requests());
     assert!(sent <= 2 * 131_072 + 64 + 1, "{sent}");
 
-    // What was learnt is kept: those that serve are not asked again, unless it is wanted.
+    // The measurements are saved: usable mirrors are not measured again without --all.
     let listed = list(&sandbox, &["--json"]).expect(0).objects();
     let by_url: BTreeMap<&str, &Value> = listed
         .iter()
@@ -133,42 +108,33 @@ async fn five_mirrors_of_known_character_are_ranked_rightly() {
     assert_eq!(near_line["last"]["class"], "ok");
     assert!(near_line["rate"].as_f64().unwrap() > 0.0);
     assert_eq!(by_url[bare[0].as_str()]["last"]["class"], "unwell");
-    // In another network, which another proxy makes it, nothing is known of their speed.
+    // A proxy makes another network, for which there are no measurements.
     sandbox.set("ALL_PROXY", "http://proxy.invalid:3128");
     for line in list(&sandbox, &["--json"]).expect(0).objects() {
         assert_eq!((&line["last"], &line["rate"]), (&Value::Null, &Value::Null));
     }
     sandbox.set("ALL_PROXY", "");
-    let asked = near.requests().len();
-    let again = probe(&sandbox, &["--json"]).expect(0).objects();
-    let words: Vec<&Value> = of_type(&again, "ranked")
+    let before = near.requests().len();
+    let again = probe(&sandbox, &["--json"]).expect(0);
+    let verdicts: Vec<Value> = again
+        .objects_of("ranked")
         .iter()
-        .map(|row| &row["verdict"])
+        .map(|row| row["verdict"].clone())
         .collect();
-    let expected = [
-        "served lately",
-        "served lately",
-        "behind",
-        "stalled",
-        "dead",
-    ];
-    assert_eq!(words, expected);
-    // Only to find out which file there is, and for its end.
-    assert!(near.requests().len() <= asked + 2);
-    let all = probe(&sandbox, &["--json", "--all"]).expect(0).objects();
-    assert_eq!(of_type(&all, "ranked")[0]["verdict"], "good");
+    assert_eq!(verdicts, ["recent", "recent", "behind", "stalled", "dead"]);
+    // One request for the length of the sample, and one for its end.
+    assert!(near.requests().len() <= before + 2);
+    let all = probe(&sandbox, &["--json", "--all"]).expect(0);
+    assert_eq!(all.objects_of("ranked")[0]["verdict"], "good");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mirrors_of_every_protocol_are_probed() {
     let fleet = Fleet::start(channel()).await.unwrap();
-    let mut sandbox = Sandbox::new();
-    for (name, value) in fleet.environment() {
-        sandbox.set(name, &value);
-    }
+    let sandbox = Sandbox::of_fleet(&fleet);
     sandbox.write("m.toml", &fleet.mirrors_toml(CHANNEL));
-    let objects = probe(&sandbox, &["--json"]).expect(0).objects();
-    let verdicts: Vec<&str> = of_type(&objects, "ranked")
+    let ranked = probe(&sandbox, &["--json"]).expect(0).objects_of("ranked");
+    let verdicts: Vec<&str> = ranked
         .iter()
         .map(|row| row["verdict"].as_str().unwrap())
         .collect();
@@ -178,7 +144,7 @@ async fn mirrors_of_every_protocol_are_probed() {
     for part in [
         "latency",
         "first byte",
-        "rate",
+        "throughput",
         "freshness",
         "verdict",
         "mirror",
@@ -186,22 +152,22 @@ async fn mirrors_of_every_protocol_are_probed() {
         assert!(head.contains(part), "{head}");
     }
     assert!(text.stdout.contains("oci+http://"), "{}", text.stdout);
-    assert!(text.stderr.contains("5 of 6 serve"), "{}", text.stderr);
+    assert!(
+        text.stderr.contains("5 of 6 mirrors are usable"),
+        "{}",
+        text.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_no_mirror_serves_the_probe_says_why_of_each() {
-    let empty = server(&Site::new(), Behaviour::new()).await;
-    let page = server(
-        &channel().site(),
-        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Html)),
-    )
-    .await;
+async fn without_a_usable_mirror_the_probe_prints_the_cause_of_each() {
+    let empty = serve(&Site::new(), Behaviour::new()).await;
+    let page = serve(&channel().site(), always(Fault::Html)).await;
     let dead = RefusingServer::start().unwrap();
     let sandbox = Sandbox::new();
     sandbox.write(
         "m.toml",
-        &mirrors_toml(&[empty.url(), page.url(), dead.url()]),
+        &mirrors_file(&[empty.url(), page.url(), dead.url()]),
     );
     let finished = probe(&sandbox, &[]).expect(4);
     for part in [
@@ -221,7 +187,7 @@ async fn when_no_mirror_serves_the_probe_says_why_of_each() {
     assert!(
         finished
             .stderr
-            .contains(&format!("no mirror of {CHANNEL} serves now")),
+            .contains(&format!("no usable mirror of {CHANNEL}")),
         "{}",
         finished.stderr
     );
@@ -229,19 +195,13 @@ async fn when_no_mirror_serves_the_probe_says_why_of_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_probe_ends_at_once() {
-    let hang = server(
-        &channel().site(),
-        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Hang)),
-    )
-    .await;
+    let hang = serve(&channel().site(), always(Fault::Hang)).await;
     let sandbox = Sandbox::new();
-    sandbox.write("m.toml", &mirrors_toml(&[hang.url()]));
+    sandbox.write("m.toml", &mirrors_file(&[hang.url()]));
     let arguments = ["mirror", "probe", "--mirrors", "m.toml", "--timeout", "300"];
     let child = sandbox.start(&arguments);
     hang.wait_until(|requests| !requests.is_empty()).await;
-    let pid = child.id().to_string();
-    let status = Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    assert!(status.success());
+    signal(&child, "INT");
     let finished = finish(child).expect(130);
     assert!(
         finished.stderr.contains("interrupted"),
@@ -251,7 +211,7 @@ async fn an_interrupted_probe_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_merged_list_shows_who_named_each_mirror() {
+async fn the_merged_list_shows_where_each_mirror_was_named() {
     let sandbox = Sandbox::new();
     sandbox.write(
         "m.toml",
@@ -279,7 +239,7 @@ async fn the_merged_list_shows_who_named_each_mirror() {
     insta::assert_snapshot!("merged", finished.stdout);
     let verbose = sandbox.run(&[&arguments[..], &["-v"]].concat()).expect(0);
     insta::assert_snapshot!("merged_verbose", verbose.stdout);
-    // Without -c: all channels that a list names.
+    // Without -c: all channels of the lists.
     let all = sandbox
         .run(&["mirror", "list", "--mirrors", "m.toml", "--json"])
         .expect(0);
@@ -290,18 +250,18 @@ async fn the_merged_list_shows_who_named_each_mirror() {
         .collect();
     assert_eq!(channels, [CHANNEL, CHANNEL, "other"]);
     insta::assert_snapshot!("merged_json", all.stdout);
-    // A channel that no list names is its own mirror.
+    // A channel without a list is its own mirror.
     let own = sandbox
         .run(&["mirror", "list", "-c", "conda-forge", "--json"])
         .expect(0);
     assert_eq!(own.objects()[0]["origin"], "upstream");
 }
 
-/// A list of each kind that names the server for the channel.
+/// A mirror list of each kind, with this URL as the mirror of the channel.
 fn lists_of_each_kind(url: &str) -> Vec<(&'static str, String)> {
     let url = url.trim_end_matches('/');
     vec![
-        ("m.toml", mirrors_toml(&[url.to_owned()])),
+        ("m.toml", mirrors_file(&[url.to_owned()])),
         ("plain", format!("# a comment\n{url}\nftp://a.example/x\n")),
         (
             "servers",
@@ -337,7 +297,7 @@ fn lists_of_each_kind(url: &str) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
+async fn a_list_of_any_kind_is_read_from_a_file_and_from_a_url() {
     let site = channel().site();
     let mirror = HttpServer::builder(site)
         .prefix("demo")
@@ -345,11 +305,11 @@ async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
         .await
         .unwrap();
     let lists = Site::new();
-    let web = server(&lists, Behaviour::new()).await;
+    let web = serve(&lists, Behaviour::new()).await;
     for (name, text) in lists_of_each_kind(&mirror.url()) {
         let sandbox = Sandbox::new();
         let text = if name == "servers" {
-            // The channel's short name is its URL here, so the variable is tried below.
+            // The name of this channel is its URL; another test covers the variable.
             text.replace("$channel", "demo")
         } else {
             text
@@ -372,8 +332,7 @@ async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
                     "--json",
                 ])
                 .expect(0);
-            let objects = finished.objects();
-            let of_mirror = of_type(&objects, "mirror");
+            let of_mirror = finished.objects_of("mirror");
             assert_eq!(of_mirror.len(), 1, "{place}: {}", finished.stdout);
             assert_eq!(
                 of_mirror[0]["location"]
@@ -386,7 +345,7 @@ async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
             let origin = of_mirror[0]["origin"].as_str().unwrap();
             assert!(origin.starts_with(&format!("{said}:")), "{origin}");
         }
-        // And it is of use.
+        // The mirror is used.
         mirror.clear_requests();
         sandbox
             .run(&[
@@ -405,7 +364,7 @@ async fn a_list_of_any_kind_serves_from_a_file_and_from_a_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_variable_stands_for_the_channel_and_the_environment_names_several_lists() {
+async fn the_channel_variable_is_replaced_and_the_environment_names_several_lists() {
     let mut sandbox = Sandbox::new();
     sandbox.write("my lists.txt", "https://a.example:8443/pub/$channel\n");
     sandbox.write(
@@ -429,7 +388,7 @@ async fn a_variable_stands_for_the_channel_and_the_environment_names_several_lis
             "https://b.example/2"
         ]
     );
-    // The configuration file, whose paths are relative to it.
+    // Paths in the configuration file are relative to it.
     let dir = sandbox.path("conf");
     std::fs::create_dir(&dir).unwrap();
     std::fs::write(dir.join("config.toml"), "mirrors = [\"l.txt\"]\n").unwrap();
@@ -451,10 +410,10 @@ async fn a_variable_stands_for_the_channel_and_the_environment_names_several_lis
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_cannot_be_had_is_replaced_by_its_last_copy() {
+async fn a_list_that_cannot_be_fetched_is_replaced_by_its_cached_copy() {
     let lists = Site::new();
     lists.insert("l.txt", b"https://a.example/demo\n".to_vec());
-    let web = server(&lists, Behaviour::new()).await;
+    let web = serve(&lists, Behaviour::new()).await;
     let sandbox = Sandbox::new();
     let url = format!("{}l.txt", web.url());
     let arguments = ["mirror", "list", "-c", CHANNEL, "--mirrors", &url];
@@ -465,7 +424,7 @@ async fn a_list_that_cannot_be_had_is_replaced_by_its_last_copy() {
         ("Connection reset", Fault::Reset { after: None }),
     ];
     for (part, fault) in behaviours {
-        web.set_behaviour(Behaviour::new().with_rule(Rule::always(Matcher::Any, fault)));
+        web.set_behaviour(always(fault));
         let finished = sandbox.run(&arguments).expect(0);
         assert!(finished.stdout.contains("https://a.example/demo"));
         assert!(
@@ -478,7 +437,7 @@ async fn a_list_that_cannot_be_had_is_replaced_by_its_last_copy() {
             "{}",
             finished.stderr
         );
-        // Who has no copy is told.
+        // Without a cached copy the command fails.
         let other = Sandbox::new();
         let code = if part == "markup" { 2 } else { 4 };
         let finished = other.run(&arguments).expect(code);
@@ -487,12 +446,12 @@ async fn a_list_that_cannot_be_had_is_replaced_by_its_last_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_list_is_refused_with_its_place() {
+async fn an_invalid_list_is_refused_with_file_and_line() {
     let site = Site::new();
     let long = b"https://a.example/demo\n".repeat(400_000);
     site.insert("long", long);
-    site.insert("m.toml", mirrors_toml(&["/etc".to_owned()]).into_bytes());
-    let web = server(&site, Behaviour::new()).await;
+    site.insert("m.toml", mirrors_file(&["/etc".to_owned()]).into_bytes());
+    let web = serve(&site, Behaviour::new()).await;
     let sandbox = Sandbox::new();
     for (name, text) in [
         (

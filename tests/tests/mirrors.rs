@@ -1,41 +1,26 @@
-//! The main job from mirrors of every kind, in process: what goes wrong costs time, and never the
-//! install.
+//! Environments from mirrors of all protocols in this process, with all kinds of faults.
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, process::Command, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
+    process::Child,
+};
 
 use taipan_mock_servers::{
-    Behaviour, DemoChannel, DemoOptions, Fault, Fleet, HttpServer, Matcher, RefusingServer, Rule,
-    Site,
+    Behaviour, DemoChannel, Fault, Fleet, HttpServer, Matcher, RefusingServer, Rule, Site,
 };
-use taipan_tests::{Finished, Sandbox, finish};
-
-/// Nothing listens there: all files come from mirrors.
-const CHANNEL: &str = "https://channel.invalid/demo";
+use taipan_tests::{
+    CHANNEL, Finished, Sandbox, always, bytes_sent, demo_channel, expect_demo_runs, finish,
+    mirrors_file_in_order, serve, signal, start_until_sent,
+};
 
 fn channel() -> DemoChannel {
-    DemoChannel::build(&DemoOptions::default().with_corpus_bytes(2_000_000))
+    demo_channel(2_000_000)
 }
 
-async fn server(site: &Site, behaviour: Behaviour) -> HttpServer {
-    HttpServer::builder(site.clone())
-        .behaviour(behaviour)
-        .start()
-        .await
-        .unwrap()
-}
-
-/// A mirrors file with these mirrors, each asked before the next as long as it serves.
+/// Writes a mirrors file with these mirrors, the first with the highest priority.
 fn mirrors(sandbox: &Sandbox, urls: &[String]) {
-    let list: Vec<String> = urls
-        .iter()
-        .enumerate()
-        .map(|(priority, url)| format!("{{ url = \"{url}\", priority = {priority} }}"))
-        .collect();
-    let text = format!(
-        "[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = [{}]\n",
-        list.join(", ")
-    );
-    sandbox.write("mirrors.toml", &text);
+    sandbox.write("mirrors.toml", &mirrors_file_in_order(urls));
 }
 
 fn create(sandbox: &Sandbox, specs: &[&str]) -> Finished {
@@ -56,30 +41,17 @@ fn create(sandbox: &Sandbox, specs: &[&str]) -> Finished {
     )
 }
 
-#[track_caller]
-fn greets(prefix: &Path) {
-    let output = Command::new(prefix.join("bin/taipan-demo"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains(&prefix.display().to_string()), "{text}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn an_environment_comes_from_six_mirrors_of_which_two_are_bad() {
+async fn an_environment_is_created_from_six_mirrors_two_of_them_failing() {
     let fleet = Fleet::start(channel()).await.unwrap();
-    let mut sandbox = Sandbox::new();
-    for (name, value) in fleet.environment() {
-        sandbox.set(name, &value);
-    }
+    let sandbox = Sandbox::of_fleet(&fleet);
     sandbox.write("mirrors.toml", &fleet.mirrors_toml(CHANNEL));
     create(
         &sandbox,
         &["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"],
     )
     .expect(0);
-    greets(&sandbox.path("env"));
+    expect_demo_runs(&sandbox.path("env"));
     let list = sandbox.run(&["list", "-p", "env", "--json"]).expect(0);
     let names: Vec<_> = list
         .objects()
@@ -98,32 +70,26 @@ async fn an_environment_comes_from_six_mirrors_of_which_two_are_bad() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_kind_of_mirror_alone_is_enough() {
+async fn each_protocol_alone_suffices() {
     for name in ["fast", "s3", "oci"] {
         let fleet = Fleet::start(channel()).await.unwrap();
-        let mut sandbox = Sandbox::new();
-        for (name, value) in fleet.environment() {
-            sandbox.set(name, &value);
-        }
+        let sandbox = Sandbox::of_fleet(&fleet);
         sandbox.write(
             "mirrors.toml",
             &fleet.some_mirrors_toml(CHANNEL, &[(name, 0)]),
         );
         create(&sandbox, &["taipan-demo", "demo-corpus", "demo-legacy"]).expect(0);
-        greets(&sandbox.path("env"));
+        expect_demo_runs(&sandbox.path("env"));
         assert!(!fleet.mirror(name).unwrap().requests().is_empty(), "{name}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_first_mirror_costs_time_and_not_the_install() {
+async fn a_failing_first_mirror_does_not_fail_the_install() {
     let site = channel().site();
     let packages = || Matcher::suffix(".conda");
     let faults = [
-        (
-            "500",
-            Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::status(500))),
-        ),
+        ("500", always(Fault::status(500))),
         (
             "404",
             Behaviour::new().with_rule(Rule::always(packages(), Fault::status(404))),
@@ -140,10 +106,7 @@ async fn a_bad_first_mirror_costs_time_and_not_the_install() {
             "wrong bytes",
             Behaviour::new().with_rule(Rule::always(packages(), Fault::Corrupt { at: 700 })),
         ),
-        (
-            "HTML",
-            Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Html)),
-        ),
+        ("HTML", always(Fault::Html)),
         (
             "encoded",
             Behaviour::new().with_rule(Rule::always(packages(), Fault::Gzip)),
@@ -154,18 +117,18 @@ async fn a_bad_first_mirror_costs_time_and_not_the_install() {
         ),
     ];
     for (name, behaviour) in faults {
-        let bad = server(&site, behaviour).await;
-        let good = server(&site, Behaviour::new()).await;
+        let bad = serve(&site, behaviour).await;
+        let good = serve(&site, Behaviour::new()).await;
         let sandbox = Sandbox::new();
         mirrors(&sandbox, &[bad.url(), good.url()]);
         let finished = create(&sandbox, &["--json", "taipan-demo", "demo-corpus"]);
         assert_eq!(finished.code, Some(0), "{name}: {finished:?}");
-        greets(&sandbox.path("env"));
+        expect_demo_runs(&sandbox.path("env"));
         let failed = finished
             .objects()
             .iter()
             .any(|object| object["type"] == "attempt-failed");
-        assert!(failed, "{name}: the bad mirror was never asked");
+        assert!(failed, "{name}: the failing mirror got no request");
         assert_eq!(
             sandbox.unfinished(),
             Vec::<std::path::PathBuf>::new(),
@@ -177,12 +140,8 @@ async fn a_bad_first_mirror_costs_time_and_not_the_install() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_all_fail_the_error_lists_every_attempt() {
     let site = channel().site();
-    let broken = server(
-        &site,
-        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::status(500))),
-    )
-    .await;
-    let empty = server(&Site::new(), Behaviour::new()).await;
+    let broken = serve(&site, always(Fault::status(500))).await;
+    let empty = serve(&Site::new(), Behaviour::new()).await;
     let refusing = RefusingServer::start().unwrap();
     let sandbox = Sandbox::new();
     mirrors(&sandbox, &[broken.url(), empty.url(), refusing.url()]);
@@ -215,8 +174,8 @@ async fn wrong_bytes_everywhere_are_a_verification_failure() {
             Fault::Corrupt { at: 1_000_000 },
         ))
     };
-    let one = server(&site, corrupt()).await;
-    let two = server(&site, corrupt()).await;
+    let one = serve(&site, corrupt()).await;
+    let two = serve(&site, corrupt()).await;
     let sandbox = Sandbox::new();
     mirrors(&sandbox, &[one.url(), two.url()]);
     let finished = create(&sandbox, &["demo-corpus"]).expect(5);
@@ -226,11 +185,10 @@ async fn wrong_bytes_everywhere_are_a_verification_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn repodata_that_is_none_is_named_as_such() {
+async fn unusable_repodata_is_reported_with_its_cause() {
     let good = channel().site();
-    let html = Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Html));
-    let cut =
-        Behaviour::new().with_rule(Rule::always(Matcher::Any, Fault::Truncate { after: 100 }));
+    let html = always(Fault::Html);
+    let cut = always(Fault::Truncate { after: 100 });
     let shortened = Site::new();
     let text = good.get("noarch/repodata.json").unwrap();
     for subdir in ["noarch", "linux-64"] {
@@ -241,17 +199,17 @@ async fn repodata_that_is_none_is_named_as_such() {
     }
     let nothing = Site::new();
     for (name, server, code, part) in [
-        ("HTML", server(&good, html).await, 5, "web page"),
-        ("cut", server(&good, cut).await, 4, "broke off"),
+        ("HTML", serve(&good, html).await, 5, "web page"),
+        ("cut", serve(&good, cut).await, 4, "broke off"),
         (
             "shortened",
-            server(&shortened, Behaviour::new()).await,
+            serve(&shortened, Behaviour::new()).await,
             5,
             "cut short",
         ),
         (
             "nothing",
-            server(&nothing, Behaviour::new()).await,
+            serve(&nothing, Behaviour::new()).await,
             4,
             "has repodata",
         ),
@@ -269,12 +227,12 @@ async fn repodata_that_is_none_is_named_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_channel_has_no_packages_and_says_so() {
+async fn a_package_that_is_missing_from_an_empty_channel_is_named() {
     let site = Site::new();
     let empty =
         r#"{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{},"repodata_version":1}"#;
     site.insert("noarch/repodata.json", empty.as_bytes().to_vec());
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let sandbox = Sandbox::new();
     let finished = sandbox
         .run(&["create", "-p", "env", "-c", &server.url(), "numpy"])
@@ -287,9 +245,9 @@ async fn an_empty_channel_has_no_packages_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unchanged_repodata_is_not_fetched_again_and_an_unreachable_one_is_not_needed() {
+async fn repodata_is_revalidated_and_the_cached_copy_replaces_unreachable_mirrors() {
     let site = channel().site();
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let sandbox = Sandbox::new();
     mirrors(&sandbox, &[server.url()]);
     create(&sandbox, &["taipan-demo"]).expect(0);
@@ -322,7 +280,7 @@ async fn unchanged_repodata_is_not_fetched_again_and_an_unreachable_one_is_not_n
         .collect();
     assert_eq!(freshness, ["unchanged", "unchanged"]);
     server.shutdown().await;
-    // With packages and repodata here, nobody needs to be reachable.
+    // With packages and repodata in the cache, no mirror is needed.
     let stale = sandbox
         .run(&[
             "create",
@@ -337,7 +295,7 @@ async fn unchanged_repodata_is_not_fetched_again_and_an_unreachable_one_is_not_n
         ])
         .expect(0);
     assert!(stale.stderr.contains("cached copy"), "{}", stale.stderr);
-    greets(&sandbox.path("other"));
+    expect_demo_runs(&sandbox.path("other"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -347,7 +305,7 @@ async fn an_interrupted_download_leaves_nothing_and_the_next_run_succeeds() {
         Matcher::contains("demo-corpus"),
         Fault::Stall { after: 500_000 },
     ));
-    let server = server(&site, slow).await;
+    let server = serve(&site, slow).await;
     let sandbox = Sandbox::new();
     mirrors(&sandbox, &[server.url()]);
     let arguments = [
@@ -361,7 +319,7 @@ async fn an_interrupted_download_leaves_nothing_and_the_next_run_succeeds() {
         "demo-corpus",
         "taipan-demo",
     ];
-    for signal in ["-INT", "-TERM"] {
+    for name in ["INT", "TERM"] {
         server.clear_requests();
         let child = sandbox.start(&arguments);
         server
@@ -371,14 +329,7 @@ async fn an_interrupted_download_leaves_nothing_and_the_next_run_succeeds() {
                     .any(|r| r.path.contains("demo-corpus") && r.bytes_sent > 400_000)
             })
             .await;
-        let pid = child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        signal(&child, name);
         let finished = finish(child).expect(130);
         assert!(
             finished.stderr.contains("interrupted"),
@@ -390,61 +341,101 @@ async fn an_interrupted_download_leaves_nothing_and_the_next_run_succeeds() {
     }
     server.set_behaviour(Behaviour::new());
     sandbox.run(&arguments).expect(0);
-    greets(&sandbox.path("env"));
+    expect_demo_runs(&sandbox.path("env"));
+}
+
+/// When a run is killed.
+#[derive(Debug)]
+enum Moment {
+    /// After the mirror has sent this many bytes.
+    Sent(u64),
+    /// After a JSON object of this type was printed.
+    Printed(&'static str),
+}
+
+impl Moment {
+    /// Starts the command, and returns at this moment or when the process has ended.
+    async fn start(&self, sandbox: &Sandbox, arguments: &[&str], server: &HttpServer) -> Child {
+        match self {
+            Self::Sent(bytes) => start_until_sent(sandbox, arguments, &[server], *bytes).await,
+            Self::Printed(kind) => {
+                let mut child = sandbox.start(arguments);
+                let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+                let tag = format!("\"type\":\"{kind}\"");
+                let wait = move || {
+                    lines
+                        .map_while(Result::ok)
+                        .find(|line| line.contains(&tag))
+                        .expect("the object is printed");
+                };
+                tokio::task::spawn_blocking(wait).await.unwrap();
+                child
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_run_is_repaired_by_the_next() {
     let site = channel().site();
-    let server = server(&site, Behaviour::new().with_rate(4_000_000)).await;
-    let arguments = |sandbox: &Sandbox| {
-        mirrors(sandbox, &[server.url()]);
-        [
-            "create",
-            "-p",
-            "env",
-            "-c",
-            CHANNEL,
-            "--mirrors",
-            "mirrors.toml",
-            "demo-corpus",
-            "taipan-demo",
-        ]
-    };
-    // From before the first request to after the last file.
-    for delay in [0, 40, 120, 250, 400, 550, 620, 700, 800] {
+    // What the server sends must not pile up in the buffers of sockets, where it counts as sent.
+    let server = serve(&site, Behaviour::new().with_total_rate(4_000_000)).await;
+    let arguments = [
+        "create",
+        "--json",
+        "-p",
+        "env",
+        "-c",
+        CHANNEL,
+        "--mirrors",
+        "mirrors.toml",
+        "demo-corpus",
+        "taipan-demo",
+    ];
+    let sandbox_with_mirror = || {
         let sandbox = Sandbox::new();
-        let arguments = arguments(&sandbox);
-        let mut child = sandbox.start(&arguments);
-        // The moment of the kill is what varies here, so this waits for time and not for events.
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+        mirrors(&sandbox, &[server.url()]);
+        sandbox
+    };
+    sandbox_with_mirror().run(&arguments).expect(0);
+    let total = bytes_sent(&server.requests());
+
+    // From the first byte to the last one, and then in the transaction.
+    let moments = (0..=6).map(|sixth| Moment::Sent(total * sixth / 6));
+    for moment in moments.chain(["plan", "linked", "done"].map(Moment::Printed)) {
+        let sandbox = sandbox_with_mirror();
+        server.clear_requests();
+        let mut child = moment.start(&sandbox, &arguments, &server).await;
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        if status.signal().is_none() {
-            // It was through already.
-            greets(&sandbox.path("env"));
-            continue;
-        }
-        let again = sandbox.run(&arguments);
-        // Killed after the commit, the environment is there and whole.
-        if again.code == Some(2) {
-            assert!(
-                again.stderr.contains("is an environment already"),
-                "{}",
-                again.stderr
-            );
+        if status.signal().is_some() {
+            let again = sandbox.run(&arguments);
+            // After the commit the environment is complete, and the next change cleans up.
+            if again.code == Some(2) {
+                let error = "is already an environment";
+                assert!(again.stderr.contains(error), "{}", again.stderr);
+                let mut install = arguments;
+                install[0] = "install";
+                sandbox.run(&install).expect(0);
+            } else {
+                again.expect(0);
+            }
         } else {
-            again.expect(0);
+            assert!(status.success(), "{moment:?}: {status}");
         }
-        greets(&sandbox.path("env"));
-        assert_eq!(sandbox.unfinished(), Vec::<std::path::PathBuf>::new());
+        expect_demo_runs(&sandbox.path("env"));
+        assert_eq!(
+            sandbox.unfinished(),
+            Vec::<std::path::PathBuf>::new(),
+            "{moment:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dry_run_does_nothing_and_quiet_says_nothing() {
+async fn a_dry_run_changes_nothing_and_quiet_prints_nothing() {
     let site = channel().site();
-    let server = server(&site, Behaviour::new()).await;
+    let server = serve(&site, Behaviour::new()).await;
     let sandbox = Sandbox::new();
     mirrors(&sandbox, &[server.url()]);
     let dry = create(&sandbox, &["--dry-run", "--json", "taipan-demo"]).expect(0);
@@ -472,7 +463,7 @@ async fn a_dry_run_does_nothing_and_quiet_says_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_in_a_url_is_used_and_never_shown() {
+async fn a_password_in_a_url_is_used_and_never_printed() {
     let site = channel().site();
     let server = HttpServer::builder(site)
         .basic_auth("reader", "hunter2")
@@ -483,7 +474,7 @@ async fn a_password_in_a_url_is_used_and_never_shown() {
     let sandbox = Sandbox::new();
     mirrors(&sandbox, std::slice::from_ref(&with));
     let text = create(&sandbox, &["-vv", "taipan-demo"]).expect(0);
-    greets(&sandbox.path("env"));
+    expect_demo_runs(&sandbox.path("env"));
     let as_channel = sandbox
         .run(&["create", "-vv", "-p", "two", "-c", &with, "taipan-demo"])
         .expect(0);

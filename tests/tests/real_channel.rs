@@ -1,10 +1,10 @@
-//! A channel of real packages, served by real web servers, judged by other programs.
+//! A channel of real packages on real web servers. Other programs check the environments.
 //!
 //! `TAIPAN_REALCHANNEL_DIR` and `TAIPAN_REALCHANNEL_MEDIUM_DIR` name channels with a
 //! `channel.json` that lists specs, what must work after an install (`imports`, `commands`), what
-//! cannot be satisfied and which versions a right solver picks. `TAIPAN_CHECK_PREFIX` names a
-//! program that judges a prefix by that file, `TAIPAN_PY_RATTLER` a Python with py-rattler.
-//! Without them the tests say that they are skipped.
+//! cannot be satisfied and which versions a correct solver chooses. `TAIPAN_CHECK_PREFIX` names a
+//! program that checks a prefix against that file, `TAIPAN_PY_RATTLER` a Python with py-rattler.
+//! Without them the tests are reported as skipped.
 
 use std::{
     collections::BTreeMap,
@@ -111,7 +111,7 @@ fn judge(channel: &Path, prefix: &Path, level: &str) {
 
 fn peer(arguments: &[&str]) -> Option<String> {
     let python = required("TAIPAN_PY_RATTLER", "a Python with py-rattler")?;
-    // Asked for now and not when this was compiled: a target directory may outlive a checkout.
+    // At run time and not at compile time: a target directory may outlive a checkout.
     let crate_dir = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it for tests");
     let script = Path::new(&crate_dir).join("python/peers.py");
     let output = Command::new(python)
@@ -173,7 +173,7 @@ fn install_and_judge(
     }
     assert!(
         three.whole.access_log().lines().count() > 0,
-        "the whole mirror was never asked"
+        "the whole mirror got no request"
     );
 }
 
@@ -205,7 +205,7 @@ fn the_special_packages_work_in_a_prefix_with_spaces_and_unicode() {
 }
 
 #[test]
-fn what_cannot_be_satisfied_is_explained_by_the_specs_in_conflict() {
+fn unsatisfiable_specs_are_explained_by_the_specs_in_conflict() {
     for variable in [SMALL, MEDIUM] {
         let Some((dir, manifest)) = channel(variable) else {
             return;
@@ -221,7 +221,7 @@ fn what_cannot_be_satisfied_is_explained_by_the_specs_in_conflict() {
             let finished = sandbox
                 .run(&[&arguments, specs.as_slice()].concat())
                 .expect(3);
-            // Either all specs are in conflict, or one of them is for a name that nobody has.
+            // Either all specs are in conflict, or one of them is for a name that does not exist.
             let named = |spec: &&str| {
                 let name = spec.split([' ', '=', '>', '<', '!']).next().unwrap();
                 finished.stderr.contains(name)
@@ -237,7 +237,7 @@ fn what_cannot_be_satisfied_is_explained_by_the_specs_in_conflict() {
 }
 
 #[test]
-fn choices_are_those_of_a_right_solver() {
+fn choices_are_those_of_a_correct_solver() {
     for variable in [SMALL, MEDIUM] {
         let Some((dir, manifest)) = channel(variable) else {
             return;

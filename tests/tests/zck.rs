@@ -1,10 +1,10 @@
-//! `taipan zck`, by its command line.
+//! The `taipan zck` commands.
 
 use std::fmt::Write as _;
 
 use taipan_tests::Sandbox;
 
-/// Text of many lines; in the second version one of them is another.
+/// Two versions of a text of many lines. One line differs.
 fn versions() -> (String, String) {
     let mut old = String::new();
     for number in 0..40_000_u32 {
@@ -15,11 +15,11 @@ fn versions() -> (String, String) {
 }
 
 #[test]
-fn a_file_survives_every_way_of_packing_it() {
+fn extracting_restores_the_content_for_all_options() {
     let (old, _) = versions();
     let sandbox = Sandbox::new();
     sandbox.write("text", &old);
-    let ways: [&[&str]; 7] = [
+    let options: [&[&str]; 7] = [
         &[],
         &["--store"],
         &["--level", "3"],
@@ -28,26 +28,26 @@ fn a_file_survives_every_way_of_packing_it() {
         &["--split", "line 1"],
         &["--train-dictionary", "4096", "--split", "line 77"],
     ];
-    for way in ways {
+    for option in options {
         sandbox
-            .run(&[&["zck", "create", "text"], way].concat())
+            .run(&[&["zck", "create", "text"], option].concat())
             .expect(0);
         std::fs::remove_file(sandbox.path("text")).unwrap();
         sandbox.run(&["zck", "extract", "text.zck"]).expect(0);
         assert_eq!(
             std::fs::read_to_string(sandbox.path("text")).unwrap(),
             old,
-            "{way:?}"
+            "{option:?}"
         );
         let piped = sandbox
             .run(&["zck", "extract", "text.zck", "-o", "-"])
             .expect(0);
-        assert!(piped.stdout == old, "{way:?}");
+        assert!(piped.stdout == old, "{option:?}");
     }
 }
 
 #[test]
-fn a_delta_is_a_small_part_of_the_file() {
+fn a_delta_is_much_smaller_than_the_file() {
     let (old, new) = versions();
     let sandbox = Sandbox::new();
     sandbox.write("old", &old);
@@ -56,7 +56,7 @@ fn a_delta_is_a_small_part_of_the_file() {
     sandbox
         .run(&["zck", "create", "new", "-u", "--detached-header", "new.zhr"])
         .expect(0);
-    // From a zchunk file or a plain one, to a zchunk file or only its header: all the same.
+    // From a zchunk file or a plain file, to a zchunk file or a detached header.
     for (from, to) in [
         ("old.zck", "new.zck"),
         ("old", "new.zck"),
@@ -84,7 +84,7 @@ fn a_delta_is_a_small_part_of_the_file() {
 }
 
 #[test]
-fn a_bad_file_is_a_verification_failure_and_leaves_nothing() {
+fn a_corrupt_file_fails_verification_and_leaves_no_output() {
     let (old, _) = versions();
     let sandbox = Sandbox::new();
     sandbox.write("text", &old);
@@ -101,7 +101,7 @@ fn a_bad_file_is_a_verification_failure_and_leaves_nothing() {
         std::fs::write(sandbox.path("text.zck"), bytes).unwrap();
         let finished = sandbox.run(&["zck", "extract", "text.zck"]).expect(5);
         assert!(
-            finished.stderr.contains("text.zck cannot be used"),
+            finished.stderr.contains("cannot process text.zck"),
             "{name}: {}",
             finished.stderr
         );

@@ -1,6 +1,6 @@
 //! Fetches one file from several mirrors: `fetch PATH SHA256 SIZE OUT MIRROR...`.
 //!
-//! `PATH` is the file's path below each mirror, `SIZE` its length in bytes (0 when it is not
+//! `PATH` is the path of the file below each mirror, `SIZE` its length in bytes (0 if it is not
 //! known), and a mirror is `https://…`, `s3://…`, `oci://…` or `file:///…`.
 
 use std::{error::Error, io::Write as _, path::Path, sync::Arc};
@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut stdout = std::io::stdout();
     writeln!(
         stdout,
-        "{:.3} s, {} bytes fetched in vain",
+        "{:.3} s, {} bytes wasted",
         started.elapsed().as_secs_f64(),
         fetched.wasted
     )?;

@@ -1,8 +1,8 @@
-//! Work that blocks a thread, awaited.
+//! Blocking work, from async code.
 
 use crate::SinkError;
 
-/// Runs `work` on a thread that may block. A panic in it becomes an error of the sink.
+/// Runs `work` on a thread for blocking work. A panic in it becomes a [`SinkError`].
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_judged_by_all_that_is_known() {
+    fn a_body_is_verified_by_size_and_digest() {
         let sha256 = Sha256::of(b"a mirror");
         let md5: Md5 = "0b5e1e3c3f8a5b1b0a5d6c7e8f901234".parse().unwrap();
         assert_eq!(judge(Expected::default(), b"a mirror"), Ok(sha256));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sha256_outranks_an_md5() {
+    fn a_sha256_is_preferred_to_an_md5() {
         let sha256 = Sha256::of(b"x");
         let known = Expected {
             sha256: Some(sha256),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_are_read_and_refused() {
+    fn valid_digests_are_parsed_and_others_refused() {
         let text = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         assert_eq!(text.parse::<Sha256>().unwrap().to_string(), text);
         assert_eq!(Sha256::of(b"test").to_string(), text);

@@ -1,22 +1,22 @@
-//! Other places of a file, as its server names them in `Link` headers (RFC 6249).
+//! Other locations of a file, as its server names them in `Link` headers (RFC 6249).
 
 use taipan_mirrors::{Duplicates, Mirror, digests_of_header};
 
 use crate::{Engine, Expected, Job, MirrorSet, Sha256, engine::fetch_first_byte, ledger::Ledger};
 
-/// Other places of a file, and what its server says of it.
+/// Other locations of a file, and what is known of it.
 #[derive(Debug)]
 pub struct FileDuplicates {
-    /// The places. Each location is that of the file itself.
+    /// The other locations. Each is that of the file itself.
     pub mirrors: Vec<Mirror>,
-    /// What to verify the file by: what the job expects, completed by the headers.
+    /// The expected size and digests: those of the job, completed by the headers.
     pub expected: Expected,
 }
 
 impl Engine {
-    /// Asks the mirror that would be used first for other places of the file, with a request for
-    /// one byte. `None` when it names none, or when no digest is known to verify them by: neither
-    /// the job has one nor the response.
+    /// Requests one byte from the mirror that would be used first, and returns the other locations
+    /// that the response names. `None` if it names none, or if neither the job nor the response has
+    /// a digest to verify them with.
     pub async fn find_duplicates(&self, mirrors: &MirrorSet, job: &Job) -> Option<FileDuplicates> {
         let mut ledger = Ledger::new(self, self.next_id(), mirrors, job);
         let response = fetch_first_byte(&mut ledger).await?;

@@ -1,4 +1,4 @@
-//! The engine: carries a job from mirror to mirror until its file is here.
+//! The engine: fetches the files of jobs from mirrors.
 
 use std::{
     collections::BTreeMap,
@@ -28,28 +28,28 @@ use crate::{
     limits::Limits,
 };
 
-/// How an engine is set up.
+/// The options of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// How many jobs have a slot at a time; the others wait.
+    /// How many jobs run at a time; others wait for a slot.
     pub slots: usize,
-    /// How many bytes the files that are under way may have together; a job that would exceed it
-    /// waits, unless it is alone. A file of unknown length counts as nothing.
+    /// How many bytes the files of running jobs may have in total; a job that would exceed it
+    /// waits, unless it is the only one. A file of unknown length counts as empty.
     pub bytes_under_way: u64,
-    /// How long one job waits in sum for mirrors that rest after failures, when no other is left.
-    pub patience: Duration,
-    /// How long one job waits in sum for mirrors that throttle, when no other is left.
-    pub throttled_patience: Duration,
-    /// How large files are cut into segments. Files of less than twice
-    /// [`least_bytes`](SegmentConfig::least_bytes) are not.
+    /// How long one job waits in total for mirrors in backoff after failures, when no other is left.
+    pub wait_budget: Duration,
+    /// How long one job waits in total for throttled mirrors, when no other is left.
+    pub throttled_wait_budget: Duration,
+    /// How large files are divided into segments. Files of less than twice
+    /// [`least_bytes`](SegmentConfig::least_bytes) are not divided.
     pub segments: SegmentConfig,
-    /// The most bytes per second of all jobs together.
+    /// The rate limit of all jobs together, in bytes per second.
     pub rate_limit: Option<u64>,
-    /// The most bytes per second from each mirror.
+    /// The rate limit of each mirror, in bytes per second.
     pub mirror_rate_limit: Option<u64>,
-    /// Only mirrors on this machine are asked: `file://`.
+    /// Whether only mirrors on this machine are used: `file://`.
     pub offline: bool,
-    /// Distinguishes this client from others, so that a herd does not move as one.
+    /// Seeds the choice between similar mirrors, so that many clients do not choose the same one.
     pub seed: u64,
 }
 
@@ -58,8 +58,8 @@ impl Default for EngineOptions {
         Self {
             slots: 16,
             bytes_under_way: 64 << 30,
-            patience: Duration::from_secs(6),
-            throttled_patience: Duration::from_mins(3),
+            wait_budget: Duration::from_secs(6),
+            throttled_wait_budget: Duration::from_mins(3),
             segments: SegmentConfig::default(),
             rate_limit: None,
             mirror_rate_limit: None,
@@ -69,24 +69,24 @@ impl Default for EngineOptions {
     }
 }
 
-/// One file that is wanted.
+/// One file to fetch.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// What to call it in events and errors.
+    /// The name of the job in events and errors.
     pub label: String,
-    /// Where it lies on every mirror.
+    /// Where the file lies below every mirror.
     pub target: Target,
-    /// What is known of it.
+    /// The expected size and digests of the file.
     pub expected: Expected,
-    /// Whether it may differ between mirrors that are in order.
+    /// Whether the file may differ between mirrors without a failure.
     pub kind: Kind,
-    /// What mirrors said of the copy that the caller has, by the URL that
-    /// [`Fetched::url`] gave at the time.
+    /// The validators of the copy that the caller has, by the [`Fetched::url`] that they came
+    /// with.
     pub validators: BTreeMap<String, Validators>,
 }
 
 impl Job {
-    /// A file whose digest is known.
+    /// A file with a known digest.
     pub fn content(label: impl Into<String>, target: Target, expected: Expected) -> Self {
         Self {
             label: label.into(),
@@ -97,7 +97,7 @@ impl Job {
         }
     }
 
-    /// A file that changes under its name, of which nothing is known.
+    /// A file that changes under its name, and whose size and digests are not known.
     pub fn metadata(label: impl Into<String>, target: Target) -> Self {
         Self {
             kind: Kind::Metadata,
@@ -114,18 +114,19 @@ impl Job {
     }
 }
 
-/// A file that is here.
+/// The result of a job.
 #[derive(Debug)]
 pub struct Fetched {
-    /// Its SHA-256 and length in bytes; `None` when it has not changed and nothing was fetched.
+    /// The SHA-256 of the file and its length in bytes; `None` if it has not changed and was not
+    /// fetched.
     pub file: Option<(Sha256, u64)>,
-    /// The printable URL that gave the file, or the last part of it.
+    /// The printable URL that sent the file, or the last part of it.
     pub url: String,
-    /// What that mirror said of this version of the file.
+    /// The validators of this version of the file at that URL.
     pub validators: Validators,
-    /// What went wrong before.
+    /// The failed attempts.
     pub attempts: Vec<Attempt>,
-    /// How many bytes arrived that are not part of the file as it is now.
+    /// Bytes that arrived and are not part of the file.
     pub wasted: u64,
     /// How much of a zchunk file was fetched; `None` for any other.
     pub delta: Option<Delta>,
@@ -143,11 +144,11 @@ pub struct Engine {
     next: Arc<AtomicU64>,
 }
 
-/// Bytes under way are counted in these.
+/// The unit in which the bytes of running jobs are counted.
 const UNIT: u64 = 1 << 20;
 
 /// A file of at most this many bytes is kept in memory until it is complete.
-const IN_MEMORY: u64 = 256 << 10;
+const MAX_IN_MEMORY: u64 = 256 << 10;
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -158,7 +159,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine that tells `observer` what it does.
+    /// An engine that sends its events to `observer`.
     pub fn new(options: EngineOptions, observer: Arc<dyn Observer>) -> Self {
         let slots = Arc::new(Semaphore::new(options.slots.max(1)));
         let bytes = Arc::new(Semaphore::new(units(options.bytes_under_way) as usize));
@@ -173,9 +174,9 @@ impl Engine {
         }
     }
 
-    /// Fetches one file into `sink`, over one connection at a time. It waits for a slot first. When
-    /// it returns `Ok`, the sink has finished. Dropping the future ends everything it began; the
-    /// sink is the caller's.
+    /// Fetches one file into `sink`, over one connection at a time. Waits for a slot first. When it
+    /// returns `Ok`, the sink has finished. To drop the future ends everything that it began, except
+    /// for the sink, which is the caller's.
     pub async fn fetch(
         &self,
         mirrors: &MirrorSet,
@@ -190,11 +191,11 @@ impl Engine {
 
     /// Fetches one file to `path`, whose directory must exist.
     ///
-    /// What has arrived lies beside it until the file is complete and verified. A large file whose
-    /// digest is known comes in segments from several mirrors at once, into a partial
-    /// (`NAME.taipan-part`) that survives a failure, a dropped future and the death of the process,
-    /// and that the next call for the same file resumes, on any mirror. Any other file leaves
-    /// nothing when it is not complete.
+    /// The bytes lie in the same directory until the file is complete and verified. A large file
+    /// with a known digest is fetched in segments from several mirrors at once, into a partial
+    /// (`NAME.taipan-part`). The partial survives a failure, a dropped future and the end of the
+    /// process, and the next call for the same file resumes it, on any mirror. Any other file leaves
+    /// no bytes unless it is complete.
     pub async fn fetch_file(
         &self,
         mirrors: &MirrorSet,
@@ -216,7 +217,7 @@ impl Engine {
                 ledger.begin_round();
             }
             let mut sink = FileSink::new(path);
-            if job.expected.size.is_some_and(|size| size <= IN_MEMORY) {
+            if job.expected.size.is_some_and(|size| size <= MAX_IN_MEMORY) {
                 sink = sink.in_memory();
             }
             StreamFetch::new(&mut ledger).run(&mut sink).await
@@ -224,9 +225,9 @@ impl Engine {
         .await
     }
 
-    /// Fetches one file into `sink`. A large one whose digest is known comes in segments from
-    /// several mirrors at once; what arrives early lies in a partial at `spool`, whose directory
-    /// must exist, until the sink has had it. The partial is removed in the end, and survives a
+    /// Fetches one file into `sink`. A large file with a known digest is fetched in segments from
+    /// several mirrors at once. They are written to a partial at `spool`, whose directory must
+    /// exist, and the sink reads it in order. The partial is removed at the end; it survives a
     /// failure like that of [`fetch_file`](Self::fetch_file).
     pub async fn fetch_spooled(
         &self,
@@ -254,12 +255,12 @@ impl Engine {
     }
 
     /// Fetches a zchunk file to `path`, whose directory must exist: its header, and those of its
-    /// chunks that none of the zchunk files `old` has. Their ranges are spread over the mirrors;
+    /// chunks that none of the zchunk files `old` has. Their ranges are distributed over the mirrors;
     /// each chunk is verified by the header, and a bad one is fetched again from another mirror.
-    /// Old files that cannot be read, or are not zchunk files, are ignored. Where nothing can be
+    /// Old files that cannot be read, or are not zchunk files, are ignored. If no chunk can be
     /// reused, the whole file is fetched in the same way.
     ///
-    /// The header is believed to the mirror that sends it, unless the job has a digest of the file.
+    /// The header is trusted as the mirror sends it, unless the job has a digest of the file.
     pub async fn fetch_zchunk(
         &self,
         mirrors: &MirrorSet,
@@ -278,8 +279,8 @@ impl Engine {
         JobId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Waits until a job may begin, gives it a number and a ledger, and tells the observer of its
-    /// beginning and its end.
+    /// Waits for a slot, runs a job with a new id and ledger, and sends the events of its start and
+    /// end.
     async fn admit(
         &self,
         mirrors: &MirrorSet,
@@ -310,7 +311,7 @@ impl Engine {
         result
     }
 
-    /// Opens the partial of a file that is worth fetching in segments.
+    /// Opens the partial of a file that is large enough for segments.
     async fn segments<'l, 'a>(
         &self,
         ledger: &'l mut Ledger<'a>,
@@ -344,7 +345,7 @@ pub(crate) async fn fetch_first_byte(ledger: &mut Ledger<'_>) -> Option<Response
     let exchange = ledger.begin(&pick, 0);
     match exchange.send_range(0..1, WholeFile::Skip).await {
         Ok(response) => {
-            // One byte tells nothing about the mirror but its latency.
+            // One byte is too short to measure more than the latency.
             exchange.cancel();
             Some(response)
         }
@@ -355,7 +356,7 @@ pub(crate) async fn fetch_first_byte(ledger: &mut Ledger<'_>) -> Option<Response
     }
 }
 
-/// Where the bytes of a file lie until it is complete.
+/// The path of the partial of a file.
 pub(crate) fn part_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".taipan-part");

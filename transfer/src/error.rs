@@ -114,7 +114,7 @@ pub enum BackendError {
         /// The range of the request.
         wanted: ByteRange,
     },
-    /// The server does not answer a request for several ranges with these ranges.
+    /// The server does not respond to a request for several ranges with these ranges.
     #[error("{url} does not send several ranges in one response")]
     NoMultiRange {
         /// The requested URL.
@@ -136,7 +136,7 @@ pub enum BackendError {
     },
     /// The server says that the file has not changed, in response to a request without validators.
     #[error("{url} responded with 304 Not Modified to an unconditional request")]
-    Unasked {
+    UnexpectedNotModified {
         /// The requested URL.
         url: String,
     },
@@ -233,7 +233,7 @@ fn last(to: &str) -> String {
     }
 }
 
-/// A throughput, for people to read.
+/// Formats a throughput.
 fn bytes(rate: f64) -> String {
     match rate {
         rate if rate >= 1e6 => format!("{:.1} MB", rate / 1e6),
@@ -293,7 +293,7 @@ impl BackendError {
             && !matches!(
                 self,
                 Self::Encoded { .. }
-                    | Self::Unasked { .. }
+                    | Self::UnexpectedNotModified { .. }
                     | Self::Redirect { .. }
                     | Self::NoMultiRange { .. }
                     | Self::Offline { .. }
@@ -301,8 +301,8 @@ impl BackendError {
     }
 }
 
-/// Whether the system says that there is no such file. A file without read permission is like a 403:
-/// this one is missing, and others may be readable.
+/// Whether an error means that the mirror does not have the file. A file without read permission is
+/// like a 403: others may be readable.
 fn is_absence(kind: io::ErrorKind) -> bool {
     use io::ErrorKind as Kind;
     matches!(
@@ -443,7 +443,7 @@ impl FetchError {
 
     /// Whether a mirror responded at all, so that another file may succeed there. When all are
     /// unreachable or in backoff, none will.
-    pub fn is_answered(&self) -> bool {
+    pub fn has_response(&self) -> bool {
         match self {
             Self::Exhausted { attempts, .. } => attempts
                 .iter()
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn only_failures_that_may_pass_are_retried() {
+    fn only_transient_failures_are_retried() {
         assert!(status(500, None).is_transient());
         assert!(status(429, Some(1)).is_transient());
         assert!(!status(404, None).is_transient());
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_not_here() {
+    fn an_unreadable_file_has_the_class_not_here() {
         let read = |kind: io::ErrorKind| BackendError::Read {
             path: "x".into(),
             source: kind.into(),
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_printed_once_and_a_secret_never() {
+    fn a_cause_is_printed_once_and_no_secret() {
         let cause = io::Error::other("the disk is gone");
         let error = BackendError::Body {
             url: "http://mirror.example/x".to_owned(),

@@ -1,13 +1,13 @@
 //! One request to one mirror: from its beginning to the verdict.
 //!
-//! Every request of the crate goes this way, whatever it is for:
+//! Every request of the crate is an exchange:
 //!
-//! 1. [`Exchange::begin`] tells the observer of the attempt and the selector of the request.
-//! 2. [`Exchange::send`] sends it, unless the engine is offline and the mirror is remote, waits for the header of the
-//!    response no longer than the pick allows, and checks it: one function for whole files, ranges and several ranges.
-//! 3. [`Response::next`] hands out the wanted bytes in order. It counts them, keeps to the rate limits, and notices a
-//!    body that stalls, breaks off, or is too short or too long.
-//! 4. The verdict is given once, when the bytes are verified or the attempt has failed: [`Exchange::succeed`],
+//! 1. [`Exchange::begin`] reports the attempt to the observer and the request to the selector.
+//! 2. [`Exchange::send`] sends it, unless the engine is offline and the mirror is remote. It waits for the header of the
+//!    response as long as the pick allows, and checks it: one function for whole files, ranges and several ranges.
+//! 3. [`Response::next`] returns the wanted bytes in order. It counts them, keeps to the rate limits, and detects a body
+//!    that stalls, breaks off, or is too short or too long.
+//! 4. The verdict is reported once, when the bytes are verified or the attempt has failed: [`Exchange::succeed`],
 //!    [`Exchange::fail`] or [`Exchange::cancel`]. An exchange that is dropped is cancelled.
 
 use std::{
@@ -31,8 +31,8 @@ use crate::{
     range::ByteRange,
 };
 
-/// How long the end of a body is waited for when all of its bytes are here. It is waited for at
-/// all so that the connection can be used again.
+/// How long to wait for the end of a body after its last byte. The wait allows the connection to be
+/// used again.
 const TRAILER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What all exchanges of one job have in common.
@@ -66,15 +66,15 @@ impl From<&Pick> for Timeouts {
     }
 }
 
-/// What is measured of an exchange, by whichever half of it sees it.
+/// The measurements of an exchange.
 #[derive(Debug)]
 struct Measured {
     begun: Instant,
     /// From the beginning to the header of the response.
     header: Option<Duration>,
-    /// When the body was complete, if verification takes long.
+    /// When the body was complete, so that the time of the verification does not count.
     ended: Option<Instant>,
-    /// Time in which something other than the mirror was waited for.
+    /// Time spent waiting for something other than the mirror.
     excused: Duration,
     bytes: u64,
 }
@@ -110,12 +110,12 @@ pub(crate) struct Exchange {
     is_over: bool,
 }
 
-/// What a server may send instead of the range that it was asked for.
+/// Whether a server may send the whole file instead of the requested range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WholeFile {
-    /// The whole file will do: bytes before the range are skipped.
+    /// It may: bytes before the range are skipped.
     Skip,
-    /// A connection that carries more than the range is of no use.
+    /// It may not, unless the range begins at byte 0.
     Refuse,
 }
 
@@ -127,7 +127,7 @@ impl Exchange {
         Self::announce(context, pick.mirror, pick.into(), offset, &why)
     }
 
-    /// Begins a request to a mirror that the selector was not asked for: a sample, a probe.
+    /// Begins a request to a mirror that the selector did not pick: a sample or a probe.
     pub(crate) fn begin_on(
         context: &Context,
         mirror: MirrorId,
@@ -184,7 +184,7 @@ impl Exchange {
         self.meter.lock().header
     }
 
-    /// Time since the beginning in which the mirror was waited for.
+    /// Time since the beginning, without the excused time.
     pub(crate) fn elapsed(&self) -> Duration {
         let measured = self.meter.lock();
         let end = measured.ended.unwrap_or_else(Instant::now);
@@ -212,9 +212,9 @@ impl Exchange {
     ) -> impl Future<Output = Result<Response, BackendError>> + Send + 'static {
         let outgoing = self.outgoing();
         async move {
-            let asked = ByteRange::new(range.start, range.end);
-            let response = outgoing.get(asked, None, whole).await?;
-            response.ok_or(BackendError::Unasked { url: outgoing.url })
+            let requested = ByteRange::new(range.start, range.end);
+            let response = outgoing.get(requested, None, whole).await?;
+            response.ok_or(BackendError::UnexpectedNotModified { url: outgoing.url })
         }
     }
 
@@ -242,7 +242,7 @@ impl Exchange {
         self.meter.lock().ended = Some(Instant::now());
     }
 
-    /// The bytes are right.
+    /// The bytes are verified.
     pub(crate) fn succeed(mut self) {
         self.report(Class::Ok, None);
     }
@@ -265,7 +265,7 @@ impl Exchange {
         self.end(0);
     }
 
-    /// The same, after `wasted` bytes may have been sent that are not wanted.
+    /// The same, after up to `wasted` bytes were sent that are not wanted.
     pub(crate) fn cancel_wasting(mut self, wasted: u64) {
         self.end(wasted);
     }
@@ -325,7 +325,7 @@ impl Drop for Exchange {
     }
 }
 
-/// Tells the observer of a failed attempt.
+/// Reports a failed attempt to the observer.
 pub(crate) fn failed(
     context: &Context,
     mirror: MirrorId,
@@ -352,7 +352,7 @@ pub(crate) fn failed(
     }
 }
 
-/// The half of an exchange that a future owns until the response is there.
+/// The part of an exchange that a future owns until the response arrives.
 struct Outgoing {
     context: Context,
     mirror: MirrorId,
@@ -374,9 +374,9 @@ impl Outgoing {
             ranges: range.map_or(Ranges::All, Ranges::One),
             validators,
         };
-        match self.ask(request).await? {
+        match self.send(request).await? {
             GetResponse::NotModified if validators.is_some() => Ok(None),
-            GetResponse::NotModified => Err(BackendError::Unasked {
+            GetResponse::NotModified => Err(BackendError::UnexpectedNotModified {
                 url: self.url.clone(),
             }),
             GetResponse::Parts { .. } => Err(self.wrong_range(range, "several ranges")),
@@ -416,8 +416,8 @@ impl Outgoing {
     }
 
     async fn get_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<(u64, Bytes)>, BackendError> {
-        /// Of boundary and header of a part, in bytes.
-        const AROUND: u64 = 1024;
+        /// The maximum of boundary and header of a part, in bytes.
+        const PART_OVERHEAD: u64 = 1024;
         let request = GetRequest {
             target: &self.context.target,
             expected: self.context.expected,
@@ -427,11 +427,11 @@ impl Outgoing {
         let not_offered = || BackendError::NoMultiRange {
             url: self.url.clone(),
         };
-        let GetResponse::Parts { boundary, body } = self.ask(request).await? else {
+        let GetResponse::Parts { boundary, body } = self.send(request).await? else {
             return Err(not_offered());
         };
         let wanted: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        let most = wanted + AROUND * (ranges.len() as u64 + 1);
+        let most = wanted + PART_OVERHEAD * (ranges.len() as u64 + 1);
         let mut incoming = self.incoming(body);
         let mut text = Vec::new();
         while let Some(piece) = incoming.next(self.timeouts.stall).await? {
@@ -446,8 +446,8 @@ impl Outgoing {
         Ok(parts.into_iter().map(cut).collect())
     }
 
-    /// The header of the response.
-    async fn ask(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+    /// Sends a request and waits for the header of the response.
+    async fn send(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let mirrors = &self.context.mirrors;
         if self.context.is_offline && mirrors.is_remote(self.mirror) {
             return Err(BackendError::Offline {
@@ -455,15 +455,15 @@ impl Outgoing {
             });
         }
         let after = self.timeouts.header;
-        let answer = timeout(after, mirrors.backend(self.mirror).get(request)).await;
-        let answer = answer.map_err(|_| BackendError::Timeout {
+        let response = timeout(after, mirrors.backend(self.mirror).get(request)).await;
+        let response = response.map_err(|_| BackendError::Timeout {
             url: self.url.clone(),
             phase: TimeoutPhase::Header,
             after,
         })??;
         let mut measured = self.meter.lock();
         measured.header = Some(measured.begun.elapsed());
-        Ok(answer)
+        Ok(response)
     }
 
     fn check_size(&self, total: Option<u64>) -> Result<(), BackendError> {
@@ -513,18 +513,18 @@ struct Incoming {
 
 impl Incoming {
     /// The next piece; `None` at the end of the body. Cancel-safe.
-    async fn next(&mut self, patience: Duration) -> Result<Option<Bytes>, BackendError> {
+    async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, BackendError> {
         if let Some(until) = self.paid_until {
             let begun = Instant::now();
             sleep_until(until).await;
             self.paid_until = None;
             self.excuse(begun.elapsed());
         }
-        let Ok(next) = timeout(patience, self.body.next()).await else {
+        let Ok(next) = timeout(limit, self.body.next()).await else {
             return Err(BackendError::Timeout {
                 url: self.url.clone(),
                 phase: TimeoutPhase::Body,
-                after: patience,
+                after: limit,
             });
         };
         let Some(piece) = next.transpose()? else {
@@ -543,14 +543,14 @@ impl Incoming {
     }
 }
 
-/// A response whose header has been checked, and whose body is about to come.
+/// A response whose header has been checked, and whose body has not.
 pub(crate) struct Response {
     pub(crate) url: String,
     pub(crate) validators: Validators,
     pub(crate) duplicates: Option<Box<DuplicateHeaders>>,
-    /// The length of the whole file, when the server says it.
+    /// The length of the whole file, if the server sent it.
     pub(crate) total: Option<u64>,
-    /// The offset in the file of the next byte that is handed out.
+    /// The offset in the file of the next byte that is returned.
     position: u64,
     /// One past the last byte that is wanted, when it is known.
     end: Option<u64>,
@@ -569,12 +569,12 @@ impl Response {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BackendError> {
         loop {
             let is_complete = self.is_complete();
-            let patience = if is_complete {
+            let limit = if is_complete {
                 self.incoming.stall.min(TRAILER_TIMEOUT)
             } else {
                 self.incoming.stall
             };
-            let mut piece = match self.incoming.next(patience).await {
+            let mut piece = match self.incoming.next(limit).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return self.ended().map(|()| None),
                 // Errors after the last byte do not matter.
@@ -633,7 +633,7 @@ impl Response {
         self.skip > 0
     }
 
-    /// The body has ended; was it long enough?
+    /// Checks the length of a body that has ended.
     fn ended(&self) -> Result<(), BackendError> {
         match self.end {
             Some(expected) if self.position < expected && self.is_length_known => {
@@ -647,7 +647,7 @@ impl Response {
         }
     }
 
-    /// Whether the length of the file is known, so that the end of the body is no guess.
+    /// One past the last wanted byte, if it is known.
     pub(crate) fn end(&self) -> Option<u64> {
         self.end
     }
@@ -657,12 +657,12 @@ impl Response {
         std::mem::take(&mut self.skipped)
     }
 
-    /// Time in which the mirror was not waited for.
+    /// Excludes time spent waiting for something other than the mirror.
     pub(crate) fn excuse(&mut self, pause: Duration) {
         self.incoming.excuse(pause);
     }
 
-    /// Once in a while, the throughput since the last time, in bytes per second.
+    /// Once per window, the throughput over that window in bytes per second.
     pub(crate) fn pace(&mut self) -> Option<f64> {
         self.incoming.pace.measure()
     }

@@ -1,8 +1,7 @@
-//! What one job has tried, and what is left to it.
+//! The ledger: what one job has tried, and what it may still try.
 //!
-//! A job has one ledger, whatever ways it takes: it holds the failures and exclusions per mirror, the list of failed
-//! attempts, how long the job may still wait for mirrors in backoff, and the bytes that were wasted. Every choice of a
-//! mirror and every exchange of the job begins here.
+//! A job has one ledger for all its exchanges. It holds the failures and exclusions per mirror, the list of failed
+//! attempts, the wait budget, and the wasted bytes. Every choice of a mirror and every exchange of the job begins here.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +17,16 @@ use crate::{
 /// An attempt that brings fewer bytes makes little progress.
 pub(crate) const MIN_PROGRESS: u64 = 64 * 1024;
 
-/// How many attempts with little progress one mirror has in one job.
+/// How many attempts with little progress a mirror may have in one job.
 const MAX_LOW_PROGRESS: u32 = 20;
 
-/// How many failed attempts are listed. A download of days on a bad line has thousands.
+/// How many failed attempts are listed. A long download over a bad connection has thousands.
 const MAX_LISTED: usize = 200;
 
 /// Why a job does not use a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exclusion {
-    /// It failed in a way that another attempt will not mend, or too often.
+    /// It failed permanently, or too often.
     Failed,
     /// It sent wrong bytes.
     Corrupt,
@@ -40,14 +39,14 @@ enum Exclusion {
 struct MirrorRecord {
     /// Failed attempts.
     failed: u32,
-    /// Those without progress, since the last with progress.
+    /// Failed attempts without progress, since the last one with progress.
     failures: u32,
-    /// Those with little progress.
+    /// Failed attempts with little progress.
     low_progress: u32,
     exclusion: Option<Exclusion>,
-    /// It answers ranges wrongly: it is asked for the whole file only.
+    /// It cannot serve ranges: only the whole file is requested from it.
     whole_file_only: bool,
-    /// It was left once for being slow. It may be the only one that has the file, so not twice.
+    /// It was left once for being slow. It is not left twice: it may be the only one with the file.
     was_slow: bool,
 }
 
@@ -62,7 +61,7 @@ pub(crate) struct Ledger<'a> {
     seed: u64,
     records: BTreeMap<MirrorId, MirrorRecord>,
     attempts: Vec<Attempt>,
-    /// All that failed, listed or not.
+    /// The number of failed attempts, listed or not.
     failures: u32,
 }
 
@@ -95,7 +94,7 @@ impl<'a> Ledger<'a> {
         ledger
     }
 
-    // What was tried.
+    // Records.
 
     fn record(&mut self, mirror: MirrorId) -> &mut MirrorRecord {
         self.records.entry(mirror).or_default()
@@ -112,7 +111,7 @@ impl<'a> Ledger<'a> {
         record.is_some_and(|record| record.exclusion == Some(Exclusion::Corrupt))
     }
 
-    /// The job begins in another way: mirrors that merely failed may be used again.
+    /// Begins another round of attempts: mirrors that merely failed may be used again.
     pub(crate) fn begin_round(&mut self) {
         for record in self.records.values_mut() {
             record.failed = 0;
@@ -132,7 +131,7 @@ impl<'a> Ledger<'a> {
         self.records.get(&mirror).is_some_and(|r| r.whole_file_only)
     }
 
-    /// Whether some mirror may have the file although it cannot serve parts of it.
+    /// Whether a mirror may have the file although it cannot serve parts of it.
     pub(crate) fn has_whole_file_only(&self) -> bool {
         self.records.values().any(|record| record.whole_file_only)
     }
@@ -153,7 +152,7 @@ impl<'a> Ledger<'a> {
         tried
     }
 
-    /// Any number that differs from job to job.
+    /// A number that differs from job to job.
     pub(crate) fn seed(&self) -> u64 {
         self.seed
     }
@@ -270,7 +269,7 @@ impl<'a> Ledger<'a> {
         if kept >= MIN_PROGRESS {
             self.wait_budget.renew();
         }
-        // To leave a slow mirror is our choice and not its failure; its bytes tell how fast it is.
+        // A slow mirror has not failed; its throughput is reported with its bytes.
         let attempt = if is_slow {
             exchange.leave(error)
         } else {
@@ -336,7 +335,7 @@ impl<'a> Ledger<'a> {
         std::mem::take(&mut self.attempts)
     }
 
-    /// Takes back the attempts of an error that is not the last word.
+    /// Takes back the attempts of an error that does not end the job.
     pub(crate) fn restore(&mut self, attempts: Vec<Attempt>) {
         self.attempts = attempts;
     }
@@ -345,7 +344,7 @@ impl<'a> Ledger<'a> {
         self.job.sink_error(source)
     }
 
-    /// The error that lists every attempt, and for each mirror that was not tried, why.
+    /// The error that lists every attempt, and the reason for each mirror that was not tried.
     pub(crate) fn exhausted(&mut self, reasons: Vec<(MirrorId, Why)>) -> FetchError {
         let attempts = self.take_attempts();
         let skipped = reasons

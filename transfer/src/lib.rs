@@ -1,8 +1,8 @@
-//! Verified bytes from any mirror.
+//! Fetches verified files from mirrors.
 //!
-//! Give the [`Engine`] a [`Job`] (which file, how long, which digest), a [`MirrorSet`] and a
-//! [`Sink`], and it delivers those bytes or says exactly why nobody could. Which mirror is asked
-//! when is decided by `taipan-mirrors`; this crate carries the decision out over [`HttpBackend`],
+//! The [`Engine`] takes a [`Job`] (the file, its size and digest), a [`MirrorSet`] and a [`Sink`].
+//! It writes the bytes of the file to the sink, or returns an error that lists every attempt.
+//! `taipan-mirrors` chooses the mirrors; this crate sends the requests, through [`HttpBackend`],
 //! [`S3Backend`], [`OciBackend`] and [`FileBackend`].
 //!
 //! It knows nothing of packages or package managers: a file has a path on a web server or in a
@@ -22,10 +22,10 @@
 //! # std::fs::create_dir(dir.path().join("music"))?;
 //! # std::fs::write(dir.path().join("music/song.ogg"), b"la la la")?;
 //! # let url = format!("file://{}", dir.path().display());
-//! // `url` is `https://…`, `s3://…`, `oci://…` or `file:///…`. Sets of several mirrors are made
-//! // by `MirrorSet::new`.
+//! // `url` is `https://…`, `s3://…`, `oci://…` or `file:///…`. `MirrorSet::new` makes a set of
+//! // several mirrors.
 //! let client = HttpClient::new(&HttpOptions::default())?;
-//! let mirrors = MirrorSet::of_url(&url, &client).expect("it can be fetched from");
+//! let mirrors = MirrorSet::of_url(&url, &client).expect("the URL is valid");
 //! let expected = Expected {
 //!     size: Some(8),
 //!     sha256: Some(Sha256::of(b"la la la")),
@@ -45,8 +45,8 @@
 //!
 //! # Large files
 //!
-//! [`Engine::fetch_file`] takes a large file in segments from several mirrors at once. What has
-//! arrived survives the process, and the next call goes on from there.
+//! [`Engine::fetch_file`] fetches a large file in segments from several mirrors at once. A partial
+//! survives the end of the process, and the next call resumes it.
 //!
 //! ```no_run
 //! # use std::{path::Path, sync::Arc};
@@ -64,7 +64,7 @@
 //! let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);
 //!
 //! let expected = Expected {
-//!     size: None, // then it is asked for
+//!     size: None, // then the engine requests it
 //!     sha256: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?),
 //!     md5: None,
 //! };
@@ -76,7 +76,7 @@
 //! let engine = Engine::new(options, Arc::new(Silent));
 //! let fetched = engine.fetch_file(&set, &job, Path::new("large.iso")).await?;
 //! for report in set.reports() {
-//!     println!("{} gave {} bytes", report.location, report.bytes);
+//!     println!("{} sent {} bytes", report.location, report.bytes);
 //! }
 //! # Ok(())
 //! # }
@@ -84,7 +84,7 @@
 //!
 //! # zchunk files
 //!
-//! [`Engine::fetch_zchunk`] fetches of such a file what those that are here do not have.
+//! [`Engine::fetch_zchunk`] fetches only the chunks that older files do not have.
 //!
 //! ```no_run
 //! # use std::path::Path;

@@ -28,11 +28,11 @@ impl Limits {
         }
     }
 
-    /// Counts bytes that have arrived from a mirror, and returns when the next may be read; `None`
-    /// without a limit.
+    /// Counts bytes that have arrived from a mirror, and returns the time at which the next may be
+    /// read; `None` without a limit.
     pub(crate) fn reserve(&self, mirror: (u64, MirrorId), bytes: u64) -> Option<Instant> {
         let each = self.each.map(|rate| {
-            // The map is whole between any two of its changes.
+            // The map is consistent after every change.
             let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
             let limit = mirrors
                 .entry(mirror)

@@ -1,4 +1,4 @@
-//! A set of mirrors that have the same files: their backends, and what is known of them.
+//! A set of mirrors that have the same files: their backends, and their selector.
 
 use std::{
     sync::{
@@ -16,8 +16,8 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{Backend, FileBackend, HttpBackend, HttpClient, OciBackend, S3Backend, Target};
 
-/// The time as the mirrors' crate wants it: since the Unix epoch, but never going backwards while
-/// the process runs, and following tokio's clock when a test has paused it.
+/// A clock for `taipan-mirrors`: the time since the Unix epoch, which does not go backwards while
+/// the process runs, and follows tokio's clock when a test has paused it.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: Instant,
@@ -25,7 +25,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that starts at the system's time.
+    /// A clock that starts at the system time.
     pub fn new() -> Self {
         let epoch = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -36,7 +36,7 @@ impl Clock {
         }
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> Time {
         Time::from_unix(self.epoch + self.start.elapsed())
     }
@@ -62,8 +62,8 @@ struct Inner {
 pub struct MirrorSet(Arc<Inner>);
 
 impl MirrorSet {
-    /// The mirrors of a list, each with the backend of its kind. `client` serves those that speak
-    /// HTTP, so that they share connections.
+    /// A set of these mirrors, each with the backend of its kind. Those that speak HTTP share
+    /// `client` and its connections.
     pub fn new(mirrors: Vec<Mirror>, config: SelectorConfig, client: &HttpClient) -> Self {
         const CONNECT: Duration = Duration::from_secs(10);
         let backends = mirrors
@@ -82,13 +82,13 @@ impl MirrorSet {
         Self::with_backends(mirrors, backends, config)
     }
 
-    /// One place that is its own only mirror; `None` when the URL is not of a kind that can be.
+    /// A set of one mirror; `None` if the URL is not a valid location.
     pub fn of_url(url: &str, client: &HttpClient) -> Option<Self> {
         let mirror = Mirror::new(Location::parse(url).ok()?, Provenance::Upstream);
         Some(Self::new(vec![mirror], SelectorConfig::default(), client))
     }
 
-    /// Mirrors with backends of the caller's choice, one each, in the same order.
+    /// A set of mirrors with these backends, one each, in the same order.
     pub fn with_backends(
         mirrors: Vec<Mirror>,
         backends: Vec<Arc<dyn Backend>>,
@@ -105,13 +105,13 @@ impl MirrorSet {
         }))
     }
 
-    /// The time by the clock that this set goes by.
+    /// The time by the clock of this set.
     pub fn now(&self) -> Time {
         self.0.clock.now()
     }
 
-    /// Looks at the judgement over these mirrors, or takes part in it, for who asks mirrors without
-    /// an engine: a round of probes, a table of reasons. The time is that of [`now`](Self::now).
+    /// Gives access to the selector, for requests without an engine and for reports. The time is that
+    /// of [`now`](Self::now).
     pub fn with_selector<T>(&self, work: impl FnOnce(&mut Selector, Time) -> T) -> T {
         let now = self.now();
         work(&mut self.selector(), now)
@@ -126,19 +126,19 @@ impl MirrorSet {
             .collect()
     }
 
-    /// Writes what has been learnt of these mirrors into a state that may hold that of others,
-    /// too, and that a later run begins with.
+    /// Writes what is known of these mirrors to a state for a later run, which may contain other
+    /// mirrors as well.
     pub fn save(&self, state: &mut SavedState) {
         self.selector().save(state, self.now());
     }
 
-    /// Takes over what an earlier run has learnt.
+    /// Reads what an earlier run has saved of these mirrors.
     pub fn load(&self, state: &SavedState) {
         self.selector().load(state, self.now());
     }
 
     fn selector(&self) -> MutexGuard<'_, Selector> {
-        // The selector is left whole between any two of its calls, even if one panics.
+        // The selector is consistent after every call, even after one that panics.
         self.0
             .selector
             .lock()
@@ -152,41 +152,42 @@ impl MirrorSet {
         selector.choose(request, now)
     }
 
-    /// The job of this request waits, as [`choose`](Self::choose) has told it to.
+    /// Records that the job of this request waits, as [`choose`](Self::choose) decided.
     pub(crate) fn queued(&self, request: &Request<'_>) {
         self.selector().queued(request);
     }
 
-    /// What the plan for a large file wants done next.
+    /// The next step of the plan for a large file.
     pub(crate) fn next_segment(&self, plan: &mut SegmentPlan) -> SegmentStep {
         let now = self.now();
         plan.next(&mut self.selector(), now)
     }
 
-    /// How long to wait for a request before it is sent to a second mirror, too.
+    /// How long to wait for a response before the request is sent to a second mirror as well.
     pub(crate) fn hedge_after(&self, request: &Request<'_>, mirror: MirrorId) -> Option<Duration> {
         let now = self.now();
         self.selector().hedge_after(request, mirror, now)
     }
 
-    /// Whether a mirror is not on this machine.
+    /// Whether requests to a mirror leave this machine.
     pub(crate) fn is_remote(&self, mirror: MirrorId) -> bool {
         let selector = self.selector();
         let mirror = selector.mirror(mirror);
         !mirror.is_some_and(|mirror| matches!(mirror.location, Location::File(_)))
     }
 
-    /// Tells this set from others.
+    /// The number of this set in the process.
     pub(crate) fn number(&self) -> u64 {
         self.0.number
     }
 
-    /// How many attempts of one job a mirror gets.
+    /// The maximum of failed attempts of one job on one mirror.
     pub(crate) fn attempts_per_mirror(&self) -> u32 {
         self.selector().config().attempts_per_mirror
     }
 
-    /// Below this many bytes per second, what is left of a request is better had elsewhere.
+    /// The throughput, in bytes per second, below which another mirror would finish the request
+    /// sooner.
     pub(crate) fn min_rate(&self, request: &Request<'_>, mirror: MirrorId) -> f64 {
         self.selector().min_rate(request, mirror, self.now())
     }
@@ -195,13 +196,12 @@ impl MirrorSet {
         self.selector().ids()
     }
 
-    /// Wakes up when a request on these mirrors ends after this call, polled yet or not.
+    /// Completes when a request to these mirrors ends after this call, even before the first poll.
     pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
         self.0.changed.notified()
     }
 
-    /// The way to one of the mirrors, whose id is of this set. Requests through it are not seen by
-    /// the selector unless it is told.
+    /// The backend of a mirror of this set. Requests through it are not reported to the selector.
     pub fn backend(&self, mirror: MirrorId) -> &dyn Backend {
         &*self.0.backends[mirror.index()]
     }
@@ -210,29 +210,29 @@ impl MirrorSet {
         self.backend(mirror).describe(target)
     }
 
-    /// A request to the mirror of a pick begins.
+    /// Records that the request of a pick begins.
     pub(crate) fn started(&self, pick: &Pick) {
         self.selector().started(pick, self.now());
     }
 
-    /// A request begins to a mirror that was not chosen for it.
+    /// Records that a request begins to a mirror that the selector did not pick.
     pub(crate) fn started_unchosen(&self, mirror: MirrorId) {
         self.selector().started_unchosen(mirror, self.now());
     }
 
-    /// A request has ended, with a verdict.
+    /// Records the verdict on a request that has ended.
     pub(crate) fn finished(&self, mirror: MirrorId, observation: &Observation<'_>) {
         self.selector().finished(mirror, observation);
         self.0.changed.notify_waiters();
     }
 
-    /// A request has ended, for a reason that says nothing about the mirror.
+    /// Records that a request has ended for a reason other than the mirror.
     pub(crate) fn cancelled(&self, mirror: MirrorId, progress: &Progress) {
         self.selector().cancelled(mirror, progress);
         self.0.changed.notify_waiters();
     }
 
-    /// Reports something about a mirror that is known only after its requests have ended.
+    /// Records a verdict that is known only after the requests to a mirror have ended.
     pub(crate) fn report(&self, mirror: MirrorId, observation: &Observation<'_>) {
         self.started_unchosen(mirror);
         self.finished(mirror, observation);

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Over how long the throughput of a connection is measured.
+/// The time over which the throughput of a connection is measured.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// A few seconds more at a low rate are better than a new connection.
-const WORTH: f64 = 2.0;
+/// How many seconds the rest of a slow body may take, because a new connection costs time as well.
+const MAX_SLOW_REST: f64 = 2.0;
 
 /// Measures the throughput of a body, window by window, in constant memory.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl Pace {
         }
     }
 
-    /// Time in which the body was not waited for.
+    /// Excludes time spent waiting for something other than the body.
     pub(crate) fn excuse(&mut self, pause: Duration) {
         self.excused += pause;
     }
@@ -56,7 +56,7 @@ impl Pace {
 pub(crate) fn is_worth_leaving(rate: f64, least: f64, left: Option<u64>, again: u64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "an estimate need not be exact")]
     let (left, again) = (left.map_or(f64::INFINITY, |left| left as f64), again as f64);
-    rate < least && left / rate.max(1e-3) > WORTH + again / least
+    rate < least && left / rate.max(1e-3) > MAX_SLOW_REST + again / least
 }
 
 #[cfg(test)]

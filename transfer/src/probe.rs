@@ -1,6 +1,6 @@
 //! A round of probes over a mirror set: carries out what a `ProbePlan` decides.
 //!
-//! 1. All mirrors are asked for the first byte of the candidates, in order, until one of them has one: the sample.
+//! 1. The first byte of the candidates is requested from all mirrors, in order, until a mirror has one: the sample.
 //! 2. The plan measures the mirrors by the beginning of the sample, and compares the end of it.
 //! 3. Mirrors whose version of the sample is older than the reference are behind.
 
@@ -28,31 +28,31 @@ use crate::{
     exchange::{Context, Exchange, Timeouts, WholeFile},
 };
 
-/// How many mirrors are asked at a time for a first byte or an end.
+/// How many requests for a first byte or an end are under way at a time.
 const MAX_SEARCHES: usize = 16;
 
 /// How much of the end of the sample is compared, in bytes.
 const TAIL: u64 = 64;
 
-/// What a round of probes asks for.
+/// The options of a round of probes.
 #[derive(Debug)]
 pub struct ProbeRound<'a> {
     /// Files that every mirror should have, the best sample first.
     pub candidates: &'a [Target],
-    /// Whether these first bytes may be those of the file at this path.
+    /// Whether a file at this path may begin with these bytes.
     pub looks_right: fn(&str, &[u8]) -> bool,
     /// The server that the mirrors copy, if it is known.
     pub upstream: Option<&'a Location>,
-    /// How long, how much, how many at a time.
+    /// The limits of time, bytes and concurrency.
     pub config: ProbeConfig,
 }
 
 /// A probe that has ended.
 #[derive(Debug)]
 pub struct Probed<'a> {
-    /// Which mirror.
+    /// The mirror.
     pub mirror: MirrorId,
-    /// What was measured.
+    /// The kind of the probe.
     pub kind: ProbeKind,
     /// The class of the outcome.
     pub class: Class,
@@ -66,7 +66,7 @@ pub struct Probed<'a> {
     pub cause: Option<&'a str>,
 }
 
-/// Watches a round of probes.
+/// Observes a round of probes.
 pub trait ProbeObserver {
     /// A probe begins.
     fn begun(&self, mirror: MirrorId, kind: ProbeKind);
@@ -74,16 +74,16 @@ pub trait ProbeObserver {
     fn ended(&self, probed: &Probed<'_>);
 }
 
-/// What a round has shown of one mirror, beside its place in the ranking.
+/// The results of a round for one mirror, besides its place in the ranking.
 #[derive(Debug, Clone, Default)]
 pub struct ProbeDetail {
     /// The shortest time from a request to the header of its response.
     pub latency: Option<Duration>,
-    /// How its version of the sample compares with the reference.
+    /// The age of its version of the sample, compared with the reference.
     pub freshness: Option<Freshness>,
     /// The last error and its causes.
     pub cause: Option<String>,
-    /// Bytes that came from it.
+    /// Bytes that it sent.
     pub bytes: u64,
     version: Option<Version>,
 }
@@ -99,13 +99,13 @@ pub struct ProbeRanking {
 }
 
 impl ProbeRanking {
-    /// What was seen of a mirror.
+    /// The results for one mirror.
     pub fn detail(&self, mirror: MirrorId) -> ProbeDetail {
         self.details.get(&mirror).cloned().unwrap_or_default()
     }
 }
 
-/// What one probe brought.
+/// The outcome of one probe.
 #[derive(Default)]
 struct Outcome {
     latency: Option<Duration>,
@@ -114,7 +114,7 @@ struct Outcome {
     bytes: Vec<u8>,
     /// Where the bytes begin in the file.
     start: u64,
-    /// The length of the whole file, when the mirror says it.
+    /// The length of the whole file, if the mirror sent it.
     total: Option<u64>,
     modified: Option<SystemTime>,
     error: Option<BackendError>,
@@ -132,7 +132,7 @@ impl Probe {
     fn class(&self) -> Class {
         match &self.outcome.error {
             None => Class::Ok,
-            // The file is shorter: another version, and no failure.
+            // The file is shorter: it is another version, and not a failure.
             Some(BackendError::BeyondEnd { .. }) if self.kind == ProbeKind::Freshness => Class::Ok,
             Some(error) => error.class(),
         }
@@ -142,7 +142,7 @@ impl Probe {
 impl Engine {
     /// Probes the mirrors of a set. Mirrors that served within `config.fresh` are not measured.
     ///
-    /// What is learnt is in the set. Requests keep to the rate limits of the engine, and an offline
+    /// The set keeps the measurements. Requests keep to the rate limits of the engine, and an offline
     /// engine sends none to remote mirrors.
     pub async fn probe(
         &self,
@@ -155,7 +155,7 @@ impl Engine {
         let sample = found
             .as_ref()
             .map(|(target, size)| (target.path.clone(), *size));
-        // Without a sample the mirrors are asked for the first candidate, and say why they lack it.
+        // Without a sample the first candidate is requested, for the reasons why mirrors lack it.
         let first = || Some((round.candidates.first()?.clone(), round.config.probe_bytes));
         let Some((target, size)) = found.or_else(first) else {
             let results = Vec::new();
@@ -183,7 +183,7 @@ impl Engine {
             plan: &plan,
             details,
         };
-        // Mirrors that served lately are not measured, but are needed to compare with.
+        // Mirrors that served recently are not measured, but are needed for the comparison.
         let known = measuring.known();
         let ends = measuring.ends(known);
         let (ends, ()) = futures_util::join!(ends, measuring.run());
@@ -212,7 +212,8 @@ impl Engine {
         }
     }
 
-    /// Asks all mirrors for one byte. The first that has a candidate says which one, and how long.
+    /// Requests one byte from all mirrors. Returns the first candidate that a mirror has, and its
+    /// length.
     async fn find_sample(
         &self,
         mirrors: &MirrorSet,
@@ -236,7 +237,7 @@ impl Engine {
                     let limit = round.config.probe_time;
                     let exchange = begin(context, mirror, limit, 0, "search for the sample");
                     let outcome = receive(&exchange, 0..1, limit, || ()).await;
-                    // One byte tells nothing about the mirror but its latency.
+                    // One byte is too short to measure more than the latency.
                     exchange.cancel();
                     latency = outcome.latency.or(latency);
                     match (outcome.error.map(|error| error.class()), outcome.total) {
@@ -250,7 +251,7 @@ impl Engine {
                 (mirror, latency, None)
             }
         };
-        // However many of them hang, the search ends in time.
+        // The search ends in time even if mirrors stall.
         let end = pin!(sleep(round.config.time));
         let mut searches = futures_util::stream::iter(ids.into_iter().map(search))
             .buffer_unordered(MAX_SEARCHES)
@@ -318,7 +319,7 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    /// Carries out the plan.
+    /// Executes the plan.
     async fn run(&mut self) {
         let mut running: FuturesUnordered<LocalBoxFuture<'a, Probe>> = FuturesUnordered::new();
         loop {
@@ -348,7 +349,7 @@ impl<'a> Measuring<'a> {
                 ProbeStep::Done => break,
             }
         }
-        // What still runs has its timeout at this moment, and counts.
+        // Probes that still run reach their timeout now, and count.
         while let Ok(Some(probe)) = timeout(Duration::from_millis(50), running.next()).await {
             self.ended(probe);
         }
@@ -374,7 +375,8 @@ impl<'a> Measuring<'a> {
             {
                 outcome.error = Some(BackendError::Unusable {
                     url: exchange.url().to_owned(),
-                    source: "its content is not what its name says, perhaps a login page".into(),
+                    source: "the content does not match the file name; it may be a login page"
+                        .into(),
                 });
             }
             Probe {
@@ -387,11 +389,11 @@ impl<'a> Measuring<'a> {
         .boxed_local()
     }
 
-    /// The end of the sample from a mirror that served lately.
+    /// Records the end of the sample from a mirror that served recently.
     fn ended_known(&mut self, probe: Probe) {
         let (mirror, outcome) = (probe.mirror, &probe.outcome);
         if probe.class() == Class::Ok {
-            // A file that ends before the sample does has another length, whatever it is.
+            // A file that ends before the sample has another length, which need not be known.
             let length = match &outcome.error {
                 Some(_) => Some(0),
                 None => outcome.total,
@@ -403,7 +405,7 @@ impl<'a> Measuring<'a> {
                 modified: outcome.modified,
             });
         } else {
-            // It serves no longer, which the plan must know.
+            // It does not serve any more, which the plan must know.
             let seen = self.observation(&probe);
             let mut plan = self.plan.borrow_mut();
             plan.finished(mirror, ProbeKind::Speed, &seen);
@@ -474,8 +476,8 @@ impl<'a> Measuring<'a> {
         seen
     }
 
-    /// Compares the versions of all mirrors that have served, and tells plan and selector which of
-    /// them are behind.
+    /// Compares the versions of all mirrors that have served, and reports to plan and selector which
+    /// of them are behind.
     fn compare(&mut self) {
         let (known, versions): (Vec<MirrorId>, Vec<Version>) = self
             .details
@@ -508,7 +510,7 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    /// A version without a date that says when it was copied rather than made.
+    /// Removes the date of a version if it is that of the copy and not that of the file.
     fn dated(&self, mirror: MirrorId, version: Version) -> Version {
         let keeps_dates = self.mirrors.with_selector(|selector, _| {
             let location = selector.mirror(mirror).map(|mirror| &mirror.location);
@@ -523,8 +525,8 @@ impl<'a> Measuring<'a> {
 
 fn why(kind: ProbeKind) -> &'static str {
     match kind {
-        ProbeKind::Speed => "probe of the speed",
-        ProbeKind::Freshness => "probe of the freshness",
+        ProbeKind::Speed => "speed probe",
+        ProbeKind::Freshness => "freshness probe",
     }
 }
 
@@ -578,7 +580,7 @@ async fn receive_into(
         .and_then(|date| httpdate::parse_http_date(date).ok());
     outcome.start = start;
     if response.is_whole_file() {
-        // Ranges are ignored, and all of the file would come.
+        // The mirror ignores ranges, and would send the whole file.
         outcome.start = 0;
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Byte ranges, and the header with which a server says which one it sent.
+//! Byte ranges, and the `Content-Range` header.
 
 use std::{fmt, str::FromStr};
 
@@ -10,12 +10,12 @@ pub struct ByteRange {
 }
 
 impl ByteRange {
-    /// Everything from `start` on.
+    /// The bytes from `start` to the end of the file.
     pub fn from(start: u64) -> Self {
         Self { start, end: None }
     }
 
-    /// The bytes `start..end`; `None` when that is empty.
+    /// The bytes `start..end`; `None` if that is empty.
     pub fn new(start: u64, end: u64) -> Option<Self> {
         (start < end).then_some(Self {
             start,
@@ -28,7 +28,7 @@ impl ByteRange {
         self.start
     }
 
-    /// One past the last byte, when the range has an end.
+    /// One past the last byte; `None` if the range has no end.
     pub fn end(&self) -> Option<u64> {
         self.end
     }
@@ -51,20 +51,20 @@ impl fmt::Display for ByteRange {
     }
 }
 
-/// What a `Content-Range` header claims (RFC 9110 §14.4): `bytes 0-9/100` or `bytes 0-9/*`.
+/// The value of a `Content-Range` header (RFC 9110 §14.4): `bytes 0-9/100` or `bytes 0-9/*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContentRange {
     /// The first byte sent.
     pub start: u64,
     /// One past the last byte sent.
     pub end: u64,
-    /// The length of the whole file, when the server says it.
+    /// The length of the whole file, if the server sent it.
     pub total: Option<u64>,
 }
 
 /// A `Content-Range` header that is not of the form `bytes A-B/N`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the server sent the Content-Range `{0}`, which is not of the form `bytes A-B/N`")]
+#[error("invalid Content-Range `{0}`: expected the form `bytes A-B/N`")]
 pub struct ParseContentRangeError(String);
 
 impl FromStr for ContentRange {
@@ -101,9 +101,9 @@ impl FromStr for ContentRange {
 }
 
 impl ContentRange {
-    /// Whether this is an answer to a request for `wanted`: it starts there, and does not end
-    /// beyond. A server may send less than it was asked for.
-    pub fn answers(&self, wanted: ByteRange) -> bool {
+    /// Whether this range may be the response to a request for `wanted`: it has the same start and
+    /// does not end later. A server may send less than was requested.
+    pub fn satisfies(&self, wanted: ByteRange) -> bool {
         self.start == wanted.start && wanted.end.is_none_or(|end| self.end <= end)
     }
 }
@@ -115,14 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_inclusive_on_the_wire() {
+    fn the_end_of_a_range_header_is_inclusive() {
         assert_eq!(ByteRange::new(0, 10).unwrap().header(), "bytes=0-9");
         assert_eq!(ByteRange::from(7).header(), "bytes=7-");
         assert_eq!(ByteRange::new(3, 3), None);
     }
 
     #[test]
-    fn content_ranges_of_the_right_form_are_read() {
+    fn valid_content_ranges_are_parsed() {
         let read = |text: &str| text.parse::<ContentRange>();
         assert_eq!(
             read("bytes 2-9/10"),
@@ -157,22 +157,22 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_must_start_where_it_was_asked_to() {
+    fn a_response_must_start_at_the_requested_byte() {
         let sent: ContentRange = "bytes 5-9/20".parse().unwrap();
-        assert!(sent.answers(ByteRange::from(5)));
-        assert!(sent.answers(ByteRange::new(5, 10).unwrap()));
-        assert!(!sent.answers(ByteRange::new(5, 9).unwrap()));
-        assert!(!sent.answers(ByteRange::from(4)));
+        assert!(sent.satisfies(ByteRange::from(5)));
+        assert!(sent.satisfies(ByteRange::new(5, 10).unwrap()));
+        assert!(!sent.satisfies(ByteRange::new(5, 9).unwrap()));
+        assert!(!sent.satisfies(ByteRange::from(4)));
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,60}") {
+        fn any_text_is_parsed_or_refused(text in ".{0,60}") {
             let _ = text.parse::<ContentRange>();
         }
 
         #[test]
-        fn what_is_written_is_read(start in 0..u64::MAX / 2, length in 1..1_000_000u64) {
+        fn a_written_range_is_parsed_back(start in 0..u64::MAX / 2, length in 1..1_000_000u64) {
             let text = format!("bytes {start}-{}/{}", start + length - 1, start + length);
             let read: ContentRange = text.parse().unwrap();
             prop_assert_eq!((read.start, read.end), (start, start + length));

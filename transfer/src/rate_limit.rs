@@ -15,7 +15,7 @@ const BURST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     rate: f64,
-    /// When the bytes that were reserved so far may have arrived.
+    /// The time at which the next bytes may be read.
     paid_until: Mutex<Instant>,
 }
 
@@ -29,12 +29,12 @@ impl RateLimit {
         }
     }
 
-    /// Takes bytes that have arrived, and returns when the next may be read.
+    /// Counts bytes that have arrived, and returns the time at which the next may be read.
     pub(crate) fn reserve(&self, bytes: u64) -> Instant {
         #[expect(clippy::cast_precision_loss, reason = "a rate need not be exact")]
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate);
         let now = Instant::now();
-        // The instant is whole between any two of its changes.
+        // Each change is one assignment.
         let mut paid_until = self
             .paid_until
             .lock()
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn many_share_one_limit() {
+    async fn concurrent_downloads_share_one_limit() {
         let limit = RateLimit::new(1_000_000);
         let started = Instant::now();
         let one = async || {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_hour_is_not_saved_up() {
+    async fn idle_time_allows_no_larger_burst() {
         let limit = RateLimit::new(1_000);
         tokio::time::advance(Duration::from_hours(1)).await;
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Where bytes go.
+//! Sinks: where the bytes of a job go.
 
 use std::{
     io::{self, Write as _},
@@ -11,37 +11,37 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-/// Why a sink takes no more.
+/// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The content is not what the sink understands: an archive that is none, an index that is
-    /// HTML. Another mirror may have better bytes.
-    #[error("the content was refused")]
+    /// The content is not in the format that the sink expects, such as HTML instead of an archive.
+    /// Another mirror may have the right bytes.
+    #[error("the content was rejected")]
     Rejected(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The sink itself cannot go on, whichever mirror the bytes come from.
-    #[error("the bytes could not be stored")]
+    /// The sink itself failed, and would with the bytes of any mirror.
+    #[error("cannot store the content")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A file could not be written: a full disk, a missing permission.
+    /// A file could not be written, for example because the disk is full.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// Where the bytes of a file go, in order, while they arrive.
+/// Takes the bytes of a file in order, while they arrive.
 #[async_trait]
 pub trait Sink: Send {
-    /// Takes the next bytes. It may wait; that is how a slow sink slows the download.
+    /// Takes the next bytes. May wait: a slow sink slows the download down.
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError>;
 
-    /// Forgets all that was written: the next byte will be the first of the file again.
+    /// Discards all bytes so far: the next byte is the first of the file again.
     async fn restart(&mut self) -> Result<(), SinkError>;
 
-    /// All bytes have been written and their digest, if one is known, is right. What the sink
-    /// can say against the content it says here; nothing is final before.
+    /// Completes the file: all bytes have been written, and their digest is right if one is known.
+    /// The last chance to reject the content. Nothing is final before.
     async fn finish(&mut self) -> Result<(), SinkError>;
 }
 
@@ -53,7 +53,7 @@ pub struct MemorySink {
 }
 
 impl MemorySink {
-    /// A sink that refuses files longer than `limit` bytes.
+    /// A sink that rejects files longer than `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
@@ -61,7 +61,7 @@ impl MemorySink {
         }
     }
 
-    /// What was written.
+    /// The bytes so far.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -96,18 +96,18 @@ pub struct FileSink {
     target: PathBuf,
     partial: PathBuf,
     file: Option<tokio::fs::File>,
-    /// What was written, when it is small enough to be kept until the end.
+    /// The bytes so far, if they are kept in memory until the end.
     memory: Option<Vec<u8>>,
 }
 
 impl FileSink {
-    /// A sink that will make `target`; its directory must exist.
+    /// A sink that writes the file `target`; its directory must exist.
     pub fn new(target: impl Into<PathBuf>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
         let mut name = target.file_name().unwrap_or_default().to_os_string();
-        // Two jobs may want the same file at the same time, in this process or in another, which
-        // may be on another machine and have the same number.
+        // Two jobs may write the same file at the same time, in this process or in another, which
+        // may be on another machine and have the same process id.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanos = since.map_or(0, |since| since.subsec_nanos());
@@ -121,7 +121,7 @@ impl FileSink {
         }
     }
 
-    /// Keeps what is written in memory until it is complete: less work for a small file.
+    /// Keeps the bytes in memory until they are complete: less work for a small file.
     pub(crate) fn in_memory(mut self) -> Self {
         self.memory = Some(Vec::new());
         self
@@ -136,7 +136,7 @@ impl FileSink {
 
     async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
         if self.file.is_none() {
-            // Never somebody else's: what two jobs write into one file is neither's.
+            // Never the file of another job.
             let file = tokio::fs::File::create_new(&self.partial)
                 .await
                 .map_err(|e| self.failed(e))?;
@@ -166,8 +166,8 @@ impl Sink for FileSink {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        // The last write may still be under way in the background. It must not land in the file
-        // after that has been emptied.
+        // The last write may still be under way in the background, and must not reach the file
+        // after it was truncated.
         let emptied = async {
             file.flush().await?;
             file.rewind().await?;
@@ -198,14 +198,14 @@ impl Sink for FileSink {
 /// Writes a whole file beside its final name, and renames it.
 fn write_at_once(bytes: &[u8], partial: &Path, target: &Path) -> io::Result<()> {
     let write = || {
-        // Never somebody else's: what two jobs write into one file is neither's.
+        // Never the file of another job.
         let mut file = std::fs::File::create_new(partial)?;
         file.write_all(bytes)?;
         std::fs::rename(partial, target)
     };
     write().inspect_err(|error| {
         if error.kind() != io::ErrorKind::AlreadyExists {
-            // Nobody is left to tell; a leftover is never taken for the file.
+            // An error here is ignored: a leftover is never taken for the file.
             let _ = std::fs::remove_file(partial);
         }
     })
@@ -214,7 +214,7 @@ fn write_at_once(bytes: &[u8], partial: &Path, target: &Path) -> io::Result<()> 
 impl Drop for FileSink {
     fn drop(&mut self) {
         if self.file.take().is_some() {
-            // Nobody is left to tell; a leftover is never taken for the file.
+            // An error here is ignored: a leftover is never taken for the file.
             let _ = std::fs::remove_file(&self.partial);
         }
     }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sink_that_starts_again_keeps_nothing_of_what_it_had() {
+    async fn a_restarted_sink_keeps_no_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         for round in 0..50 {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_empty_file_is_a_file() {
+    async fn an_empty_file_is_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         FileSink::new(&path).finish().await.unwrap();
@@ -261,12 +261,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sink_that_cannot_write_says_where_and_leaves_nothing() {
+    async fn a_sink_that_cannot_write_names_the_path_and_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let mut sink = FileSink::new(dir.path().join("no/such/file"));
         let error = sink.write(Bytes::from_static(b"x")).await.unwrap_err();
         assert!(error.to_string().contains("no/such/file"), "{error}");
-        // A directory is in the way of the final name.
+        // The final name is that of a directory.
         std::fs::create_dir_all(dir.path().join("taken/x")).unwrap();
         let mut sink = FileSink::new(dir.path().join("taken"));
         sink.write(Bytes::from_static(b"x")).await.unwrap();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_bounded() {
+    async fn a_memory_sink_rejects_a_file_beyond_its_limit() {
         let mut sink = MemorySink::new(4);
         sink.write(Bytes::from_static(b"1234")).await.unwrap();
         let error = sink.write(Bytes::from_static(b"5")).await.unwrap_err();

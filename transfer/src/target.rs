@@ -3,10 +3,10 @@
 /// Where a file lies below the root of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its path on web servers, in buckets and in directories, with forward slashes, not
-    /// percent-encoded, without a leading slash.
+    /// The path on web servers, in buckets and in directories: with forward slashes, without a
+    /// leading slash, not percent-encoded.
     pub path: String,
-    /// Where it lies in a registry; `None` when registries do not have it.
+    /// Where the file lies in a registry; `None` if registries do not have it.
     pub oci: Option<OciTarget>,
 }
 
@@ -19,15 +19,14 @@ impl Target {
         }
     }
 
-    /// The parts of the path between the slashes; `None` when one of them could lead out of the
-    /// root of a mirror.
+    /// The segments of the path; `None` if one of them could lead out of the root of a mirror.
     pub(crate) fn segments(&self) -> Option<impl Iterator<Item = &str>> {
         let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         let parts = || self.path.split('/');
         parts().all(sound).then(parts)
     }
 
-    /// The same file, which registries have too.
+    /// Adds the location in registries.
     #[must_use]
     pub fn with_oci(self, oci: OciTarget) -> Self {
         Self {
@@ -44,7 +43,7 @@ pub struct OciTarget {
     pub repository: String,
     /// The tag of the manifest that lists the blob.
     pub tag: String,
-    /// The media type of the layer that is the file. With a known digest the blob is asked for
-    /// at once; the manifest is read only without one, or when the blob is not found that way.
+    /// The media type of the layer that contains the file. With a known digest the blob is
+    /// requested at once; the manifest is read only without one, or if the blob is not found.
     pub media_type: String,
 }

@@ -1,4 +1,4 @@
-//! How long a job waits for mirrors in backoff.
+//! The wait budget: how long a job waits for mirrors in backoff.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{EngineOptions, MirrorSet};
 /// Longer than the pause to which the selector cuts an open circuit when no mirror is left.
 const LONG_PAUSE: Duration = Duration::from_secs(15);
 
-/// What is left of the time that a job may wait.
+/// The remaining time that a job may wait.
 #[derive(Debug)]
 pub(crate) struct WaitBudget {
     usual: Duration,
@@ -21,20 +21,20 @@ pub(crate) struct WaitBudget {
 impl WaitBudget {
     pub(crate) fn new(options: &EngineOptions) -> Self {
         Self {
-            usual: options.patience,
-            left: options.patience,
-            throttled: options.throttled_patience,
+            usual: options.wait_budget,
+            left: options.wait_budget,
+            throttled: options.throttled_wait_budget,
         }
     }
 
-    /// After progress, the longest pause of a mirror is worth waiting for.
+    /// Renews the budget after progress, so that it covers the longest backoff.
     pub(crate) fn renew(&mut self) {
         self.left = self.usual.max(LONG_PAUSE);
     }
 
-    /// Waits until then, or until a request on these mirrors ends; `false`, at once, when that is
-    /// longer than the budget. `changed` was armed before the state was read, so that no wake-up
-    /// is lost in between.
+    /// Waits until `until`, or until a request to these mirrors ends. Returns `false` at once if that
+    /// exceeds the budget. `changed` was armed before the state was read, so that no wake-up is lost
+    /// in between.
     pub(crate) async fn wait(
         &mut self,
         mirrors: &MirrorSet,
@@ -45,7 +45,7 @@ impl WaitBudget {
         let now = mirrors.now();
         let pause = until.since(now).max(Duration::from_millis(1));
         let left = match why {
-            // Another transfer will end; there is no harm in waiting.
+            // A request under way will end, so the budget is not used.
             Why::Busy { .. }
             | Why::WaitingForBetter { .. }
             | Why::Demoted(DemotionReason::OnTrial) => None,

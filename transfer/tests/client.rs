@@ -1,4 +1,4 @@
-//! What the HTTP client does with certificates, proxies, secrets and redirects.
+//! The HTTP client: certificates, proxies, credentials and redirects.
 
 mod common;
 
@@ -6,8 +6,8 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use common::{
-    child_url, content, expected, file, hasty, http, in_child, in_order, oci, publish, s3, target,
-    trusting,
+    child_url, content, expected, file, http, in_child, in_order, oci, publish, s3, short_timeouts,
+    target, trusting,
 };
 use futures_util::TryStreamExt as _;
 use taipan_mirrors::{Class, OciLocation};
@@ -22,7 +22,7 @@ use taipan_transfer::{
 };
 use url::Url;
 
-/// In every secret of these tests, and in nothing else.
+/// Part of every secret of these tests, and of no other text.
 const SECRET: &str = "hunter2";
 
 fn direct() -> HttpOptions {
@@ -59,7 +59,7 @@ async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, Backend
     }
 }
 
-/// What `file` at a place is, or why not.
+/// Fetches `file` below a URL.
 async fn get(options: &HttpOptions, root: &str) -> Result<Vec<u8>, BackendError> {
     let client = HttpClient::new(options).unwrap();
     let backend = HttpBackend::new(client, root.parse().unwrap());
@@ -100,7 +100,7 @@ fn only_request(server: &HttpServer) -> RequestLog {
     log.pop().unwrap()
 }
 
-/// The URL of a server by the name `localhost`, which is another host than its address.
+/// The URL of a server with the name `localhost`, which is another host than its address.
 fn by_name(server: &HttpServer) -> String {
     server.url().replace("127.0.0.1", "localhost")
 }
@@ -116,7 +116,7 @@ async fn only_the_right_certificate_of_a_trusted_authority_is_accepted() {
     let options = trusting(dir.path(), &ca);
     let server = encrypted(Tls::new(&ca.server())).await;
     assert_eq!(get(&options, &server.url()).await.unwrap(), content(1_000));
-    // The roots are those of the system without the option.
+    // Without the option only the roots of the system are trusted.
     let error = get(&direct(), &server.url()).await.unwrap_err();
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
     for bad in [
@@ -149,7 +149,7 @@ fn with_identity(dir: &Path, identity: &Identity, one_file: bool) -> ClientCerti
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_a_certificate_gets_it() {
+async fn a_server_that_requests_a_certificate_receives_it() {
     let (ca, clients, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
     let tls = Tls::with_client_certificates(&ca.server(), &clients);
     let server = encrypted(tls).await;
@@ -167,7 +167,7 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
 }
 
 #[tokio::test]
-async fn buckets_and_registries_are_shown_the_certificate_as_well() {
+async fn buckets_and_registries_receive_the_certificate() {
     let (ca, clients, dir) = (TestCa::new(), TestCa::new(), tempfile::tempdir().unwrap());
     let tls = Tls::with_client_certificates(&ca.server(), &clients);
     let bucket = S3Server::builder()
@@ -176,12 +176,12 @@ async fn buckets_and_registries_are_shown_the_certificate_as_well() {
     let bucket = bucket.start().await.unwrap();
     let registry = OciServer::builder().tls(tls).start().await.unwrap();
     publish(&registry, "name", &content(1_000));
-    let nobody = trusting(dir.path(), &ca);
+    let anonymous = trusting(dir.path(), &ca);
     let me = HttpOptions {
         identity: Some(with_identity(dir.path(), &clients.client("me"), true)),
-        ..nobody.clone()
+        ..anonymous.clone()
     };
-    for (options, known) in [(nobody, false), (me, true)] {
+    for (options, known) in [(anonymous, false), (me, true)] {
         let client = HttpClient::new(&options).unwrap();
         let location = s3(&bucket.endpoint(), "bucket", "");
         let bucket = S3Backend::new(location, options.connect_timeout).with_client(&client);
@@ -221,7 +221,7 @@ async fn child_trusts_the_roots_of_the_environment() {
 }
 
 #[tokio::test]
-async fn the_roots_of_the_system_are_those_that_the_environment_names() {
+async fn the_environment_names_the_roots_of_the_system() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let server = encrypted(Tls::new(&ca.server())).await;
     let roots = file(dir.path(), "roots.pem", ca.pem());
@@ -236,7 +236,7 @@ async fn the_roots_of_the_system_are_those_that_the_environment_names() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_continued_with_either_version() {
+async fn a_body_that_breaks_off_is_resumed_over_http_1_and_2() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let bytes = content(500_000);
     let known = Site::new();
@@ -262,12 +262,12 @@ async fn a_body_that_breaks_off_is_continued_with_either_version() {
             server.set_behaviour(Behaviour::new().with_rule(rule));
             let backend = HttpBackend::new(client.clone(), server.url().parse().unwrap());
             let mirrors = in_order([http(&server.url())]);
-            let set = MirrorSet::with_backends(mirrors, vec![Arc::new(backend)], hasty());
+            let set = MirrorSet::with_backends(mirrors, vec![Arc::new(backend)], short_timeouts());
             let job = Job::content("file", Target::path("file"), expected(&bytes));
             let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));
             let mut sink = MemorySink::new(1 << 20);
             let fetched = engine.fetch(&set, &job, &mut sink).await;
-            // A length that is not that of the file is no accident.
+            // A wrong length in the header is not a transient failure.
             if matches!(fault, Fault::WrongLength { .. }) {
                 assert!(fetched.unwrap_err().is_corrupt());
                 continue;
@@ -280,7 +280,7 @@ async fn a_body_that_breaks_off_is_continued_with_either_version() {
 }
 
 #[test]
-fn files_that_are_of_no_use_are_named() {
+fn errors_name_the_files_that_cannot_be_used() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let dir = dir.path();
     let garbage = "-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n";
@@ -326,27 +326,27 @@ fn files_that_are_of_no_use_are_named() {
     assert!(!shown.contains(SECRET), "{shown}");
 }
 
-/// A host that does not exist. A label of it is longer than any may be (RFC 1035 §2.3.4), so that
-/// no name server is asked.
-fn no_name() -> String {
+/// A host that does not exist. Its label is longer than allowed (RFC 1035 §2.3.4), so that no query
+/// leaves this machine.
+fn unknown_host() -> String {
     format!("{}.invalid", "x".repeat(64))
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_no_connection() {
-    let url = format!("http://{}/", no_name());
+async fn an_unknown_host_is_a_connection_error() {
+    let url = format!("http://{}/", unknown_host());
     let error = get(&direct(), &url).await.unwrap_err();
     assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
 }
 
 #[tokio::test]
-async fn secrets_come_from_the_url_the_options_or_the_netrc_file() {
+async fn credentials_come_from_the_url_the_options_or_the_netrc_file() {
     let server = guarded("me", SECRET).await;
     let url: Url = server.url().parse().unwrap();
     let host = format!("127.0.0.1:{}", url.port().unwrap());
     let mut known = url.clone();
     known.set_username("me").unwrap();
-    // A user without a password gets it from the netrc file, among several of one host.
+    // The password of a user comes from the netrc file, which has several logins for the host.
     let named = known.to_string();
     known.set_password(Some(SECRET)).unwrap();
     let two = format!(
@@ -381,9 +381,9 @@ async fn secrets_come_from_the_url_the_options_or_the_netrc_file() {
 }
 
 #[tokio::test]
-async fn no_secret_follows_a_redirect_to_another_host() {
+async fn no_credentials_follow_a_redirect_to_another_host() {
     let (first, second) = (plain().await, plain().await);
-    // Another port is another host, and so is another name.
+    // Another port counts as another host, and so does another name.
     redirecting(&first, second.url());
     let mut known: Url = first.url().parse().unwrap();
     known.set_username("me").unwrap();
@@ -407,7 +407,7 @@ async fn no_secret_follows_a_redirect_to_another_host() {
 }
 
 #[tokio::test]
-async fn the_new_host_of_a_redirect_gets_its_own_secret() {
+async fn the_new_host_of_a_redirect_receives_its_own_credentials() {
     let (first, second) = (guarded("a", "1").await, guarded("b", SECRET).await);
     let logins = format!(
         "machine 127.0.0.1 login a password 1\nmachine localhost login b password {SECRET}"
@@ -422,7 +422,7 @@ async fn the_new_host_of_a_redirect_gets_its_own_secret() {
 }
 
 #[tokio::test]
-async fn a_redirect_within_a_host_keeps_the_secret() {
+async fn a_redirect_within_a_host_keeps_the_credentials() {
     let server = guarded("me", SECRET).await;
     let rule = Rule::once(
         Matcher::suffix("old/file"),
@@ -439,7 +439,7 @@ async fn a_redirect_within_a_host_keeps_the_secret() {
 }
 
 #[tokio::test]
-async fn a_way_that_leaves_tls_has_no_secret_at_its_end() {
+async fn a_redirect_from_https_to_http_drops_the_credentials() {
     let (ca, dir) = (TestCa::new(), tempfile::tempdir().unwrap());
     let first = encrypted(Tls::new(&ca.server())).await;
     let second = plain().await;
@@ -453,14 +453,14 @@ async fn a_way_that_leaves_tls_has_no_secret_at_its_end() {
     get(&options, &first.url()).await.unwrap();
     assert!(only_request(&first).authorization.is_some());
     assert_eq!(only_request(&second).authorization, None);
-    // Asked directly, the same host gets it.
+    // A direct request to the same host has the credentials.
     second.clear_requests();
     get(&options, &by_name(&second)).await.unwrap();
     assert!(only_request(&second).authorization.is_some());
 }
 
 #[tokio::test]
-async fn redirects_that_lead_nowhere_are_errors() {
+async fn invalid_redirects_are_errors() {
     let server = plain().await;
     redirecting(&server, server.url());
     let error = get(&direct(), &server.url()).await.unwrap_err();
@@ -480,7 +480,7 @@ async fn redirects_that_lead_nowhere_are_errors() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_gone_through_and_told_only_its_own_secret() {
+async fn a_proxy_receives_only_its_own_credentials() {
     let (proxy, direct_server) = (plain().await, plain().await);
     let mut url: Url = proxy.url().parse().unwrap();
     url.set_username("me").unwrap();
@@ -509,21 +509,21 @@ async fn a_proxy_is_gone_through_and_told_only_its_own_secret() {
 async fn child_goes_through_the_proxy_of_the_environment() {
     let Some(address) = child_url() else { return };
     let mut options = HttpOptions::default();
-    for no_proxy in [vec![], vec![no_name()]] {
+    for no_proxy in [vec![], vec![unknown_host()]] {
         options.no_proxy = no_proxy;
         let got = get(&options, "http://mirror.invalid/").await.unwrap();
         assert_eq!(got, content(1_000));
-        // `NO_PROXY` and the setting both count.
+        // `NO_PROXY` and the option are both respected.
         assert_eq!(get(&options, &address).await.unwrap(), content(1_000));
     }
     for options in [options, direct()] {
-        let error = get(&options, &format!("http://{}/", no_name())).await;
+        let error = get(&options, &format!("http://{}/", unknown_host())).await;
         assert!(matches!(error, Err(BackendError::Connect { .. })));
     }
 }
 
 #[tokio::test]
-async fn the_proxy_of_the_environment_is_gone_through_unless_told_otherwise() {
+async fn the_proxy_of_the_environment_is_used_unless_the_options_disable_it() {
     let (proxy, server) = (plain().await, plain().await);
     for (name, value) in [
         ("HTTP_PROXY", proxy.url()),

@@ -1,4 +1,4 @@
-//! What every backend must do, whatever protocol it speaks: one suite, run against each of them.
+//! The contract of backends: one suite of tests for all protocols.
 
 mod common;
 
@@ -73,7 +73,7 @@ impl Files {
     }
 }
 
-/// An answer that has a body.
+/// A response with a body.
 struct Got {
     start: u64,
     total: Option<u64>,
@@ -81,7 +81,7 @@ struct Got {
     body: Body,
 }
 
-async fn ask(
+async fn get(
     backend: &dyn Backend,
     target: &Target,
     known: Expected,
@@ -118,17 +118,17 @@ async fn read(mut body: Body) -> Vec<u8> {
     bytes
 }
 
-async fn gives_whole_files(backend: &dyn Backend, files: &Files) {
+async fn sends_whole_files(backend: &dyn Backend, files: &Files) {
     for (target, bytes) in &files.all()[..3] {
         for known in [Expected::default(), expected(bytes)] {
-            let got = ask(backend, target, known, None).await.unwrap();
+            let got = get(backend, target, known, None).await.unwrap();
             assert_eq!((got.start, got.total), (0, Some(bytes.len() as u64)));
             assert!(read(got.body).await == *bytes, "{}", target.path);
         }
     }
 }
 
-async fn gives_ranges(backend: &dyn Backend, files: &Files) {
+async fn sends_ranges(backend: &dyn Backend, files: &Files) {
     let target = target("dir/whole.bin", "whole");
     for known in [Expected::default(), expected(&files.whole)] {
         for range in [
@@ -138,7 +138,7 @@ async fn gives_ranges(backend: &dyn Backend, files: &Files) {
             ByteRange::new(70_000, 70_001).unwrap(),
             ByteRange::new(99_990, 100_000).unwrap(),
         ] {
-            let got = ask(backend, &target, known, Some(range)).await.unwrap();
+            let got = get(backend, &target, known, Some(range)).await.unwrap();
             assert_eq!(
                 (got.start, got.total),
                 (range.start(), Some(100_000)),
@@ -149,9 +149,9 @@ async fn gives_ranges(backend: &dyn Backend, files: &Files) {
             let wanted = &files.whole[index(range.start())..index(end)];
             assert!(read(got.body).await == wanted, "{range}");
         }
-        // A range that begins in the file and ends beyond it is cut (RFC 9110 §14.1.2).
+        // A range that ends beyond the file is truncated (RFC 9110 §14.1.2).
         let range = ByteRange::new(99_000, 200_000).unwrap();
-        let got = ask(backend, &target, known, Some(range)).await.unwrap();
+        let got = get(backend, &target, known, Some(range)).await.unwrap();
         assert!(read(got.body).await == files.whole[99_000..]);
     }
 }
@@ -160,22 +160,22 @@ async fn refuses_ranges_beyond_the_end(backend: &dyn Backend, files: &Files) {
     let target = target("dir/whole.bin", "whole");
     for start in [100_000, 1 << 40] {
         let range = Some(ByteRange::from(start));
-        let answer = ask(backend, &target, expected(&files.whole), range).await;
-        let error = answer.err().expect("there is nothing to give");
+        let response = get(backend, &target, expected(&files.whole), range).await;
+        let error = response.err().expect("there is nothing to give");
         assert!(matches!(error, BackendError::BeyondEnd { .. }), "{error:?}");
     }
 }
 
-async fn says_what_is_not_here(backend: &dyn Backend) {
+async fn reports_missing_files(backend: &dyn Backend) {
     let missing = target("dir/no-such.bin", "no-such");
     for known in [Expected::default(), expected(b"nowhere")] {
-        let error = ask(backend, &missing, known, None).await.err().unwrap();
+        let error = get(backend, &missing, known, None).await.err().unwrap();
         assert_eq!(error.class(), Class::NotHere, "{error:?}");
     }
-    // What the path says is that it should lead elsewhere; what it is not asked for is that.
+    // Paths that lead out of the root are refused.
     for path in ["../secret", "a/../../b", "/etc/passwd", "", "a//b", "./a"] {
         let bad = target(path, "../x");
-        let error = ask(backend, &bad, Expected::default(), None)
+        let error = get(backend, &bad, Expected::default(), None)
             .await
             .err()
             .unwrap();
@@ -186,12 +186,12 @@ async fn says_what_is_not_here(backend: &dyn Backend) {
     }
 }
 
-async fn knows_what_has_not_changed(backend: &dyn Backend) {
+async fn detects_unchanged_files(backend: &dyn Backend) {
     let target = target("dir/whole.bin", "whole");
-    let first = ask(backend, &target, Expected::default(), None)
+    let first = get(backend, &target, Expected::default(), None)
         .await
         .unwrap();
-    let again = ask(backend, &target, Expected::default(), None)
+    let again = get(backend, &target, Expected::default(), None)
         .await
         .unwrap();
     assert!(first.validators.etag.is_some());
@@ -202,29 +202,29 @@ async fn knows_what_has_not_changed(backend: &dyn Backend) {
         ranges: Ranges::All,
         validators: Some(validators),
     };
-    let answer = backend.get(conditional(&first.validators)).await.unwrap();
-    assert!(matches!(answer, GetResponse::NotModified), "{answer:?}");
+    let response = backend.get(conditional(&first.validators)).await.unwrap();
+    assert!(matches!(response, GetResponse::NotModified), "{response:?}");
     let other = Validators {
         etag: Some("\"another\"".to_owned()),
         last_modified: None,
     };
-    let answer = backend.get(conditional(&other)).await.unwrap();
-    assert!(matches!(answer, GetResponse::Body { .. }), "{answer:?}");
+    let response = backend.get(conditional(&other)).await.unwrap();
+    assert!(matches!(response, GetResponse::Body { .. }), "{response:?}");
 }
 
-/// A large body is passed on in pieces, and not fetched faster than it is taken.
+/// A large body arrives in pieces, and is not received faster than it is read.
 async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Option<&Server>) {
     let target = target("large", "large");
     let known = expected(&files.large);
     if let Some(server) = server {
         server.clear_requests();
     }
-    let mut got = ask(backend, &target, known, None).await.unwrap();
+    let mut got = get(backend, &target, known, None).await.unwrap();
     let mut length = got.body.next().await.unwrap().unwrap().len();
     if let Some(server) = server {
-        // While this body is not read, a second one of the same size is: in that time a client that does
-        // not wait for its reader would also receive most of the first.
-        let second = ask(backend, &target, known, None).await.unwrap();
+        // While this body is not read, a second one of the same size is. A client without
+        // backpressure would receive most of the first in that time.
+        let second = get(backend, &target, known, None).await.unwrap();
         assert_eq!(read(second.body).await.len(), LARGE);
         let sent: u64 = server.requests().iter().map(|r| r.bytes_sent).sum();
         assert!(
@@ -240,10 +240,10 @@ async fn streams_large_files(backend: &dyn Backend, files: &Files, server: Optio
     assert_eq!(length, LARGE);
 }
 
-async fn ends_with_its_body(backend: &dyn Backend, files: &Files, server: &Server) {
+async fn ends_the_request_with_its_body(backend: &dyn Backend, files: &Files, server: &Server) {
     let target = target("large", "large");
     server.clear_requests();
-    let mut got = ask(backend, &target, expected(&files.large), None)
+    let mut got = get(backend, &target, expected(&files.large), None)
         .await
         .unwrap();
     got.body.next().await.unwrap().unwrap();
@@ -258,14 +258,14 @@ async fn ends_with_its_body(backend: &dyn Backend, files: &Files, server: &Serve
 }
 
 async fn contract(backend: &dyn Backend, files: &Files, server: Option<&Server>) {
-    gives_whole_files(backend, files).await;
-    gives_ranges(backend, files).await;
+    sends_whole_files(backend, files).await;
+    sends_ranges(backend, files).await;
     refuses_ranges_beyond_the_end(backend, files).await;
-    says_what_is_not_here(backend).await;
-    knows_what_has_not_changed(backend).await;
+    reports_missing_files(backend).await;
+    detects_unchanged_files(backend).await;
     streams_large_files(backend, files, server).await;
     if let Some(server) = server {
-        ends_with_its_body(backend, files, server).await;
+        ends_the_request_with_its_body(backend, files, server).await;
     }
 }
 
@@ -291,7 +291,7 @@ async fn http_with_a_password() {
     url.set_password(Some("s3cret")).unwrap();
     contract(&HttpBackend::new(client(), url), &files, Some(&server)).await;
     let whole = target("dir/whole.bin", "whole");
-    let error = ask(&web(&server), &whole, Expected::default(), None)
+    let error = get(&web(&server), &whole, Expected::default(), None)
         .await
         .err()
         .unwrap();
@@ -384,9 +384,9 @@ async fn files_on_this_machine() {
     files.write(dir.path());
     let backend = FileBackend::new(dir.path());
     contract(&backend, &files, None).await;
-    // What is there and is no file, or lies below a file.
+    // A directory, a path below a file, and a name that is too long.
     for path in ["dir", "empty/below", &"x".repeat(300)] {
-        let error = ask(&backend, &Target::path(path), Expected::default(), None).await;
+        let error = get(&backend, &Target::path(path), Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere, "{path}");
     }
 }
@@ -428,7 +428,7 @@ async fn s3_with_keys() {
         signed(&server).with_keys("ANOTHER", "very secret", token()),
         signed(&server).with_keys("ACCESS", "very secret", None),
     ] {
-        let error = ask(&wrong, &whole, Expected::default(), None)
+        let error = get(&wrong, &whole, Expected::default(), None)
             .await
             .err()
             .unwrap();
@@ -437,7 +437,7 @@ async fn s3_with_keys() {
 }
 
 #[tokio::test]
-async fn a_bucket_in_another_region_is_asked_there() {
+async fn requests_follow_the_region_of_a_bucket() {
     let files = Files::new();
     let server = S3Server::builder()
         .bucket("bucket", files.site(""))
@@ -446,21 +446,21 @@ async fn a_bucket_in_another_region_is_asked_there() {
     let server = server.start().await.unwrap();
     let backend = signed(&server).with_keys("ACCESS", "very secret", None);
     contract(&backend, &files, None).await;
-    // It is learnt once: every request after the first is signed rightly at once.
+    // The region is kept: later requests are signed for it at once.
     server.clear_requests();
     let whole = target("dir/whole.bin", "whole");
-    ask(&backend, &whole, Expected::default(), None)
+    get(&backend, &whole, Expected::default(), None)
         .await
         .unwrap();
     assert_eq!(server.requests().len(), 1);
-    // What is no name of a region does not get into the name of a host.
+    // An invalid region does not become part of a host name.
     let server = S3Server::builder()
         .bucket("bucket", files.site(""))
         .keys(S3Keys::new("ACCESS", "very secret"))
         .region("evil.example/");
     let server = server.start().await.unwrap();
     let backend = signed(&server).with_keys("ACCESS", "very secret", None);
-    ask(&backend, &whole, Expected::default(), None)
+    get(&backend, &whole, Expected::default(), None)
         .await
         .err()
         .unwrap();
@@ -485,14 +485,14 @@ async fn oci_without_authentication() {
 }
 
 #[tokio::test]
-async fn oci_with_tokens_for_everyone() {
+async fn oci_with_anonymous_tokens() {
     let files = Files::new();
     let server = registry(OciAuth::Bearer(BearerAuth::new()), &files).await;
     contract(&reader(&server), &files, Some(&server)).await;
 }
 
 #[tokio::test]
-async fn oci_whose_token_endpoint_denies_what_is_not_there() {
+async fn oci_whose_token_endpoint_denies_missing_repositories() {
     let files = Files::new();
     let auth = BearerAuth::new().forbidding_unknown_repositories();
     let server = registry(OciAuth::Bearer(auth), &files).await;
@@ -511,28 +511,28 @@ async fn oci_tokens_cost_one_request_per_repository() {
     let (known, count) = (expected(&content(100)), names.len());
     let read_all = || {
         futures_util::future::join_all(names.iter().map(async |name| {
-            // Two at a time from each share its token.
+            // Two concurrent requests share one token.
             let target = target("x", name);
-            let ask = || ask(&backend, &target, known, None);
-            let (one, two) = tokio::join!(ask(), ask());
+            let get = || get(&backend, &target, known, None);
+            let (one, two) = tokio::join!(get(), get());
             assert!(read(one.unwrap().body).await == read(two.unwrap().body).await);
         }))
     };
     read_all().await;
-    let asked = |path: &str| server.requests().iter().filter(|r| r.path == path).count();
-    assert_eq!((asked("/v2/"), asked("/token")), (1, count));
+    let requested = |path: &str| server.requests().iter().filter(|r| r.path == path).count();
+    assert_eq!((requested("/v2/"), requested("/token")), (1, count));
     read_all().await;
     assert_eq!(server.requests().len(), 1 + count + 4 * count);
 }
 
 #[tokio::test]
-async fn oci_tokens_are_renewed_before_they_run_out() {
+async fn oci_tokens_are_renewed_before_they_expire() {
     let files = Files::new();
     let auth = BearerAuth::new().with_lifetime(Duration::ZERO);
     let server = registry(OciAuth::Bearer(auth), &files).await;
     let whole = target("dir/whole.bin", "whole");
-    // Tokens that are never good are tried twice, and that is the end.
-    let error = ask(&reader(&server), &whole, expected(&files.whole), None).await;
+    // If every token is refused, a second one is requested and no more.
+    let error = get(&reader(&server), &whole, expected(&files.whole), None).await;
     assert_eq!(error.err().unwrap().class(), Class::Denied);
     let tokens = server
         .requests()
@@ -543,7 +543,7 @@ async fn oci_tokens_are_renewed_before_they_run_out() {
 }
 
 #[tokio::test]
-async fn oci_that_wants_credentials() {
+async fn oci_without_required_credentials_is_denied() {
     let files = Files::new();
     for auth in [
         OciAuth::Bearer(BearerAuth::new().without_anonymous_pull()),
@@ -555,30 +555,30 @@ async fn oci_that_wants_credentials() {
         let server = registry(auth, &files).await;
         let whole = target("dir/whole.bin", "whole");
         for known in [Expected::default(), expected(&files.whole)] {
-            let answer = ask(&reader(&server), &whole, known, None).await;
-            let error = answer.err().unwrap();
+            let response = get(&reader(&server), &whole, known, None).await;
+            let error = response.err().unwrap();
             assert_eq!(error.class(), Class::Denied, "{error:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn oci_never_gives_another_blob_than_the_one_asked_for() {
+async fn oci_sends_only_the_requested_blob() {
     let files = Files::new();
     let server = registry(OciAuth::None, &files).await;
     let whole = target("dir/whole.bin", "whole");
-    let error = ask(&reader(&server), &whole, expected(b"another version"), None).await;
+    let error = get(&reader(&server), &whole, expected(b"another version"), None).await;
     assert_eq!(error.err().unwrap().class(), Class::NotHere);
     let fetched =
         |r: &taipan_mock_servers::RequestLog| r.path.contains("/blobs/") && r.bytes_sent > 200;
     assert!(!server.requests().iter().any(fetched));
-    // A layer of another type is not the file, and a target without a repository is not here.
+    // A layer of another type is not the file. A target without a repository is not found.
     let other = Target::path("x").with_oci(OciTarget {
         media_type: format!("{LAYER}.other"),
         ..whole.oci.clone().unwrap()
     });
     for target in [other, Target::path("dir/whole.bin")] {
-        let error = ask(&reader(&server), &target, Expected::default(), None).await;
+        let error = get(&reader(&server), &target, Expected::default(), None).await;
         assert_eq!(error.err().unwrap().class(), Class::NotHere);
     }
 }
@@ -591,7 +591,7 @@ async fn child_reads_a_bucket() {
     location.region = None;
     let backend = S3Backend::new(location, CONNECT);
     let files = Files::new();
-    gives_whole_files(&backend, &files).await;
+    sends_whole_files(&backend, &files).await;
 }
 
 #[tokio::test]
@@ -600,7 +600,7 @@ async fn child_reads_a_bucket_anonymously() {
     let mut location = s3(&endpoint, "bucket", "");
     location.region = None;
     let files = Files::new();
-    gives_whole_files(&S3Backend::new(location, CONNECT), &files).await;
+    sends_whole_files(&S3Backend::new(location, CONNECT), &files).await;
 }
 
 #[tokio::test]
@@ -644,7 +644,7 @@ async fn s3_keys_come_from_the_environment_or_a_profile() {
 }
 
 #[tokio::test]
-async fn an_anonymous_bucket_does_not_ask_the_instance_for_anything() {
+async fn an_anonymous_bucket_sends_no_request_to_the_instance_metadata() {
     let files = Files::new();
     let builder = S3Server::builder().bucket("bucket", files.site(""));
     let server = builder.start().await.unwrap();
@@ -662,8 +662,8 @@ async fn an_anonymous_bucket_does_not_ask_the_instance_for_anything() {
         .each_ref()
         .map(|(name, value)| (*name, value.as_str()));
     in_child("child_reads_a_bucket_anonymously", &environment).await;
-    let asked: Vec<String> = instance.requests().into_iter().map(|r| r.path).collect();
-    assert_eq!(asked, [""; 0]);
+    let requested: Vec<String> = instance.requests().into_iter().map(|r| r.path).collect();
+    assert_eq!(requested, [""; 0]);
 }
 
 #[tokio::test]

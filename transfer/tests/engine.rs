@@ -1,4 +1,4 @@
-//! The engine over real servers on loopback: each fault costs time, never the file.
+//! The engine with real servers on loopback: every fault costs time, and no file is lost.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{client, content, expected, hasty, http, in_order, publish, target};
+use common::{client, content, expected, http, in_order, publish, short_timeouts, target};
 use taipan_mirrors::{Class, Location, SelectorConfig};
 use taipan_mock_servers::{
     BearerAuth, Behaviour, Fault, HttpServer, Matcher, OciAuth, OciServer, RefusingServer, Rule,
@@ -46,7 +46,7 @@ async fn server(bytes: &Bytes, rule: Option<Rule>) -> HttpServer {
 
 fn set<'a>(servers: impl IntoIterator<Item = &'a HttpServer>) -> MirrorSet {
     let places = servers.into_iter().map(|server| http(&server.url()));
-    MirrorSet::new(in_order(places), hasty(), &client())
+    MirrorSet::new(in_order(places), short_timeouts(), &client())
 }
 
 fn job(bytes: &[u8]) -> Job {
@@ -75,8 +75,8 @@ fn assert_idle(set: &MirrorSet) {
     assert!(set.reports().iter().all(|report| report.in_flight == 0));
 }
 
-/// What a first request meets, and what follows: the class of the failure if it is one, and how
-/// many bytes of it are of use to the next mirror.
+/// The faults of a first request: each with the class of the failure, if it is one, and the number
+/// of bytes after which the next mirror resumes.
 fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
     let retry = |code| Fault::RetryAfter { code, seconds: 1 };
     vec![
@@ -95,7 +95,7 @@ fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
         (Fault::Reset { after: Some(CUT) }, Some(Class::Unwell), CUT),
         (Fault::Stall { after: 0 }, Some(Class::Unwell), 0),
         (Fault::Stall { after: CUT }, Some(Class::Unwell), CUT),
-        // Before it counts as a failure, another mirror is asked as well.
+        // The request is hedged before it counts as a failure.
         (Fault::Hang, None, 0),
         (Fault::SlowFirstByte(Duration::from_millis(30)), None, 0),
         (Fault::Corrupt { at: CUT }, Some(Class::Corrupt), 0),
@@ -117,7 +117,7 @@ fn first_requests(own_url: &str) -> Vec<(Fault, Option<Class>, u64)> {
 }
 
 #[tokio::test]
-async fn a_fault_at_the_first_request_costs_time_and_not_the_file() {
+async fn every_fault_of_the_first_request_is_survived() {
     let bytes = content(LENGTH);
     let sound = server(&bytes, None).await;
     let faulty = server(&bytes, None).await;
@@ -146,14 +146,15 @@ async fn a_fault_at_the_first_request_costs_time_and_not_the_file() {
 }
 
 #[tokio::test]
-async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
+async fn a_fault_of_a_resumed_request_loses_no_bytes() {
     let retry = Fault::RetryAfter {
         code: 429,
         seconds: 1,
     };
     let end = LENGTH as u64 - 5;
     let more = CUT + 30_000;
-    // The fault, the class of the failure if it is one, and where the third mirror goes on.
+    // The fault, the class of the failure if it is one, and the byte at which the third mirror
+    // resumes.
     let cases = [
         (Fault::None, None, None),
         (Fault::status(401), Some(Class::Denied), Some(CUT)),
@@ -179,7 +180,7 @@ async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
             Some(Class::Unwell),
             Some(more),
         ),
-        // Before it counts as a failure, another mirror is asked as well.
+        // The request is hedged before it counts as a failure.
         (Fault::Hang, None, Some(CUT)),
         (Fault::WrongRange, Some(Class::Unwell), Some(CUT)),
         (
@@ -187,7 +188,7 @@ async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
             Some(Class::Unwell),
             Some(end),
         ),
-        // All bytes come, so that it does not matter that more were promised.
+        // All bytes arrive, so that the wrong length does not matter.
         (Fault::WrongLength { delta: 5 }, None, None),
         (Fault::ChangedEtag, None, None),
         (Fault::Html, Some(Class::Corrupt), Some(CUT)),
@@ -216,14 +217,14 @@ async fn a_fault_in_a_continued_request_does_not_lose_what_is_here() {
             Some("bytes=70000-"),
             "{name}"
         );
-        let asked = offset.map(|offset| Some(format!("bytes={offset}-")));
-        assert_eq!(ranges(&third), Vec::from_iter(asked), "{name}");
+        let requested = offset.map(|offset| Some(format!("bytes={offset}-")));
+        assert_eq!(ranges(&third), Vec::from_iter(requested), "{name}");
         assert_idle(&set);
     }
 }
 
 #[tokio::test]
-async fn a_server_that_ignores_the_range_is_read_past_what_is_here() {
+async fn known_bytes_are_skipped_when_a_server_ignores_the_range() {
     let bytes = content(LENGTH);
     let cut = Rule::always(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -234,7 +235,7 @@ async fn a_server_that_ignores_the_range_is_read_past_what_is_here() {
 }
 
 #[tokio::test]
-async fn without_a_digest_another_mirror_begins_anew() {
+async fn without_a_digest_another_mirror_restarts_the_file() {
     let bytes = content(LENGTH);
     let cut = Rule::once(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -248,7 +249,7 @@ async fn without_a_digest_another_mirror_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_liar_in_the_second_half_is_found() {
+async fn a_mirror_with_wrong_bytes_in_the_second_half_is_found() {
     let bytes = content(LENGTH);
     let cut = Rule::once(Matcher::Any, Fault::Truncate { after: CUT });
     let first = server(&bytes, Some(cut)).await;
@@ -263,23 +264,27 @@ async fn a_liar_in_the_second_half_is_found() {
         [Class::Unwell, Class::Corrupt]
     );
     assert!(!set.reports()[0].quarantined, "{:?}", fetched.attempts);
-    // Whoever was asked in the end was asked for all of it.
+    // The last request was for the whole file.
     assert_eq!(ranges(&first).last(), Some(&None));
 }
 
 #[tokio::test]
-async fn wrong_bytes_everywhere_are_told_from_other_failures() {
+async fn wrong_bytes_from_all_mirrors_are_an_error_of_their_own() {
     let bytes = content(LENGTH);
     let liar = Rule::always(Matcher::Any, Fault::Corrupt { at: 9 });
     let server = server(&bytes, Some(liar)).await;
     let (result, _) = fetch(&set([&server]), &job(&bytes)).await;
     let error = result.unwrap_err();
     assert!(error.is_corrupt(), "{error}");
-    assert_eq!(server.requests().len(), 1, "a liar is not asked twice");
+    assert_eq!(
+        server.requests().len(),
+        1,
+        "no second request after wrong bytes"
+    );
 }
 
 #[tokio::test]
-async fn retry_after_is_obeyed() {
+async fn retry_after_delays_the_next_request() {
     let bytes = content(1000);
     let busy = Fault::RetryAfter {
         code: 429,
@@ -319,7 +324,7 @@ async fn when_all_fail_the_error_lists_every_attempt() {
     places.insert(0, http(&dead.url()));
     let config = SelectorConfig {
         attempts_per_mirror: 1,
-        ..hasty()
+        ..short_timeouts()
     };
     let set = MirrorSet::new(in_order(places), config, &client());
     let engine = engine();
@@ -340,7 +345,7 @@ async fn when_all_fail_the_error_lists_every_attempt() {
 }
 
 #[tokio::test]
-async fn a_file_that_nobody_has_is_absent() {
+async fn a_file_that_no_mirror_has_is_absent() {
     let server = server(&content(10), None).await;
     let job = Job::metadata("index", Target::path("no/such"));
     let (result, _) = fetch(&set([&server]), &job).await;
@@ -354,7 +359,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_host() {
     let away = Fault::Redirect { to: other.url() };
     let first = server(&bytes, Some(Rule::always(Matcher::Any, away))).await;
     let place = http(&first.url().replace("http://", "http://user:secret@"));
-    let set = MirrorSet::new(in_order([place]), hasty(), &client());
+    let set = MirrorSet::new(in_order([place]), short_timeouts(), &client());
     let (result, got) = fetch(&set, &job(&bytes)).await;
     let fetched = result.unwrap();
     assert!(got == bytes && !fetched.url.contains("secret"));
@@ -369,11 +374,11 @@ async fn registry(lifetime: Duration) -> OciServer {
 
 fn oci_set(server: &OciServer) -> MirrorSet {
     let place = Location::Oci(common::oci(server));
-    MirrorSet::new(in_order([place]), hasty(), &client())
+    MirrorSet::new(in_order([place]), short_timeouts(), &client())
 }
 
 #[tokio::test]
-async fn a_token_does_not_follow_a_blob_to_its_store() {
+async fn a_token_does_not_follow_a_redirect_to_a_blob_store() {
     let bytes = content(1000);
     let registry = registry(Duration::from_mins(5)).await;
     publish(&registry, "pkg", &bytes);
@@ -384,13 +389,13 @@ async fn a_token_does_not_follow_a_blob_to_its_store() {
     result.unwrap();
     assert!(got == bytes);
     let blob = |r: &taipan_mock_servers::RequestLog| r.path.contains("/blobs/");
-    let asked = registry.requests().into_iter().find(blob).unwrap();
-    assert_eq!(asked.authorization.as_deref(), Some("Bearer"));
+    let blob_request = registry.requests().into_iter().find(blob).unwrap();
+    assert_eq!(blob_request.authorization.as_deref(), Some("Bearer"));
     assert_eq!(blobs.requests()[0].authorization, None);
 }
 
 #[tokio::test]
-async fn a_token_that_ran_out_is_renewed_once() {
+async fn an_expired_token_is_renewed_once() {
     let bytes = content(1000);
     let registry = registry(Duration::from_mins(5)).await;
     publish(&registry, "pkg", &bytes);
@@ -411,7 +416,7 @@ async fn a_token_that_ran_out_is_renewed_once() {
 }
 
 #[tokio::test]
-async fn a_file_is_continued_across_protocols() {
+async fn a_file_is_resumed_across_protocols() {
     let bytes = content(LENGTH);
     let cut = |after| {
         Behaviour::new().with_rule(Rule::always(
@@ -435,7 +440,7 @@ async fn a_file_is_continued_across_protocols() {
         Location::S3(common::s3(&bucket.endpoint(), "b", "")),
         Location::Oci(common::oci(&registry)),
     ];
-    let set = MirrorSet::new(in_order(places), hasty(), &client());
+    let set = MirrorSet::new(in_order(places), short_timeouts(), &client());
     let job = Job::content("the file", target(PATH, "pkg"), expected(&bytes));
     let (result, got) = fetch(&set, &job).await;
     let fetched = result.unwrap();
@@ -446,16 +451,16 @@ async fn a_file_is_continued_across_protocols() {
     assert_eq!(last.range(), Some("bytes=110000-"));
 }
 
-/// A sink that finds something wrong.
-struct Picky {
+/// A sink that fails.
+struct FailingSink {
     at_write: bool,
     reject: bool,
 }
 
-impl Picky {
+impl FailingSink {
     fn error(&self) -> SinkError {
         if self.reject {
-            SinkError::Rejected("not to my taste".into())
+            SinkError::Rejected("rejected by the test".into())
         } else {
             SinkError::Failed("full".into())
         }
@@ -463,7 +468,7 @@ impl Picky {
 }
 
 #[async_trait]
-impl Sink for Picky {
+impl Sink for FailingSink {
     async fn write(&mut self, _: Bytes) -> Result<(), SinkError> {
         if self.at_write {
             Err(self.error())
@@ -482,12 +487,12 @@ impl Sink for Picky {
 }
 
 #[tokio::test]
-async fn what_the_sink_does_not_take_is_not_the_mirrors_fault() {
+async fn a_sink_error_is_no_failure_of_the_mirror() {
     let bytes = content(LENGTH);
     for (at_write, reject) in [(true, true), (true, false), (false, true), (false, false)] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
         let set = set([&first, &second]);
-        let mut sink = Picky { at_write, reject };
+        let mut sink = FailingSink { at_write, reject };
         let error = engine()
             .fetch(&set, &job(&bytes), &mut sink)
             .await
@@ -504,11 +509,11 @@ async fn what_the_sink_does_not_take_is_not_the_mirrors_fault() {
 }
 
 #[tokio::test]
-async fn what_the_sink_rejects_without_a_digest_is_asked_of_the_next_mirror() {
+async fn without_a_digest_a_rejection_by_the_sink_leads_to_failover() {
     let bytes = content(LENGTH);
     for at_write in [true, false] {
         let (first, second) = (server(&bytes, None).await, server(&bytes, None).await);
-        let mut sink = Picky {
+        let mut sink = FailingSink {
             at_write,
             reject: true,
         };
@@ -551,13 +556,13 @@ async fn a_dropped_fetch_leaves_no_file_and_no_request() {
     server.wait_until(|_| server.open_connections() == 0).await;
 }
 
-/// Fails when the file is there before the job is done.
-struct Watch {
+/// Records whether the file has its name before the job is done.
+struct NameObserver {
     path: PathBuf,
     seen_too_early: Mutex<bool>,
 }
 
-impl Observer for Watch {
+impl Observer for NameObserver {
     fn event(&self, event: &Event<'_>) {
         if !matches!(event, Event::Done { .. }) && self.path.exists() {
             *self.seen_too_early.lock().unwrap() = true;
@@ -566,7 +571,7 @@ impl Observer for Watch {
 }
 
 #[tokio::test]
-async fn a_file_has_its_name_only_when_it_is_right() {
+async fn a_file_has_its_final_name_only_after_verification() {
     let bytes = content(LENGTH);
     let liar = server(
         &bytes,
@@ -576,7 +581,7 @@ async fn a_file_has_its_name_only_when_it_is_right() {
     let sound = server(&bytes, None).await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    let watch = Arc::new(Watch {
+    let watch = Arc::new(NameObserver {
         path: path.clone(),
         seen_too_early: Mutex::new(false),
     });
@@ -588,12 +593,8 @@ async fn a_file_has_its_name_only_when_it_is_right() {
     let alone = engine.fetch(&set([&liar]), &job(&bytes), &mut sink).await;
     assert!(alone.unwrap_err().is_corrupt());
     drop(sink);
-    assert_eq!(
-        names(dir.path()),
-        [""; 0],
-        "nothing is left of a wrong file"
-    );
-    // Twice at once, into the same file.
+    assert_eq!(names(dir.path()), [""; 0], "a wrong file is removed");
+    // Two jobs at once, for the same path.
     let (mut one, mut two) = (FileSink::new(&path), FileSink::new(&path));
     let (set, job) = (set([&liar, &sound]), job(&bytes));
     let results = tokio::join!(
@@ -608,7 +609,7 @@ async fn a_file_has_its_name_only_when_it_is_right() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_length_is_judged_by_its_digest() {
+async fn a_file_of_unknown_length_is_verified_by_its_digest() {
     let bytes = content(LENGTH);
     let cut = Rule::always(Matcher::Ranged(false), Fault::Truncate { after: CUT });
     let server = server(&bytes, Some(cut)).await;
@@ -638,7 +639,7 @@ async fn an_unchanged_file_is_not_fetched_again() {
 }
 
 #[tokio::test]
-async fn a_304_that_was_not_asked_for_is_an_error() {
+async fn a_304_to_an_unconditional_request_is_an_error() {
     let bytes = content(1000);
     let odd = Fault::status(304);
     let first = server(&bytes, Some(Rule::always(Matcher::Any, odd))).await;
@@ -646,5 +647,8 @@ async fn a_304_that_was_not_asked_for_is_an_error() {
     let (result, got) = fetch(&set([&first, &second]), &job(&bytes)).await;
     assert!(got == bytes);
     let attempts = result.unwrap().attempts;
-    assert!(matches!(attempts[0].error, BackendError::Unasked { .. }));
+    assert!(matches!(
+        attempts[0].error,
+        BackendError::UnexpectedNotModified { .. }
+    ));
 }

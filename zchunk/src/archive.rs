@@ -3,13 +3,13 @@
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
 
-use crate::codec::{Decoder, decode_dictionary, prepare_dictionary, verify_stored};
+use crate::codec::{Decoder, verify_stored};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::header::{Chunk, Header};
 use crate::limits::Limits;
 use crate::pipeline::Pipeline;
-use crate::stream::{check_body, read_exactly, read_header};
+use crate::stream::{check_body, read_dictionary, read_header, read_stored};
 
 /// A zchunk file with random access.
 pub struct Archive<R> {
@@ -36,16 +36,7 @@ impl<R: Read + Seek> Archive<R> {
             .map_err(|source| Error::Read { offset: 0, source })?;
         let header = read_header(&mut inner, limits)?;
         let mut stored = Vec::new();
-        let first = header.chunk(0);
-        read_exactly(
-            &mut inner,
-            &mut stored,
-            first.len,
-            first.field(),
-            first.offset,
-        )?;
-        let dictionary = decode_dictionary(&header, &stored)?;
-        let prepared = prepare_dictionary(&dictionary, first.offset)?;
+        let (dictionary, prepared) = read_dictionary(&mut inner, &mut stored, &header)?;
         let decoder = Decoder::with_dictionary(header.compression(), prepared);
         Ok(Self {
             inner,
@@ -101,13 +92,7 @@ impl<R: Read + Seek> Archive<R> {
                 offset: chunk.offset,
                 source,
             })?;
-        read_exactly(
-            &mut self.inner,
-            &mut self.stored,
-            chunk.len,
-            chunk.field(),
-            chunk.offset,
-        )?;
+        read_stored(&mut self.inner, &mut self.stored, &chunk)?;
         verify_stored(&chunk, &self.stored)?;
         Ok(chunk)
     }
@@ -133,10 +118,8 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
     }
     let mut hasher = Hasher::new(header.hash());
     let mut stored = Vec::new();
-    let first = header.chunk(0);
-    read_exactly(reader, &mut stored, first.len, first.field(), first.offset)?;
+    let (_, dictionary) = read_dictionary(reader, &mut stored, &header)?;
     hasher.update(&stored);
-    let dictionary = prepare_dictionary(&decode_dictionary(&header, &stored)?, first.offset)?;
 
     // Idle decompressors: a thread takes one and puts it back.
     let idle: Mutex<Vec<Decoder>> = Mutex::new(Vec::new());
@@ -170,13 +153,7 @@ pub fn extract(reader: &mut impl Read, out: &mut impl Write, limits: &Limits) ->
             content: Vec::new(),
         });
         job.chunk = chunk;
-        read_exactly(
-            reader,
-            &mut job.stored,
-            chunk.len,
-            chunk.field(),
-            chunk.offset,
-        )?;
+        read_stored(reader, &mut job.stored, &chunk)?;
         // The checksum of the body is sequential, so it is computed in parallel with the decompression.
         if hash {
             hasher.update(&job.stored);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use crate::codec::{Decoder, decode_dictionary, prepare_dictionary};
+use crate::codec::{Decoder, SharedDictionary, decode_dictionary, prepare_dictionary};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Field, Result};
 use crate::header::{Chunk, Header};
@@ -261,17 +261,8 @@ impl<R: Read> Reader<R> {
         }
         let mut hasher = Hasher::new(header.hash());
         let mut stored = Vec::new();
-        let first = header.chunk(0);
-        read_exactly(
-            &mut inner,
-            &mut stored,
-            first.len,
-            first.field(),
-            first.offset,
-        )?;
+        let (_, dictionary) = read_dictionary(&mut inner, &mut stored, &header)?;
         hasher.update(&stored);
-        let dictionary = decode_dictionary(&header, &stored)?;
-        let dictionary = prepare_dictionary(&dictionary, first.offset)?;
         let decoder = Decoder::with_dictionary(header.compression(), dictionary);
         Ok(Self {
             inner,
@@ -308,13 +299,7 @@ impl<R: Read> Reader<R> {
     pub fn next_chunk(&mut self) -> Result<Option<(Chunk, &[u8])>> {
         while self.next < self.header.chunk_count() {
             let chunk = self.header.chunk(self.next);
-            read_exactly(
-                &mut self.inner,
-                &mut self.stored,
-                chunk.len,
-                chunk.field(),
-                chunk.offset,
-            )?;
+            read_stored(&mut self.inner, &mut self.stored, &chunk)?;
             self.next += 1;
             if let Some(hasher) = &mut self.hasher {
                 hasher.update(&self.stored);
@@ -370,6 +355,29 @@ pub fn read_header(reader: &mut impl Read, limits: &Limits) -> Result<Header> {
     read_exactly(reader, &mut body, rest, Field::HeaderEnd, offset)?;
     bytes.append(&mut body);
     Header::parse(&bytes, limits)
+}
+
+/// Reads the dictionary that follows the header: its stored form into `stored`, and its content,
+/// also prepared for decompressors.
+pub(crate) fn read_dictionary(
+    reader: &mut impl Read,
+    stored: &mut Vec<u8>,
+    header: &Header,
+) -> Result<(Vec<u8>, SharedDictionary)> {
+    let chunk = header.chunk(0);
+    read_stored(reader, stored, &chunk)?;
+    let content = decode_dictionary(header, stored)?;
+    let prepared = prepare_dictionary(&content, chunk.offset)?;
+    Ok((content, prepared))
+}
+
+/// Reads the stored form of the chunk at the reader's position.
+pub(crate) fn read_stored(
+    reader: &mut impl Read,
+    stored: &mut Vec<u8>,
+    chunk: &Chunk,
+) -> Result<()> {
+    read_exactly(reader, stored, chunk.len, chunk.field(), chunk.offset)
 }
 
 /// Replaces the content of `buffer` by the next `len` bytes. The buffer grows with the bytes that arrive.

@@ -1,123 +1,81 @@
-//! What is wrong with an index or with one of its records.
+//! The errors of an index and of its records.
 
-/// What is wrong with an index. Lines and columns count from 1, columns in bytes.
+/// Why an index cannot be used. Lines and columns count from 1, columns in bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// The file is a web page: a captive portal, a login form, a server's error page.
-    #[error("this is a web page, not a repodata.json; it begins with `{beginning}`")]
-    WebPage {
-        /// The first characters.
-        beginning: String,
-    },
-    /// The file has bytes that are no text.
-    #[error("a repodata.json is UTF-8 text, and the byte at offset {offset} is not")]
-    NotText {
-        /// Where, in bytes from the beginning.
-        offset: usize,
-    },
+    #[error("a web page instead of a repodata.json; it begins with `{beginning}`")]
+    WebPage { beginning: String },
+    /// The file is not text.
+    #[error("the repodata.json is not UTF-8 text at byte {offset}")]
+    NotText { offset: usize },
     /// The file ends in the middle.
-    #[error("the repodata.json is cut short: it ends at line {line}, column {column}")]
-    CutShort {
-        /// The last line.
-        line: usize,
-        /// The column in it.
-        column: usize,
-    },
+    #[error("the repodata.json is truncated at line {line}, column {column}")]
+    CutShort { line: usize, column: usize },
     /// The file is not JSON.
     #[error("the repodata.json is not JSON at line {line}, column {column}")]
     Syntax {
-        /// Line of the fault.
         line: usize,
-        /// Column of the fault.
         column: usize,
-        /// What was expected there.
         #[source]
         source: serde_json::Error,
     },
-    /// The file is JSON, of another shape than that of a repodata.json.
-    #[error("the repodata.json has another shape than expected at line {line}, column {column}")]
+    /// The file is JSON, but not that of a repodata.json.
+    #[error("the repodata.json has an unexpected structure at line {line}, column {column}")]
     Shape {
-        /// Line of the fault.
         line: usize,
-        /// Column of the fault.
         column: usize,
-        /// What was expected there.
         #[source]
         source: serde_json::Error,
     },
     /// More records than allowed.
     #[error("the repodata.json lists more than {limit} records")]
-    TooManyRecords {
-        /// The limit.
-        limit: usize,
-    },
+    TooManyRecords { limit: usize },
     /// A record that is longer than allowed.
     #[error("the record of {file_name} has {length} bytes, more than the {limit} allowed")]
     RecordTooLarge {
-        /// Its file name.
         file_name: String,
-        /// Its length in bytes.
         length: usize,
-        /// The limit in bytes.
         limit: usize,
     },
-    /// The file is longer than its records could be addressed in.
-    #[error("the repodata.json has {length} bytes, more than can be addressed")]
-    TooLong {
-        /// Its length in bytes.
-        length: usize,
-    },
+    /// The file is too long for 32-bit offsets.
+    #[error("the repodata.json has {length} bytes, more than the 4 GiB that are supported")]
+    TooLong { length: usize },
     /// The file's base URL cannot be used (CEP 15).
-    #[error("the repodata.json gives `{base_url}` as its base_url: {reason}")]
+    #[error("the base_url `{base_url}` of the repodata.json is invalid: {reason}")]
     BaseUrl {
-        /// What the file says.
         base_url: String,
-        /// Why not.
         reason: &'static str,
     },
-    /// The file is of a version that came later than this program.
-    #[error("the repodata.json is of version {version}; this program reads up to {newest}")]
-    Version {
-        /// What the file says.
-        version: u64,
-        /// The newest that is understood.
-        newest: u64,
-    },
+    /// The file has a newer format.
+    #[error("unsupported repodata version {version}; versions up to {newest} are supported")]
+    Version { version: u64, newest: u64 },
     /// A name has records, and none of them can be read.
-    #[error("no record of {name} can be read, for instance {file_name}")]
+    #[error("no record of {name} can be read, e.g. {file_name}")]
     NoUsableRecord {
-        /// The name asked for.
         name: String,
-        /// The first of its records.
         file_name: String,
-        /// What is wrong with that one.
         #[source]
         source: RecordError,
     },
 }
 
-/// What is wrong with one record.
+/// Why a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// Its file name is not that of a package.
-    #[error("the file name cannot be used: {reason}")]
-    FileName {
-        /// Why not.
-        reason: &'static str,
-    },
+    #[error("invalid file name: {reason}")]
+    FileName { reason: &'static str },
     /// It is a record of another package than its file name says.
-    #[error("the record says that it is of {name}, its file name says otherwise")]
-    OtherName {
-        /// The name in the record.
-        name: String,
-    },
+    #[error("the record is of {name}, unlike its file name")]
+    OtherName { name: String },
     /// Its fields cannot be read: one is missing, of the wrong type, or malformed.
-    #[error("the record cannot be read")]
+    #[error("invalid record")]
     Fields(#[from] serde_json::Error),
 }
 
 impl IndexError {
-    /// Bytes that are no UTF-8. A compressed body that nobody unpacked looks like this, too.
+    /// For bytes that are not UTF-8, such as a compressed body.
     pub(super) fn not_text(text: &[u8], offset: usize) -> Self {
         if is_web_page(text) {
             Self::web_page(text)
@@ -126,7 +84,7 @@ impl IndexError {
         }
     }
 
-    /// Sorts the parser's complaint by what the reader of it can do.
+    /// Classifies an error of the parser.
     pub(super) fn from_json(text: &str, error: serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         if is_web_page(text.as_bytes()) {
@@ -148,7 +106,7 @@ impl IndexError {
         }
     }
 
-    /// This error, when the text looks like a web page.
+    /// The error for a web page, if the text looks like one.
     pub(crate) fn if_web_page(text: &[u8]) -> Option<Self> {
         is_web_page(text).then(|| Self::web_page(text))
     }

@@ -1,4 +1,4 @@
-//! One pass over the text of a `repodata.json`, noting where its records lie.
+//! One pass over the text of a `repodata.json`, which finds its records.
 
 use std::{borrow::Cow, cell::RefCell, fmt};
 
@@ -10,16 +10,16 @@ use serde_json::value::RawValue;
 
 use super::{IndexError, IndexLimits, Place};
 
-/// The newest `repodata_version` that is understood: 1 is the format without, 2 the one with
-/// `info.base_url` (CEP 15), 3 is what CEP 48 adds beside the maps that are read here.
+/// The newest supported `repodata_version`: files of version 1 do not state one, 2 adds
+/// `info.base_url` (CEP 15), and 3 adds maps that are not read here (CEP 48).
 const NEWEST_VERSION: u64 = 3;
 
-/// What a walk found.
+/// The result of a walk.
 #[derive(Debug)]
 pub(super) struct Walked<'text> {
     pub(super) places: Vec<Place>,
-    /// Keys of records that are written with escapes. No name of a package needs one, and without
-    /// them a key can be taken from the text as it stands.
+    /// Keys with escape sequences. No file name needs one, and a key without them is a slice of the
+    /// text.
     pub(super) unnamed: Vec<String>,
     pub(super) removed: Vec<Cow<'text, str>>,
     pub(super) subdir: Option<String>,
@@ -27,8 +27,7 @@ pub(super) struct Walked<'text> {
     pub(super) repodata_version: u64,
 }
 
-/// Walks the text. All of it is checked to be JSON; nesting deeper than the parser's limit is an
-/// error, not an overflow.
+/// Walks the text. All of it is checked to be JSON; too deep nesting is an error.
 pub(super) fn walk(text: &str, limits: IndexLimits) -> Result<Walked<'_>, IndexError> {
     if u32::try_from(text.len()).is_err() {
         return Err(IndexError::TooLong { length: text.len() });
@@ -59,7 +58,7 @@ pub(super) fn walk(text: &str, limits: IndexLimits) -> Result<Walked<'_>, IndexE
 struct Walk<'text> {
     text: &'text str,
     limits: IndexLimits,
-    /// The typed error behind a message that went through serde.
+    /// The typed error of this walk: serde passes only its message on.
     refusal: RefCell<Option<IndexError>>,
 }
 
@@ -70,7 +69,7 @@ impl Walk<'_> {
         message
     }
 
-    /// Where a part of the text begins.
+    /// The offset of a part of the text.
     fn offset(&self, part: &str) -> u32 {
         let offset = part.as_ptr() as usize - self.text.as_ptr() as usize;
         u32::try_from(offset).expect("the length of the text was checked")
@@ -193,8 +192,8 @@ fn length(part: &str) -> u32 {
     u32::try_from(part.len()).expect("the length of the text was checked")
 }
 
-/// A string, borrowed from the text unless it is written with escapes. (Serde's own `Cow` is
-/// always owned.)
+/// A string, borrowed from the text unless it has escape sequences. (Serde's own `Cow` is always
+/// owned.)
 struct Text<'text>(Cow<'text, str>);
 
 impl<'text> Deserialize<'text> for Text<'text> {
@@ -219,7 +218,7 @@ impl<'text> Deserialize<'text> for Text<'text> {
     }
 }
 
-/// What of `info` matters here. Other keys are as they may.
+/// The fields of `info` that are used.
 #[derive(Deserialize)]
 struct Info {
     subdir: Option<String>,

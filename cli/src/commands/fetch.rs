@@ -14,7 +14,7 @@ use taipan_transfer::Sha256;
 
 use crate::{
     args::FetchArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exit::Exit,
     fetch_argument::FetchArgument,
@@ -40,7 +40,7 @@ pub(crate) async fn run(
     }
     let sha256 = parse_sha256(args)?;
     let arguments = parse_arguments(args)?;
-    let wanted = Wanted::AndListed(naming::channels_of(&arguments, args, settings));
+    let wanted = ChannelSelection::AndListed(naming::channels_of(&arguments, args, settings));
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
     let mut resolver = Resolver::new(settings, printer, args, &context);

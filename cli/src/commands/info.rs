@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use taipan_installer::{Prefix, detect_virtual_packages};
+use taipan_installer::Prefix;
+use taipan_solver::detect_virtual_packages;
 
 use crate::{
     args::{InfoArgs, Priority},
@@ -13,7 +14,7 @@ use crate::{
     settings::{Origin, Settings},
 };
 
-/// What taipan sees: platform, virtual packages, settings and where each comes from.
+/// Prints platform, virtual packages, and the settings with their origins.
 #[expect(clippy::too_many_lines, reason = "a list, one line per setting")]
 pub(crate) fn run(
     settings: &Settings,
@@ -21,7 +22,7 @@ pub(crate) fn run(
     args: &InfoArgs,
 ) -> Result<Exit, AppError> {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct Setting<'a> {
         name: &'a str,
         value: &'a str,
         origin: Option<&'a Origin>,
@@ -114,7 +115,7 @@ pub(crate) fn run(
     for (name, value, origin) in &lines {
         printer.object(
             "setting",
-            &Line {
+            &Setting {
                 name,
                 value,
                 origin: *origin,

@@ -11,7 +11,7 @@ use crate::{
     printer::{Printer, table},
 };
 
-/// One line per installed package, sorted by name.
+/// Prints one line per installed package, sorted by name.
 pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> {
     #[derive(Serialize)]
     struct Installed<'a> {
@@ -71,7 +71,7 @@ pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> 
     if rows.len() > 1 {
         printer.data(&table(&rows, &[1, 2, 3]));
     } else {
-        printer.say("No packages.");
+        printer.say("No packages");
     }
     Ok(Exit::Done)
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::MirroredChannel;
 use taipan_mirrors::{Circuit, Mirror, MirrorReport, Request, Time};
 
 use crate::{
     args::SourceArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exit::Exit,
     interrupt::Interrupt,
@@ -28,9 +28,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
     let wanted = if source.channels.is_empty() {
-        Wanted::Listed
+        ChannelSelection::Listed
     } else {
-        Wanted::Settings
+        ChannelSelection::Settings
     };
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     Ok(Exit::Done)
 }
 
-fn show(printer: &Printer, channel: &ChannelMirrors) {
+fn show(printer: &Printer, channel: &MirroredChannel) {
     #[derive(Serialize)]
     struct MirrorObject<'a> {
         channel: &'a str,
@@ -58,7 +58,7 @@ fn show(printer: &Printer, channel: &ChannelMirrors) {
         state: &'static str,
         why: &'a str,
     }
-    let ChannelMirrors { channel, mirrors } = channel;
+    let MirroredChannel { channel, mirrors } = channel;
     let (list, reasons, now) = mirrors.with_selector(|selector, now| {
         // An empty path, which no mirror is known to lack.
         let request = Request::content("").with_bytes(TYPICAL_SIZE);

@@ -7,8 +7,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use taipan_channel::MirroredChannel;
 use taipan_channel::{looks_like_repodata, probe_candidates};
-use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{
     Freshness, Location, MirrorId, MirrorReport, ProbeConfig, ProbeKind, ProbeResult, Verdict,
 };
@@ -19,7 +19,7 @@ use taipan_transfer::{
 use super::mirror_list::milliseconds;
 use crate::{
     args::ProbeArgs,
-    context::{Context, Wanted},
+    context::{ChannelSelection, Context},
     error::AppError,
     exit::Exit,
     interrupt::Interrupt,
@@ -41,9 +41,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
     let wanted = if args.source.channels.is_empty() {
-        Wanted::Listed
+        ChannelSelection::Listed
     } else {
-        Wanted::Settings
+        ChannelSelection::Settings
     };
     let timeout = Duration::try_from_secs_f64(args.timeout)
         .ok()
@@ -83,11 +83,11 @@ pub(crate) async fn run(
 async fn round(
     printer: &Printer,
     engine: &Engine,
-    place: &ChannelMirrors,
+    place: &MirroredChannel,
     platform: &str,
     config: &ProbeConfig,
 ) -> bool {
-    let ChannelMirrors { channel, mirrors } = place;
+    let MirroredChannel { channel, mirrors } = place;
     let started = Instant::now();
     let names: Vec<String> = mirrors.reports().into_iter().map(|r| r.location).collect();
     let live = Live::new(printer, channel.name(), names);
@@ -112,7 +112,7 @@ fn is_usable(verdict: Verdict) -> bool {
     matches!(verdict, Verdict::Good | Verdict::Known | Verdict::Behind)
 }
 
-fn show(printer: &Printer, place: &ChannelMirrors, ranking: &ProbeRanking, took: Duration) {
+fn show(printer: &Printer, place: &MirroredChannel, ranking: &ProbeRanking, took: Duration) {
     #[derive(Serialize)]
     struct ProbeObject<'a> {
         channel: &'a str,
@@ -123,7 +123,7 @@ fn show(printer: &Printer, place: &ChannelMirrors, ranking: &ProbeRanking, took:
         bytes: u64,
         seconds: f64,
     }
-    let ChannelMirrors { channel, mirrors } = place;
+    let MirroredChannel { channel, mirrors } = place;
     let reports = mirrors.reports();
     printer.data(&match &ranking.sample {
         Some((path, size)) => {

@@ -1,7 +1,7 @@
 //! The table of what each mirror sent in this run.
 
 use serde::Serialize;
-use taipan_installer::ChannelMirrors;
+use taipan_channel::MirroredChannel;
 use taipan_mirrors::{Class, MirrorReport};
 use taipan_transfer::MirrorSet;
 
@@ -18,8 +18,8 @@ struct MirrorObject<'a> {
 
 /// Prints all mirrors of the channels: a table per channel that has several, or with `--verbose`
 /// any; and JSON objects.
-pub(crate) fn show(printer: &Printer, channels: &[ChannelMirrors]) {
-    for ChannelMirrors { channel, mirrors } in channels {
+pub(crate) fn show(printer: &Printer, channels: &[MirroredChannel]) {
+    for MirroredChannel { channel, mirrors } in channels {
         let reports = mirrors.reports();
         for report in &reports {
             let channel = Some(channel.name());

@@ -1,9 +1,12 @@
 //! The commands. They know the structs of `args.rs`, but not clap.
 
+mod command_line;
+#[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod fetch;
 pub(crate) mod info;
 pub(crate) mod install;
+mod install_report;
 pub(crate) mod list;
 pub(crate) mod mirror_list;
 pub(crate) mod mirror_probe;

@@ -1,8 +1,8 @@
 use std::{fmt::Write as _, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use taipan_channel::ChannelError;
-use taipan_installer::{SolveError, parse_spec};
 use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Provenance, SafeUrl};
+use taipan_solver::{SolveError, parse_spec};
 use taipan_transfer::{BackendError, Netrc, Sha256, VerifyError};
 
 use super::*;
@@ -239,13 +239,10 @@ fn errors_of_transfers() {
             path: "/cache/repodata".into(),
             source: io_error(io::ErrorKind::PermissionDenied),
         })),
-        AppError::NoRepodata {
+        AppError::Repodata(Box::new(RepodataError::NoSubdir {
             channel: "conda-forge".to_owned(),
-            subdirs: vec![
-                "conda-forge/linux-64".to_owned(),
-                "conda-forge/noarch".to_owned(),
-            ],
-        },
+            subdirs: vec!["linux-64".to_owned(), "noarch".to_owned()],
+        })),
         prepare(exhausted(vec![status(404)])),
         prepare(sink(SinkError::Rejected("not an archive".into()))),
         prepare(sink(SinkError::Write {
@@ -267,7 +264,7 @@ fn errors_of_environments() {
     let spec = || parse_spec("numpy >=").unwrap_err();
     let prefix = || "/envs/one".into();
     let link = |kind| {
-        AppError::Link(LinkError::Io {
+        AppError::Link(PrefixError::Io {
             action: "create",
             path: "/envs/one/bin".into(),
             source: io_error(kind),
@@ -302,7 +299,7 @@ fn errors_of_environments() {
         }),
         link(io::ErrorKind::PermissionDenied),
         link(io::ErrorKind::QuotaExceeded),
-        AppError::Link(LinkError::Cancelled),
+        AppError::Link(PrefixError::Cancelled),
     ];
     insta::assert_snapshot!(render(errors));
 }

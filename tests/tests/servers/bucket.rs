@@ -13,7 +13,7 @@ use tokio::{
 /// The name of the bucket.
 pub(crate) const BUCKET: &str = "files";
 
-/// An `s3s-fs` on a port of loopback. Its port and its connections close when it is dropped.
+/// An `s3s-fs` on a port of loopback. Its port and its connections are closed on drop.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     address: SocketAddr,
@@ -21,8 +21,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Serves the directories below `root` as buckets: to the holder of these keys, or to
-    /// everybody.
+    /// Serves the directories below `root` as buckets: with these keys, or without authentication.
     pub(crate) async fn serve(root: &Path, keys: Option<(&str, &str)>) -> Self {
         let files = s3s_fs::FileSystem::new(root).unwrap();
         let mut builder = S3ServiceBuilder::new(files);
@@ -40,7 +39,7 @@ impl Bucket {
                 connections.spawn(async move {
                     let connection = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service);
-                    // A client may go away at any time.
+                    // A client may disconnect at any time.
                     let _ = connection.await;
                 });
                 while connections.try_join_next().is_some() {}
@@ -75,7 +74,7 @@ pub(crate) fn location(endpoint: &str) -> S3Location {
     }
 }
 
-/// The same bucket for those who have no keys.
+/// The same bucket without keys.
 pub(crate) fn anonymous(location: S3Location) -> Location {
     Location::S3(S3Location {
         anonymous: true,

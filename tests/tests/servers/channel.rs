@@ -7,7 +7,7 @@ use taipan_mock_servers::{OciServer, Site};
 
 use crate::fixtures::{MANIFEST, Push};
 
-/// Writes a site down as a directory.
+/// Writes a site to a directory.
 pub(crate) fn write(site: &Site, root: &Path) {
     for path in site.paths() {
         let file = root.join(&path);
@@ -16,7 +16,7 @@ pub(crate) fn write(site: &Site, root: &Path) {
     }
 }
 
-/// Copies all that is tagged in a registry, as a client that knows nothing of channels would.
+/// Copies all tagged manifests and their blobs.
 pub(crate) async fn copy(from: &OciServer, to: &Push<'_>) {
     let client = reqwest::Client::new();
     let get = async |path: &str| {

@@ -1,4 +1,4 @@
-//! What is asked of every server, whichever protocol it speaks.
+//! The contract of all servers and protocols.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ use crate::fixtures::{self, File};
 
 const LIMIT: usize = 64 << 20;
 
-/// A mirror: where it is, and how it is spoken to.
+/// A mirror: its location and its backend.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     location: Location,
@@ -28,7 +28,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The mirror at a location, with the credentials that its protocol finds by itself.
+    /// The mirror at a location, with the default credentials of its protocol.
     pub(crate) fn new(location: Location) -> Self {
         let client = client();
         let connect = Duration::from_secs(10);
@@ -58,7 +58,7 @@ impl Place {
 
 fn client() -> HttpClient {
     let options = HttpOptions {
-        // Whatever the environment says.
+        // Independent of the environment.
         no_proxy: vec!["127.0.0.1".to_owned()],
         ..HttpOptions::default()
     };
@@ -69,14 +69,14 @@ pub(crate) fn engine() -> Engine {
     Engine::new(EngineOptions::default(), Arc::new(Silent))
 }
 
-/// Mirrors that are asked in the order of the list.
+/// Mirrors in order of priority.
 pub(crate) fn set(places: &[Place]) -> MirrorSet {
     let mirror = |(priority, place): (i32, &Place)| {
         Mirror::new(place.location.clone(), Provenance::Upstream).with_priority(priority)
     };
     let mirrors = (0..).zip(places).map(mirror).collect();
     let backends = places.iter().map(|place| Arc::clone(&place.backend));
-    // Little patience with a mirror that is gone.
+    // A short timeout for a mirror that is down.
     let config = SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
@@ -89,12 +89,12 @@ pub(crate) fn job(file: &File) -> Job {
     Job::content(file.name, file.target(), file.expected())
 }
 
-/// All that a server shows that has the files and lets us read them.
+/// Checks a server with all files and read access.
 pub(crate) async fn serves(place: &Place) {
     every_file_arrives(place).await;
     ranges_are_exact(place).await;
-    a_body_that_broke_off_is_continued(place).await;
-    what_is_missing_is_absent(place).await;
+    a_truncated_body_is_resumed(place).await;
+    a_missing_file_is_absent(place).await;
 }
 
 async fn every_file_arrives(place: &Place) {
@@ -106,7 +106,7 @@ async fn every_file_arrives(place: &Place) {
         let (digest, length) = fetched.file.unwrap();
         assert_eq!(Some(digest), file.expected().sha256, "{}", file.name);
         assert_eq!(length, file.bytes.len() as u64, "{}", file.name);
-        // Of a large file the last bytes may be asked for twice.
+        // The last bytes of a large file may be requested twice.
         let most = file.bytes.len() as u64 / 5;
         assert!(fetched.wasted <= most, "{}: {}", file.name, fetched.wasted);
         assert!(fetched.attempts.is_empty(), "{:?}", fetched.attempts);
@@ -120,7 +120,7 @@ async fn every_file_arrives(place: &Place) {
     assert_eq!(left, ["empty.bin", "large.bin", "note.txt"]);
 }
 
-/// One request past the engine.
+/// One request without the engine.
 async fn get(
     place: &Place,
     file: &File,
@@ -168,7 +168,7 @@ async fn ranges_are_exact(place: &Place) {
     );
 }
 
-/// Notes which ranges a backend is asked for.
+/// Records the ranges of requests to a backend.
 #[derive(Debug)]
 struct Watched {
     inner: Arc<dyn Backend>,
@@ -195,7 +195,7 @@ impl Backend for Watched {
     }
 }
 
-async fn a_body_that_broke_off_is_continued(place: &Place) {
+async fn a_truncated_body_is_resumed(place: &Place) {
     const CUT: u64 = 5_000_003;
     let file = fixtures::large();
     let site = Site::new();
@@ -226,14 +226,14 @@ async fn a_body_that_broke_off_is_continued(place: &Place) {
         "{:?}",
         fetched.attempts
     );
-    // It was not fetched again from its beginning, but from somewhere inside.
+    // The file was resumed, not fetched again from its beginning.
     let starts = watched.starts.lock().unwrap().clone();
     assert!(!starts.is_empty());
     assert!(starts.iter().all(|start| *start > 0), "{starts:?}");
     assert!(starts.contains(&CUT), "{starts:?}");
 }
 
-async fn what_is_missing_is_absent(place: &Place) {
+async fn a_missing_file_is_absent(place: &Place) {
     let job = Job {
         target: fixtures::target("missing.bin"),
         ..job(&fixtures::large())
@@ -249,15 +249,15 @@ async fn what_is_missing_is_absent(place: &Place) {
     assert!(sink.into_bytes().is_empty());
 }
 
-/// Whether a server makes use of the entity tags that it gives out.
+/// Whether a server evaluates the entity tags that it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conditions {
     Kept,
     Ignored,
 }
 
-/// A file that changes is fetched again when it has changed. `replace` puts its second edition
-/// onto the server.
+/// Checks that a file is fetched again only when it has changed. `replace` puts its second edition on the
+/// server.
 pub(crate) async fn validates(place: &Place, conditions: Conditions, replace: impl AsyncFn(&File)) {
     let (first, second) = (fixtures::note(), fixtures::second_edition());
     let mut job = Job::metadata(first.name, first.target());
@@ -287,7 +287,7 @@ pub(crate) async fn validates(place: &Place, conditions: Conditions, replace: im
     assert_ne!(fetched.validators.etag, Some(tag));
 }
 
-/// Every request ends in an error of this class, whose text has none of these words.
+/// Checks that every request fails with this class, and that no error contains the secrets.
 pub(crate) async fn refuses(place: &Place, class: Class, secrets: &[&str]) {
     let jobs = [
         job(&fixtures::large()),

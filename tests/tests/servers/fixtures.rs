@@ -1,4 +1,4 @@
-//! The files that every server is given, and how they come into a registry.
+//! The files of every server, and pushing them to a registry.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ const LAYER: &str = "application/x.taipan.test";
 /// The media type of the manifests.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Where the files lie on web servers and in buckets.
+/// The prefix of the files on web servers and in buckets.
 pub(crate) const PREFIX: &str = "some/files";
-/// Where they lie in registries.
+/// The namespace of the files in registries.
 pub(crate) const NAMESPACE: &str = "some/space";
 
 /// One file.
 #[derive(Debug, Clone)]
 pub(crate) struct File {
-    /// Its name, which is also its repository.
+    /// The name, which is also the repository.
     pub(crate) name: &'static str,
     pub(crate) bytes: Bytes,
 }
@@ -45,10 +45,10 @@ pub(crate) fn target(name: &str) -> Target {
     })
 }
 
-/// A file that is too large for the buffers of sockets and servers.
+/// A file that exceeds the buffers of sockets and servers.
 pub(crate) fn large() -> File {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    // Without a period that a shifted range could hide in.
+    // Not periodic, so that a shifted range differs.
     let bytes = std::iter::repeat_with(|| {
         state ^= state << 13;
         state ^= state >> 7;
@@ -69,7 +69,7 @@ pub(crate) fn empty() -> File {
     }
 }
 
-/// A file that is replaced now and then.
+/// A file that changes.
 pub(crate) fn note() -> File {
     File {
         name: "note.txt",
@@ -88,7 +88,7 @@ pub(crate) fn all() -> [File; 3] {
     [large(), empty(), note()]
 }
 
-/// Lays a file down below the root of a web server or bucket.
+/// Writes a file below the root of a web server or bucket.
 pub(crate) fn write(root: &Path, file: &File) {
     let path = root.join(file.target().path);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -104,7 +104,7 @@ pub(crate) fn directory() -> tempfile::TempDir {
     dir
 }
 
-/// Leave to write to a registry.
+/// Access to a registry for pushing.
 #[derive(Debug, Clone)]
 pub(crate) struct Push<'a> {
     pub(crate) host: &'a str,
@@ -113,7 +113,7 @@ pub(crate) struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Puts a file into its repository: the blob, and a manifest that lists it.
+    /// Pushes a file to its repository: the blob and a manifest.
     pub(crate) async fn file(&self, file: &File) {
         let repository = format!("{NAMESPACE}/{}", file.name);
         let digest = self.blob(&repository, &file.bytes).await;
@@ -128,7 +128,7 @@ impl Push<'_> {
             .await;
     }
 
-    /// Uploads a blob in one piece (OCI distribution spec, "POST then PUT"); gives its digest.
+    /// Uploads a blob in one request (OCI distribution spec, "POST then PUT"); returns its digest.
     pub(crate) async fn blob(&self, repository: &str, bytes: &Bytes) -> String {
         let base: reqwest::Url = format!("http://{}/", self.host).parse().unwrap();
         let start = base.join(&format!("v2/{repository}/blobs/uploads/"));

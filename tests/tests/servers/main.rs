@@ -1,7 +1,7 @@
-//! Files from real servers: nginx, docker-registry, s3s-fs and moto. What the mock servers believe
-//! of a protocol is thereby compared with programs that others have written.
+//! Transfers from real servers: nginx, docker-registry, s3s-fs and moto. They check that the mock servers
+//! implement the protocols correctly.
 //!
-//! A test says that it is skipped when its server is not on this machine.
+//! A test is reported as skipped when its server is not installed.
 
 mod bucket;
 mod channel;

@@ -14,7 +14,7 @@ pub(crate) fn http(url: &str) -> Place {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_serves_everybody() {
+async fn nginx_serves_without_authentication() {
     let dir = fixtures::directory();
     let Some(server) = Nginx::serve(dir.path()) else {
         return;
@@ -32,7 +32,7 @@ async fn nginx_serves_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nginx_serves_who_has_the_password() {
+async fn nginx_serves_with_the_password() {
     let dir = fixtures::directory();
     let Some(server) = Nginx::serve_behind_password(dir.path(), USER, PASSWORD) else {
         return;

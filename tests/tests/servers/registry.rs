@@ -29,10 +29,10 @@ pub(crate) async fn push_all(push: &Push<'_>) {
     }
 }
 
-/// In a child of a test: the registry to read from, as whom, and how to write to it.
+/// For the child process of a test: the registry, the role and the authorization to push.
 const CHILD: [&str; 3] = ["TAIPAN_TEST_HOST", "TAIPAN_TEST_ROLE", "TAIPAN_TEST_PUSH"];
 
-/// The secrets of the registry tests, in every form in which they go over the wire.
+/// The secrets of the registry tests, in all encodings of the protocol.
 fn secrets() -> [String; 4] {
     [
         PASSWORD.to_owned(),
@@ -42,9 +42,9 @@ fn secrets() -> [String; 4] {
     ]
 }
 
-/// Credentials for a registry come from the docker configuration, which a process finds by its
-/// environment. So a test runs itself again in a process with another environment. In there this
-/// reads from the registry and tells that nothing more is to be done.
+/// Credentials for a registry come from the docker configuration, whose location is in the environment. So a
+/// test runs itself again in a process with another environment. There this reads from the registry and
+/// returns true: the rest of the test is skipped.
 async fn is_child() -> bool {
     let Ok(host) = std::env::var(CHILD[0]) else {
         return false;
@@ -69,7 +69,7 @@ async fn is_child() -> bool {
     true
 }
 
-/// Runs a test of this file again in the role of somebody who has this password, or none.
+/// Runs a test of this file again in a process with this password, or none.
 async fn child(test: &str, role: &str, password: Option<&str>, push: &Push<'_>) {
     let dir = tempfile::tempdir().unwrap();
     docker_config(dir.path(), push.host, password);
@@ -97,7 +97,7 @@ async fn child(test: &str, role: &str, password: Option<&str>, push: &Push<'_>) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_serves_everybody() {
+async fn a_registry_serves_without_authentication() {
     let Some(server) = DockerRegistry::start(RegistryAccess::Open) else {
         return;
     };
@@ -113,8 +113,8 @@ async fn a_registry_serves_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_serves_who_has_the_password() {
-    const SELF: &str = "registry::a_registry_serves_who_has_the_password";
+async fn a_registry_serves_with_the_password() {
+    const SELF: &str = "registry::a_registry_serves_with_the_password";
     if is_child().await {
         return;
     }
@@ -131,7 +131,7 @@ async fn a_registry_serves_who_has_the_password() {
     child(SELF, "stranger", None, &push).await;
 }
 
-/// A token server, which is a web server with one file, and a registry that believes its tokens.
+/// A token server, which is a web server with one file, and a registry that accepts its tokens.
 struct Guarded {
     issuer: Issuer,
     tokens: HttpServer,
@@ -162,7 +162,7 @@ impl Guarded {
         })
     }
 
-    /// The answer to whoever may have a token.
+    /// The response with a token.
     fn answer(&self, actions: &[&str], seconds: i64) -> Bytes {
         let token = self.issuer.token(&repositories(), actions, seconds);
         let answer = json!({ "token": token, "expires_in": 300 });
@@ -177,7 +177,7 @@ impl Guarded {
         }
     }
 
-    /// For which repositories tokens were asked for, in order.
+    /// The repositories of the requested tokens, in order.
     fn scopes(&self) -> Vec<String> {
         let scope = |query: String| {
             let url = format!("http://x/?{query}")
@@ -197,7 +197,7 @@ impl Guarded {
     }
 }
 
-/// Those that the contract asks for; of the last there is nothing in the registry.
+/// The repositories of the contract; the last one is not in the registry.
 fn repositories() -> Vec<String> {
     ["empty.bin", "large.bin", "missing.bin", "note.txt"]
         .map(|name| format!("{NAMESPACE}/{name}"))
@@ -205,8 +205,8 @@ fn repositories() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_behind_a_token_server_serves_who_has_the_password() {
-    const SELF: &str = "registry::a_registry_behind_a_token_server_serves_who_has_the_password";
+async fn a_registry_with_a_token_server_serves_with_the_password() {
+    const SELF: &str = "registry::a_registry_with_a_token_server_serves_with_the_password";
     if is_child().await {
         return;
     }
@@ -220,7 +220,7 @@ async fn a_registry_behind_a_token_server_serves_who_has_the_password() {
         .site
         .insert("token", guarded.answer(&["pull"], 3600));
     child(SELF, "reader", Some(PASSWORD), &push).await;
-    // One token for each repository, however many requests were made.
+    // One token per repository, for any number of requests.
     let wanted = repositories().into_iter();
     let wanted: Vec<_> = wanted.map(|it| format!("repository:{it}:pull")).collect();
     assert_eq!(guarded.scopes(), wanted);
@@ -229,7 +229,7 @@ async fn a_registry_behind_a_token_server_serves_who_has_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_behind_a_token_server_serves_everybody() {
+async fn a_registry_with_a_token_server_serves_without_authentication() {
     let Some(guarded) = Guarded::start(None).await else {
         return;
     };
@@ -237,7 +237,7 @@ async fn a_registry_behind_a_token_server_serves_everybody() {
     let push = guarded.push(&host);
     push_all(&push).await;
 
-    // A token that allows nothing, and one whose time is over.
+    // A token without rights, and an expired one.
     for (actions, seconds) in [(&[][..], 3600), (&["pull"][..], -1800)] {
         let answer = guarded.answer(actions, seconds);
         let text = String::from_utf8(answer.to_vec()).unwrap();
@@ -247,7 +247,7 @@ async fn a_registry_behind_a_token_server_serves_everybody() {
         refuses(&registry(&host), Class::Denied, &[secret]).await;
     }
 
-    // The registry refuses the first token, and the second is good.
+    // The registry refuses the first token and accepts the second.
     guarded
         .site
         .insert("token", guarded.answer(&["pull"], 3600));

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3s_serves_everybody() {
+async fn s3s_serves_without_authentication() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join(BUCKET);
     for file in fixtures::all() {
@@ -22,7 +22,7 @@ async fn s3s_serves_everybody() {
     let server = Bucket::serve(root.path(), None).await;
     let place = Place::new(anonymous(server.location()));
     serves(&place).await;
-    // It gives out tags and takes no notice of conditions.
+    // It sends entity tags and ignores conditions.
     validates(&place, Conditions::Ignored, async |file| {
         fixtures::write(&dir, file);
     })
@@ -30,7 +30,7 @@ async fn s3s_serves_everybody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s3s_serves_who_has_the_keys() {
+async fn s3s_serves_with_the_keys() {
     let root = tempfile::tempdir().unwrap();
     for file in fixtures::all() {
         fixtures::write(&root.path().join(BUCKET), &file);
@@ -40,12 +40,12 @@ async fn s3s_serves_who_has_the_keys() {
     serves(&Place::with_keys(location(), ACCESS_KEY, SECRET_KEY)).await;
     let wrong = Place::with_keys(location(), ACCESS_KEY, WRONG);
     refuses(&wrong, Class::Denied, &[WRONG, SECRET_KEY]).await;
-    // To a stranger S3 answers 403, which is also what it says of a file that is not there.
+    // Without keys S3 responds with 403, as for a missing file.
     let nobody = Place::new(anonymous(server.location()));
     refuses(&nobody, Class::NotHere, &[SECRET_KEY]).await;
 }
 
-/// Moto with a bucket of our files.
+/// Moto with a bucket of the test files.
 struct Cloud {
     moto: Moto,
     client: reqwest::Client,
@@ -77,8 +77,8 @@ impl Cloud {
         self.put(&key, file.bytes.clone(), access).await;
     }
 
-    /// Something that has no answer of interest.
-    async fn tell(&self, path: &str, authorization: &str, kind: &str, body: &str) -> String {
+    /// Sends a POST request and returns the body of the response.
+    async fn post(&self, path: &str, authorization: &str, kind: &str, body: &str) -> String {
         let request = self
             .client
             .post(format!("{}{path}", self.moto.endpoint()))
@@ -90,10 +90,9 @@ impl Cloud {
         answer.text().await.unwrap()
     }
 
-    /// Makes a user who may read the bucket and nothing else, and from now on checks who asks.
-    /// Gives the user's keys.
-    async fn close(&self) -> (String, String) {
-        // Which service is meant stands in the scope of the signature; nobody checks that yet.
+    /// Creates a user who may only read the bucket, enables authentication, and returns the user's keys.
+    async fn enable_authentication(&self) -> (String, String) {
+        // The scope of the signature names the service; signatures are not verified yet.
         let signature = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/iam/aws4_request, \
                          SignedHeaders=host, Signature=0";
         let policy = json!({
@@ -123,15 +122,15 @@ impl Cloud {
                 .append_pair("Version", "2010-05-08");
             let form = form.query().unwrap();
             let kind = "application/x-www-form-urlencoded";
-            answer = self.tell("/", signature, kind, form).await;
+            answer = self.post("/", signature, kind, form).await;
         }
         let value = |name: &str| {
             let (_, rest) = answer.split_once(&format!("<{name}>")).unwrap();
             rest.split_once('<').unwrap().0.to_owned()
         };
         let keys = (value("AccessKeyId"), value("SecretAccessKey"));
-        // Of the requests to come none goes unchecked.
-        self.tell("/moto-api/reset-auth", signature, "text/plain", "0")
+        // All following requests are verified.
+        self.post("/moto-api/reset-auth", signature, "text/plain", "0")
             .await;
         keys
     }
@@ -142,7 +141,7 @@ impl Cloud {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn moto_serves_everybody_what_is_public() {
+async fn moto_serves_public_files_without_authentication() {
     let Some(cloud) = Cloud::start("public-read").await else {
         return;
     };
@@ -160,11 +159,11 @@ async fn moto_serves_everybody_what_is_public() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn moto_serves_who_has_the_keys() {
+async fn moto_serves_with_the_keys() {
     let Some(cloud) = Cloud::start("private").await else {
         return;
     };
-    let (access, secret) = cloud.close().await;
+    let (access, secret) = cloud.enable_authentication().await;
     serves(&Place::with_keys(cloud.location(), &access, &secret)).await;
     for (access, wrong) in [(access.as_str(), WRONG), (ACCESS_KEY, SECRET_KEY)] {
         let place = Place::with_keys(cloud.location(), access, wrong);

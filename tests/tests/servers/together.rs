@@ -1,10 +1,13 @@
-//! Servers of several kinds as mirrors of each other, and as mirrors of a channel.
+//! Servers of several protocols as mirrors of the same files.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use taipan_mirrors::{Class, Location};
-use taipan_mock_servers::{DemoChannel, DemoOptions, OciServer};
-use taipan_tests::{DockerRegistry, Nginx, RegistryAccess, Sandbox};
+use taipan_mock_servers::OciServer;
+use taipan_tests::{
+    CHANNEL, DockerRegistry, Nginx, RegistryAccess, Sandbox, demo_channel, expect_demo_runs,
+    mirrors_file_of,
+};
 use taipan_transfer::{MemorySink, Sink, SinkError};
 
 use crate::{
@@ -17,18 +20,15 @@ use crate::{
     who::{ACCESS_KEY, PASSWORD, SECRET_KEY, USER, USERS, basic, docker_config},
 };
 
-/// Nothing listens there: all files come from a mirror.
-const CHANNEL: &str = "https://channel.invalid/demo";
-
-/// Pulls a plug when so many bytes have arrived.
-struct Unplugging<F: FnOnce() + Send> {
+/// A sink that stops a server after a number of bytes.
+struct StoppingSink<F: FnOnce() + Send> {
     inner: MemorySink,
     left: usize,
     plug: Option<F>,
 }
 
 #[async_trait]
-impl<F: FnOnce() + Send> Sink for Unplugging<F> {
+impl<F: FnOnce() + Send> Sink for StoppingSink<F> {
     async fn write(&mut self, bytes: Bytes) -> Result<(), SinkError> {
         self.left = self.left.saturating_sub(bytes.len());
         if self.left == 0
@@ -49,7 +49,7 @@ impl<F: FnOnce() + Send> Sink for Unplugging<F> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mirrors_of_three_kinds_stand_in_for_each_other() {
+async fn mirrors_of_three_protocols_fail_over() {
     let dir = fixtures::directory();
     let root = tempfile::tempdir().unwrap();
     let files = fixtures::all();
@@ -73,9 +73,9 @@ async fn mirrors_of_three_kinds_stand_in_for_each_other() {
     let mirrors = contract::set(&[registry(&host), keyed, http(&nginx.url())]);
     let engine = contract::engine();
 
-    // The registry dies while it sends, long before the end is in anybody's buffers.
+    // The registry is stopped while it sends, long before the end of the file is in a buffer.
     let large = fixtures::large();
-    let mut sink = Unplugging {
+    let mut sink = StoppingSink {
         inner: MemorySink::new(large.bytes.len()),
         left: 1_000_000,
         plug: Some(move || drop(images)),
@@ -100,7 +100,7 @@ async fn mirrors_of_three_kinds_stand_in_for_each_other() {
         assert!(sink.into_bytes() == file.bytes, "{}", file.name);
         fetched
     };
-    // Then there are two, and then there is one.
+    // Then two mirrors are left, and then one.
     for file in &files {
         let fetched = take(file).await;
         assert!(!dead(&fetched.url), "{}", fetched.url);
@@ -122,9 +122,8 @@ async fn mirrors_of_three_kinds_stand_in_for_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_environment_comes_from_each_server_alone() {
-    let demo = DemoChannel::build(&DemoOptions::default().with_corpus_bytes(2_000_000));
-    let site = demo.site();
+async fn an_environment_is_created_from_each_server_alone() {
+    let site = demo_channel(2_000_000).site();
     let dir = tempfile::tempdir().unwrap();
     channel::write(&site, &dir.path().join(BUCKET));
     let Some(nginx) = Nginx::serve(&dir.path().join(BUCKET)) else {
@@ -156,18 +155,14 @@ async fn an_environment_comes_from_each_server_alone() {
         sandbox.set("AWS_ACCESS_KEY_ID", ACCESS_KEY);
         sandbox.set("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
         docker_config(&sandbox.path(""), &host, Some(PASSWORD));
-        let list = format!("[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = [{mirror}]\n");
-        sandbox.write("mirrors.toml", &list);
+        sandbox.write("mirrors.toml", &mirrors_file_of(&[mirror]));
         let create = ["create", "-p", "env", "-c", CHANNEL];
         let rest = ["--mirrors", "mirrors.toml", "taipan-demo", "demo-legacy"];
         let finished = sandbox.run(&[&create[..], &rest].concat()).expect(0);
-        let output = std::process::Command::new(sandbox.path("env/bin/taipan-demo"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{mirror}: {output:?}");
+        expect_demo_runs(&sandbox.path("env"));
         let printed = finished.stdout + &finished.stderr;
         for secret in [PASSWORD, SECRET_KEY] {
-            assert!(!printed.contains(secret), "{mirror}: {printed}");
+            assert!(!printed.contains(secret), "{printed}");
         }
     }
 }

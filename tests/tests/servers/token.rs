@@ -11,11 +11,11 @@ use rcgen::{
 };
 use serde_json::json;
 
-/// What the registry calls itself to its issuer.
+/// The name of the registry at its issuer.
 pub(crate) const SERVICE: &str = "a-registry";
 pub(crate) const NAME: &str = "an-issuer";
 
-/// Signs tokens that a registry accepts who has its certificate ("Docker Registry v2 Bearer token
+/// Signs tokens for registries that have its certificate ("Docker Registry v2 Bearer token
 /// specification").
 pub(crate) struct Issuer {
     key: KeyPair,
@@ -36,8 +36,7 @@ impl Issuer {
         self.certificate.pem()
     }
 
-    /// A token with which these actions are allowed on these repositories, for so many seconds
-    /// from now; one that has run out for less than none.
+    /// A token that allows these actions on these repositories for a number of seconds; negative: expired.
     pub(crate) fn token(&self, repositories: &[String], actions: &[&str], seconds: i64) -> String {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let now = i64::try_from(since.as_secs()).unwrap();

@@ -1,4 +1,4 @@
-//! Who asks: the credentials of these tests, right and wrong.
+//! The credentials of these tests, valid and invalid.
 
 use std::path::Path;
 
@@ -10,18 +10,18 @@ pub(crate) const PASSWORD: &str = "three-white-mice";
 /// Made by `htpasswd -Bbn -C 5 reader three-white-mice`.
 pub(crate) const USERS: &str =
     "reader:$2y$05$QCU02DWBMC/sQBKYgTeGxOKJ63O7jwrLycSbUXcIzDdlvY1jOQJxC\n";
-/// The password or secret key of somebody else.
+/// A wrong password or secret key.
 pub(crate) const WRONG: &str = "four-white-mice";
 
 pub(crate) const ACCESS_KEY: &str = "AKIAOFTESTS";
 pub(crate) const SECRET_KEY: &str = "the-secret-of-these-tests";
 
-/// User and password as Basic authentication has them (RFC 7617).
+/// User and password in Basic authentication (RFC 7617).
 pub(crate) fn basic(user: &str, password: &str) -> String {
     STANDARD.encode(format!("{user}:{password}"))
 }
 
-/// Writes a docker configuration that has this password for a registry, or none.
+/// Writes a docker configuration with a password for a registry, or none.
 pub(crate) fn docker_config(dir: &Path, host: &str, password: Option<&str>) {
     let mut config = json!({ "auths": {} });
     if let Some(password) = password {

@@ -1,11 +1,11 @@
-//! Several ranges in one answer (`multipart/byteranges`, RFC 9110 §14.6).
+//! Several ranges in one response (`multipart/byteranges`, RFC 9110 §14.6).
 
 use std::ops::Range;
 
 use crate::ContentRange;
 
 /// The longest header of a part that is read, in bytes.
-const LONGEST_HEADER: usize = 2048;
+const MAX_PART_HEADER: usize = 2048;
 
 /// The value of a `Range` header for these ranges.
 pub(crate) fn header(ranges: &[Range<u64>]) -> String {
@@ -16,7 +16,7 @@ pub(crate) fn header(ranges: &[Range<u64>]) -> String {
     format!("bytes={}", list.join(","))
 }
 
-/// The boundary of a `Content-Type`, when that is of several ranges.
+/// The boundary in a `Content-Type`, if that is `multipart/byteranges`.
 pub(crate) fn boundary(content_type: &str) -> Option<&str> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/byteranges") {
@@ -31,8 +31,8 @@ pub(crate) fn boundary(content_type: &str) -> Option<&str> {
     (1..=70).contains(&value.len()).then_some(value)
 }
 
-/// Where the parts of a body lie: the offset in the file of each, and its bytes in the body. `None`
-/// when the body is not what it should be, or has a part that is in none of the `wanted` ranges.
+/// The parts of a body: for each its offset in the file and its bytes in the body. `None` if the
+/// body is malformed, or has a part that lies in none of the `wanted` ranges.
 pub(crate) fn parts(
     body: &[u8],
     boundary: &str,
@@ -43,14 +43,14 @@ pub(crate) fn parts(
     let mut at = 0;
     loop {
         let rest = body.get(at..)?;
-        // A preamble has no place here, but the line break that belongs to a delimiter has.
+        // A preamble is not accepted; the line break that belongs to a delimiter is.
         let line = rest.strip_prefix(b"\r\n").unwrap_or(rest);
         let line = line.strip_prefix(delimiter.as_bytes())?;
         if line.starts_with(b"--") {
             return Some(parts);
         }
         let header = line.strip_prefix(b"\r\n")?;
-        let window = &header[..header.len().min(LONGEST_HEADER)];
+        let window = &header[..header.len().min(MAX_PART_HEADER)];
         let end = window.windows(4).position(|four| four == b"\r\n\r\n")?;
         let text = std::str::from_utf8(&header[..end]).ok()?;
         let sent: ContentRange = text.split("\r\n").find_map(|line| {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn boundaries_are_found() {
+    fn boundaries_are_parsed() {
         let cases = [
             ("multipart/byteranges; boundary=abc", Some("abc")),
             ("Multipart/ByteRanges; x=y; BOUNDARY=\"a b\"", Some("a b")),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_nobody_asked_for_is_refused() {
+    fn a_part_that_was_not_requested_is_refused() {
         let file = vec![7; 100];
         let ranges = [0..10, 50..60];
         let body = body(&file, &ranges, "b");
@@ -121,7 +121,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_are_where_they_were_put(
+        fn written_parts_are_parsed_back(
             file in prop::collection::vec(any::<u8>(), 50..300),
             cuts in prop::collection::btree_set(0_u64..50, 2..12),
         ) {
@@ -137,9 +137,9 @@ mod tests {
             }
         }
 
-        /// Damage ends in a refusal or in parts that lie within the body.
+        /// A damaged body is refused, or its parts lie within the body and the requested ranges.
         #[test]
-        fn any_bytes_are_survived(
+        fn a_damaged_body_yields_no_other_ranges(
             flips in prop::collection::vec((0_usize..400, any::<u8>()), 0..8), cut in 0_usize..400,
         ) {
             let file = vec![9; 100];

@@ -1,4 +1,4 @@
-//! Who we are to which host.
+//! Credentials by host.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use url::Url;
 
 use crate::Netrc;
 
-/// Secrets by host. A secret is sent to its own host and to no other, wherever a server redirects
-/// to. What a URL itself holds comes first, then what was set for a host, then the netrc file.
+/// Credentials by host. They are sent to their own host only, also after a redirect. Userinfo in a
+/// URL precedes credentials that were set for a host, and these precede the netrc file.
 ///
 /// Its `Debug` shows hosts and no secret.
 #[derive(Clone, Default)]
@@ -36,36 +36,38 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A secret that cannot be used. It does not show it.
+/// Why credentials cannot be used. Contains no secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// Not `host` or `host:port`.
-    #[error("`{host}` is not the name of a host, with or without a port")]
+    /// The host is not of the form `host` or `host:port`.
+    #[error("invalid host `{host}`: use `host` or `host:port`")]
     Host {
-        /// What was given.
+        /// The given host.
         host: String,
     },
-    /// A token with characters that cannot stand in a header.
-    #[error("the token for {host} has characters in it that no token has")]
+    /// The token has characters that a header may not contain.
+    #[error("the token for {host} contains characters that are not allowed in a token")]
     Token {
-        /// For which host.
+        /// The host.
         host: String,
     },
 }
 
 impl Credentials {
-    /// None at all.
+    /// No credentials.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A token (RFC 6750) for a host, given as `host` or `host:port`.
+    /// Adds a bearer token (RFC 6750) for a host, given as `host` or `host:port`. It replaces other
+    /// credentials for that host.
     pub fn with_bearer(self, host: &str, token: &str) -> Result<Self, CredentialsError> {
         self.with(host, &format!("Bearer {token}"))
     }
 
-    /// A user and password (RFC 7617) for a host, given as `host` or `host:port`.
+    /// Adds a user and password (RFC 7617) for a host, given as `host` or `host:port`. They replace
+    /// other credentials for that host.
     pub fn with_basic(
         self,
         host: &str,
@@ -75,8 +77,8 @@ impl Credentials {
         self.with(host, &basic(user, password))
     }
 
-    /// The logins of a netrc file, for hosts for which there is nothing else. Its `default` is
-    /// for the hosts that we ask ourselves, not for those that a server redirects to.
+    /// Adds the logins of a netrc file, for hosts without other credentials. Its `default` is not
+    /// used for the host of a redirect.
     #[must_use]
     pub fn with_netrc(self, netrc: Netrc) -> Self {
         Self { netrc, ..self }
@@ -86,7 +88,7 @@ impl Credentials {
         let bad_host = || CredentialsError::Host {
             host: host.to_owned(),
         };
-        // The URL parser knows what a host is, brackets of IPv6 included.
+        // The URL parser knows the grammar of hosts, the brackets of IPv6 included.
         let url: Url = format!("x://{host}").parse().map_err(|_| bad_host())?;
         let name = url.host_str().ok_or_else(bad_host)?.to_ascii_lowercase();
         let alone = url.path().is_empty() && url.query().is_none() && url.fragment().is_none();
@@ -108,8 +110,8 @@ impl Credentials {
         Ok(self)
     }
 
-    /// The `Authorization` header for a URL that has no userinfo. `redirected`: a server led us
-    /// there.
+    /// The `Authorization` header for a URL that has no userinfo. `redirected`: the URL comes from a
+    /// redirect.
     pub(crate) fn header(&self, url: &Url, redirected: bool) -> Option<HeaderValue> {
         let name = url.host_str()?;
         let named = |port: Option<u16>| {
@@ -126,7 +128,7 @@ impl Credentials {
         Some(header)
     }
 
-    /// The password for a login that a URL names without one.
+    /// The password for a login that a URL names without a password.
     pub(crate) fn password(&self, url: &Url, login: &str) -> Option<&str> {
         let found = self.netrc.find(url.host_str()?, Some(login), true)?;
         Some(found.1)
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_secret_is_sent_and_only_to_its_host() {
+    fn the_most_specific_credentials_are_sent_and_only_to_their_host() {
         let netrc = "machine a.example login n password p default login d password d";
         let all = Credentials::new()
             .with_netrc(Netrc::parse(netrc).unwrap())
@@ -177,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_secret_for_a_host_counts() {
+    fn the_last_credentials_for_a_host_are_used() {
         let all = Credentials::new().with_bearer("a", "1").unwrap();
         let all = all.with_bearer("A", "2").unwrap();
         assert_eq!(sent(&all, "http://a/", false).unwrap(), "Bearer 2");
     }
 
     #[test]
-    fn bad_ones_are_told_without_the_secret() {
+    fn errors_and_debug_output_show_no_secret() {
         let new = Credentials::new;
         for host in ["", "a/b", "me@a", "a b", "a:x"] {
             let error = new().with_bearer(host, "hunter2").unwrap_err();

@@ -1,4 +1,4 @@
-//! Directories on this machine.
+//! Mirrors in local directories.
 
 use std::{io, path::PathBuf};
 
@@ -15,17 +15,17 @@ use crate::{
     backend::{Backend, GetRequest, GetResponse, Validators},
 };
 
-/// How much is read at once.
+/// How many bytes are read at a time.
 const PIECE: usize = 256 * 1024;
 
-/// A directory on this machine, or on a file system mounted on it.
+/// A local directory, or one on a mounted file system.
 #[derive(Debug, Clone)]
 pub struct FileBackend {
     root: PathBuf,
 }
 
 impl FileBackend {
-    /// The directory at `root`.
+    /// The backend for the directory at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -37,7 +37,7 @@ impl FileBackend {
             place: self.root.display().to_string(),
         };
         for segment in target.segments().ok_or_else(bad)? {
-            // There a segment with these could be a path of its own.
+            // On Windows a segment with these could be a path of its own.
             if cfg!(windows) && segment.contains(['\\', ':']) {
                 return Err(bad());
             }
@@ -56,14 +56,14 @@ impl Backend for FileBackend {
             path: path.clone(),
             source,
         };
-        // Looked at before it is opened: opening a pipe would wait for its other end.
+        // Checked before opening, because to open a pipe would wait for its other end.
         let metadata = tokio::fs::metadata(&path).await.map_err(error)?;
         if !metadata.is_file() {
             return Err(error(io::Error::from(io::ErrorKind::IsADirectory)));
         }
         let mut file = File::open(&path).await.map_err(error)?;
         let metadata = file.metadata().await.map_err(error)?;
-        // Length and time of change stand in for an ETag, as in most web servers.
+        // The ETag consists of length and modification time, as in most web servers.
         let modified = metadata.modified().ok().and_then(|time| {
             time.duration_since(std::time::UNIX_EPOCH)
                 .ok()

@@ -1,4 +1,4 @@
-//! Web servers.
+//! Mirrors on web servers.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use crate::{
     BackendError, ByteRange, ContentRange, HttpClient, Target,
     backend::{
         Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators, byteranges,
-        http_client::Who,
+        http_client::CredentialSource,
     },
 };
 
@@ -39,7 +39,7 @@ impl std::fmt::Debug for HttpBackend {
 }
 
 impl HttpBackend {
-    /// The directory at `root`.
+    /// The backend for the directory at `root`.
     pub fn new(client: impl Into<HttpClient>, mut root: Url) -> Self {
         let client = client.into();
         if !root.path().ends_with('/') {
@@ -54,8 +54,8 @@ impl HttpBackend {
             path: target.path.clone(),
             place: SafeUrl::from(self.root.clone()).to_string(),
         };
-        // Segments are escaped one by one, so neither `..` nor `?` nor `//host` in a path that a
-        // server made up can lead to another place.
+        // Segments are escaped one by one, so that a path from a server cannot leave the root by
+        // `..`, `?` or `//host`.
         {
             let mut segments = url.path_segments_mut().map_err(|()| bad())?;
             segments.pop_if_empty();
@@ -79,7 +79,8 @@ impl Backend for HttpBackend {
             }
         }
         let url = SafeUrl::from(url);
-        send(&self.client, get, Who::Known, url, request.ranges).await
+        let credentials = CredentialSource::Configured;
+        send(&self.client, get, credentials, url, request.ranges).await
     }
 
     fn has_multi_range(&self) -> bool {
@@ -94,16 +95,16 @@ impl Backend for HttpBackend {
     }
 }
 
-/// Sends a GET and checks the header of the response: one function for the first request of a file
-/// and for every later one.
+/// Sends a GET request and checks the header of the response: one function for the first request of
+/// a file and for every later one.
 pub(crate) async fn send(
     client: &HttpClient,
     get: reqwest::RequestBuilder,
-    who: Who,
+    credentials: CredentialSource,
     url: SafeUrl,
     ranges: Ranges<'_>,
 ) -> Result<GetResponse, BackendError> {
-    // Ranges and digests are of the file, not of some encoding of it.
+    // Ranges and digests are of the file, not of an encoded form of it.
     let mut get = get.header(ACCEPT_ENCODING, "identity");
     let range = match ranges {
         Ranges::All => None,
@@ -116,7 +117,7 @@ pub(crate) async fn send(
             None
         }
     };
-    let response = client.send(get, &url, who).await?;
+    let response = client.send(get, &url, credentials).await?;
     let headers = response.headers();
     match response.status() {
         StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),
@@ -136,16 +137,16 @@ pub(crate) async fn send(
             }
             let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
             match (sent.parse::<ContentRange>(), range) {
-                (Ok(sent), Some(wanted)) if sent.answers(wanted) => {
+                (Ok(sent), Some(wanted)) if sent.satisfies(wanted) => {
                     body(response, url, sent.start, sent.total)
                 }
-                // The server has joined the ranges, or sends the first one only.
+                // The server joined the ranges, or sends only the first one.
                 (Ok(_), None) if matches!(ranges, Ranges::Several(_)) => {
                     Err(BackendError::NoMultiRange {
                         url: url.to_string(),
                     })
                 }
-                // Without the range that was requested it cannot be placed in the file.
+                // A body with another range cannot be placed in the file.
                 _ => Err(BackendError::WrongRange {
                     url: url.to_string(),
                     wanted: range.unwrap_or(ByteRange::from(0)),
@@ -187,7 +188,7 @@ fn body(
     })
 }
 
-/// The headers that name other places of the file.
+/// The headers that name other locations of the file.
 fn duplicates(response: &Response) -> Option<Box<DuplicateHeaders>> {
     let values = |names: &[HeaderName]| -> Vec<String> {
         let all = names
@@ -210,7 +211,7 @@ fn duplicates(response: &Response) -> Option<Box<DuplicateHeaders>> {
     })
 }
 
-/// The bytes of a body that is not encoded.
+/// The body, unless it is encoded.
 fn pieces(response: Response, url: &SafeUrl) -> Result<Body, BackendError> {
     if let Some(encoding) = text(response.headers(), &CONTENT_ENCODING)
         && !encoding.eq_ignore_ascii_case("identity")
@@ -222,7 +223,7 @@ fn pieces(response: Response, url: &SafeUrl) -> Result<Body, BackendError> {
     let pieces = response.bytes_stream().map(move |piece| {
         piece.map_err(|source| BackendError::Body {
             url: name.clone(),
-            // The URL is in our own text, masked.
+            // The text of this error has the URL, masked.
             source: Box::new(source.without_url()),
         })
     });
@@ -240,8 +241,8 @@ pub(crate) fn retry_after_header(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// The value of a `Retry-After` header (RFC 9110 §10.2.3): seconds, or a date. A date is compared
-/// with the `Date` of the same answer, because the clocks need not agree, or with our own clock if
-/// there is none. It is capped: a wrong clock must not put a mirror away for good.
+/// with the `Date` of the same response, because the clocks may differ, or with the local clock if
+/// there is none. The delay is capped, so that a wrong clock does not exclude a mirror for good.
 pub(crate) fn retry_after(text: &str, date: Option<&str>) -> Option<Duration> {
     const LIMIT: Duration = Duration::from_hours(1);
     let text = text.trim();
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_to_come_back_at_is_by_the_clock_of_who_says_it() {
+    fn a_date_in_retry_after_is_compared_with_the_clock_of_the_server() {
         let (now, then) = (
             "Wed, 21 Oct 2015 07:28:00 GMT",
             "Wed, 21 Oct 2015 07:28:30 GMT",

@@ -1,4 +1,4 @@
-//! The HTTP client that all backends share: how it is set up, and how redirects are followed.
+//! The HTTP client that all backends share: its options, and its redirects.
 
 use std::{env, fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,30 +11,30 @@ use url::Url;
 
 use crate::{BackendError, Credentials};
 
-/// How many redirects are followed.
-const MOST_REDIRECTS: usize = 8;
+/// How many redirects of one request are followed.
+const MAX_REDIRECTS: usize = 8;
 
-/// How the HTTP client is set up. Its `Debug` shows no secret.
+/// The options of the HTTP client. Their `Debug` shows no secret.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// The `User-Agent`.
     pub user_agent: String,
-    /// How long a connection may take, TLS handshake included.
+    /// The timeout for a connection, TLS handshake included.
     pub connect_timeout: Duration,
-    /// Whether HTTP/2 is not to be used even where the server offers it.
+    /// Whether HTTP/2 is disabled.
     pub http1_only: bool,
-    /// Files in PEM with certificates of authorities that are trusted besides those of the
-    /// system. (The system's own are already taken from `SSL_CERT_FILE` and `SSL_CERT_DIR` if
-    /// these variables are set.)
+    /// PEM files with certificates of authorities that are trusted in addition to those of the
+    /// system. (Those of the system come from `SSL_CERT_FILE` and `SSL_CERT_DIR` if these
+    /// variables are set.)
     pub roots: Vec<PathBuf>,
-    /// The certificate that servers are shown which ask for one.
+    /// The client certificate, for servers that request one.
     pub identity: Option<ClientCertificate>,
-    /// Through which proxy to go.
+    /// The proxy.
     pub proxy: ProxyChoice,
-    /// Hosts that are asked directly, besides those that the environment variable `NO_PROXY`
-    /// names: names with all below them, addresses, networks, or `*`.
+    /// Hosts that are reached without the proxy, in addition to those in the environment variable
+    /// `NO_PROXY`: domains with their subdomains, addresses, networks, or `*`.
     pub no_proxy: Vec<String>,
-    /// Secrets by host.
+    /// Credentials by host.
     pub credentials: Credentials,
 }
 
@@ -53,23 +53,23 @@ impl Default for HttpOptions {
     }
 }
 
-/// The certificate of this client.
+/// A client certificate.
 #[derive(Debug, Clone)]
 pub struct ClientCertificate {
-    /// A file in PEM: the certificate, and what leads from it to the authority.
+    /// A PEM file with the certificate and its intermediate certificates.
     pub certificate: PathBuf,
-    /// A file in PEM with its key, not encrypted. It may be the same file.
+    /// A PEM file with the key, not encrypted. It may be the same file.
     pub key: PathBuf,
 }
 
-/// Through which proxy to go.
+/// The choice of a proxy.
 #[derive(Clone)]
 pub enum ProxyChoice {
-    /// `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, in either case.
+    /// The proxy of `HTTP_PROXY`, `HTTPS_PROXY` and `ALL_PROXY`, in upper or lower case.
     Environment,
-    /// None, whatever the environment says.
+    /// No proxy, even if the environment names one.
     Direct,
-    /// This one, `http://` or `https://`, with credentials in it if it wants some.
+    /// This `http://` or `https://` proxy. Its credentials are the userinfo of the URL.
     Url(Url),
 }
 
@@ -83,7 +83,7 @@ impl fmt::Debug for ProxyChoice {
     }
 }
 
-/// Why there is no HTTP client.
+/// Why the HTTP client cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpClientError {
@@ -92,20 +92,20 @@ pub enum HttpClientError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// A file does not hold certificates.
-    #[error("{} holds no certificate in PEM that can be used", path.display())]
+    /// A file contains no valid certificate.
+    #[error("{} contains no valid PEM certificate", path.display())]
     Root {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it; `None` when there is none in it.
+        /// The cause; `None` if the file contains no certificate.
         source: Option<reqwest::Error>,
     },
-    /// The client's certificate and key are of no use.
+    /// The client certificate or its key is invalid.
     #[error(
-        "{} and {} are not a certificate and its key in PEM",
+        "{} and {} are not a valid PEM certificate and key",
         certificate.display(), key.display()
     )]
     Identity {
@@ -113,19 +113,19 @@ pub enum HttpClientError {
         certificate: PathBuf,
         /// The file of the key.
         key: PathBuf,
-        /// What is wrong with them.
+        /// The cause.
         source: reqwest::Error,
     },
-    /// The proxy cannot be used.
-    #[error("{url} cannot be a proxy: it is to be http:// or https:// with a host")]
+    /// The URL of the proxy is invalid.
+    #[error("invalid proxy {url}: use an http:// or https:// URL with a host")]
     Proxy {
-        /// The proxy.
+        /// The URL, printable, or the variable that contains it.
         url: String,
     },
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up; are there any trusted certificates on this machine?")]
+    #[error("cannot set up TLS: check that this machine has trusted certificates")]
     Build {
-        /// What is wrong.
+        /// The cause.
         source: reqwest::Error,
     },
 }
@@ -137,7 +137,7 @@ pub struct HttpClient {
     credentials: Arc<Credentials>,
 }
 
-/// A client that its maker has set up, with no credentials of its own.
+/// A client with options of the caller, without credentials by host.
 impl From<reqwest::Client> for HttpClient {
     fn from(inner: reqwest::Client) -> Self {
         Self {
@@ -147,23 +147,23 @@ impl From<reqwest::Client> for HttpClient {
     }
 }
 
-/// Where the credentials of a first request come from. Those of a redirected one always come from
-/// the options.
+/// Where the credentials of a request come from. Those of a redirected request always come from the
+/// options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Who {
-    /// From its URL or the options.
-    Known,
-    /// The caller has put in what there is.
-    AsGiven,
+pub(crate) enum CredentialSource {
+    /// Its URL or the options.
+    Configured,
+    /// The caller, who has added them to the request if there are any.
+    Caller,
 }
 
 impl HttpClient {
-    /// A client as the options want it. It reads the files that they name.
+    /// Builds a client with these options. Reads the files that they name.
     pub fn new(options: &HttpOptions) -> Result<Self, HttpClientError> {
         let mut builder = reqwest::Client::builder()
             .user_agent(&options.user_agent)
             .connect_timeout(options.connect_timeout)
-            // They are followed here, where it is known what may be sent to whom.
+            // `send` follows them, and knows which credentials each host may receive.
             .redirect(reqwest::redirect::Policy::none())
             .pool_idle_timeout(Duration::from_secs(30))
             .tcp_keepalive(Duration::from_secs(30));
@@ -195,12 +195,12 @@ impl HttpClient {
         })
     }
 
-    /// The client below, which follows no redirect.
+    /// The underlying client, which follows no redirects.
     pub(crate) fn inner(&self) -> &reqwest::Client {
         &self.inner
     }
 
-    /// A GET, for [`send`](Self::send).
+    /// A GET request, for [`send`](Self::send).
     pub(crate) fn get(&self, mut url: Url) -> RequestBuilder {
         if !url.username().is_empty()
             && url.password().is_none()
@@ -213,20 +213,19 @@ impl HttpClient {
         self.inner.get(url)
     }
 
-    /// Sends a request and follows redirects, if it is a GET. `url` is what errors call it.
+    /// Sends a request, and follows its redirects if it is a GET. `url` is the URL in errors.
     ///
-    /// A redirect to another scheme, host or port takes along none of the credentials; the new
-    /// place gets those that the options have for it (and none at all if the way led from `https`
-    /// to `http`).
+    /// A redirect to another scheme, host or port drops the credentials. The new host receives those
+    /// that the options have for it, or none after a redirect from `https` to `http`.
     pub(crate) async fn send(
         &self,
         request: RequestBuilder,
         url: &SafeUrl,
-        who: Who,
+        credentials: CredentialSource,
     ) -> Result<Response, BackendError> {
         let failed = |source| request_error(url, source);
         let mut request = request.build().map_err(failed)?;
-        if who == Who::Known
+        if credentials == CredentialSource::Configured
             && !request.headers().contains_key(AUTHORIZATION)
             && let Some(header) = self.credentials.header(request.url(), false)
         {
@@ -247,7 +246,7 @@ impl HttpClient {
             if next.method() != Method::GET {
                 return Ok(response);
             }
-            let stray = |to: String, why| BackendError::Redirect {
+            let redirect_error = |to: String, why| BackendError::Redirect {
                 url: url.to_string(),
                 to,
                 why,
@@ -256,12 +255,12 @@ impl HttpClient {
             let text = String::from_utf8_lossy(location.as_bytes());
             let target = match response.url().join(&text) {
                 Ok(target) if matches!(target.scheme(), "http" | "https") => target,
-                _ => return Err(stray(String::new(), "unsupported redirect from")),
+                _ => return Err(redirect_error(String::new(), "unsupported redirect from")),
             };
             followed += 1;
-            if followed > MOST_REDIRECTS {
+            if followed > MAX_REDIRECTS {
                 let to = SafeUrl::from(target).to_string();
-                return Err(stray(to, "too many redirects from"));
+                return Err(redirect_error(to, "too many redirects from"));
             }
             let same = target.origin() == next.url().origin();
             downgraded |= secure && target.scheme() == "http";
@@ -288,7 +287,7 @@ fn is_redirect(status: StatusCode) -> bool {
 pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendError {
     let (url, connect, redirect) = (url.clone(), source.is_connect(), source.is_redirect());
     if redirect {
-        // Of a client that follows them itself.
+        // From a client of the caller, which follows redirects itself.
         return BackendError::Redirect {
             url: url.to_string(),
             to: source
@@ -338,7 +337,7 @@ fn read_identity(files: &ClientCertificate) -> Result<Identity, HttpClientError>
     })
 }
 
-/// The proxies that the options lead to; empty when the client is to look for itself.
+/// The proxies of the options; empty if the client is direct or reads the environment itself.
 fn proxies(options: &HttpOptions) -> Result<Vec<Proxy>, HttpClientError> {
     let variable = |names: [&str; 2]| {
         let values = names.into_iter().filter_map(|name| env::var(name).ok());
@@ -369,14 +368,14 @@ fn proxies(options: &HttpOptions) -> Result<Vec<Proxy>, HttpClientError> {
                 let Some(value) = variable(names) else {
                     continue;
                 };
-                // Most have no scheme there.
+                // The scheme is usually omitted.
                 let text = if value.contains("://") {
                     value
                 } else {
                     format!("http://{value}")
                 };
                 let url: Url = text.parse().map_err(|_| HttpClientError::Proxy {
-                    url: format!("the value of {}", names[1]),
+                    url: format!("in {}", names[1]),
                 })?;
                 found.push(proxy(&url, make)?.no_proxy(except()));
             }

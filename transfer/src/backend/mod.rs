@@ -1,4 +1,4 @@
-//! The seam between the engine and the protocols.
+//! The interface between the engine and the protocols.
 
 pub(crate) mod byteranges;
 pub(crate) mod credentials;
@@ -20,11 +20,11 @@ use futures_util::stream::BoxStream;
 
 use crate::{BackendError, ByteRange, Expected, Target};
 
-/// The bytes of a response as they arrive.
+/// The body of a response, in pieces as they arrive.
 pub type Body = BoxStream<'static, Result<Bytes, BackendError>>;
 
-/// The validators of a file, by which a mirror tells whether it has changed. Valid for one mirror
-/// and path.
+/// The validators of a file, with which a mirror detects whether it has changed. Valid for one
+/// mirror and URL.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Validators {
     /// The `ETag`, verbatim.
@@ -40,7 +40,7 @@ impl Validators {
     }
 }
 
-/// Headers of a response that name other places of the same file (RFC 6249), unparsed.
+/// Headers of a response that name other locations of the same file (RFC 6249), unparsed.
 #[derive(Debug, Clone)]
 pub struct DuplicateHeaders {
     /// The URL of the response, against which relative links are resolved.
@@ -54,16 +54,16 @@ pub struct DuplicateHeaders {
 /// Which bytes of a file are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ranges<'a> {
-    /// All of them.
+    /// The whole file.
     All,
     /// One range.
     One(ByteRange),
-    /// Several ranges, for a backend that [has that](Backend::has_multi_range).
+    /// Several ranges, for a backend that [supports them](Backend::has_multi_range).
     Several(&'a [Range<u64>]),
 }
 
 impl Ranges<'_> {
-    /// The range of a request for at most one.
+    /// The range for a backend that supports at most one.
     pub(crate) fn one(
         self,
         url: impl FnOnce() -> String,
@@ -79,13 +79,13 @@ impl Ranges<'_> {
 /// One request.
 #[derive(Debug, Clone)]
 pub struct GetRequest<'a> {
-    /// Where the file is.
+    /// Where the file lies below the mirror.
     pub target: &'a Target,
-    /// What is known of it; registries find a blob by its digest.
+    /// The expected size and digests; registries find a blob by its digest.
     pub expected: Expected,
-    /// Which bytes.
+    /// The requested bytes.
     pub ranges: Ranges<'a>,
-    /// What this mirror said of the file before.
+    /// The validators of the local copy, for a conditional request.
     pub validators: Option<&'a Validators>,
 }
 
@@ -95,21 +95,21 @@ pub enum GetResponse {
     NotModified,
     /// The file, or a range of it.
     Body {
-        /// The offset in the file of the first byte of the body. It is the one requested, or 0
-        /// when the server ignored the range and sends everything.
+        /// The offset in the file of the first byte of the body: that of the request, or 0 if the
+        /// server ignored the range and sends the whole file.
         start: u64,
-        /// The length of the whole file, when the server says it.
+        /// The length of the whole file, if the server sent it.
         total: Option<u64>,
         /// The validators of this version of the file.
         validators: Validators,
-        /// Other places of the file, if the server names any.
+        /// Other locations of the file, if the server names any.
         duplicates: Option<Box<DuplicateHeaders>>,
-        /// The bytes.
+        /// The body.
         body: Body,
     },
     /// Several ranges (`multipart/byteranges`, RFC 9110 §14.6).
     Parts {
-        /// What separates the parts.
+        /// The boundary between the parts.
         boundary: String,
         /// The parts with their headers.
         body: Body,
@@ -136,15 +136,14 @@ impl std::fmt::Debug for GetResponse {
     }
 }
 
-/// One mirror, in its own protocol. A backend makes exactly one request: it neither retries nor
-/// falls back, and it has no timeout of its own beyond the connection's. Everything else is the
-/// engine's.
+/// One mirror, in its own protocol. A backend does not retry, and has no timeout except for the
+/// connection: retries, failover and other timeouts are up to the engine.
 #[async_trait]
 pub trait Backend: std::fmt::Debug + Send + Sync {
-    /// Requests a file or ranges of it. Dropping the future or the body ends the request.
+    /// Requests a file or ranges of it. To drop the future or the body ends the request.
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError>;
 
-    /// Whether the protocol allows several ranges in one request. A server may still ignore them.
+    /// Whether the protocol allows several ranges in one request. A server may ignore them.
     fn has_multi_range(&self) -> bool;
 
     /// The printable URL of a file on this mirror.

@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The longest file that is read, in bytes.
-const MOST_BYTES: usize = 1 << 20;
+/// The largest file that is read, in bytes.
+const MAX_BYTES: usize = 1 << 20;
 /// The most machines in a file.
-const MOST_MACHINES: usize = 4096;
+const MAX_MACHINES: usize = 4096;
 
 /// Logins by host, as a `.netrc` file holds them. Its `Debug` shows no password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -38,40 +38,40 @@ impl fmt::Debug for Netrc {
     }
 }
 
-/// Why a `.netrc` file is of no use. No text of the file is in it, because any of it may be part
+/// Why a `.netrc` file cannot be used. Contains no text of the file, because any of it may be part
 /// of a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetrcError {
-    /// It could not be read.
+    /// The file could not be read.
     #[error("cannot read {}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// It is longer, or has more machines, than any that is meant.
+    /// The file exceeds a limit.
     #[error("the netrc file has more than {most} {what}")]
     TooMuch {
-        /// What there is too much of.
+        /// What the limit is for.
         what: &'static str,
         /// The limit.
         most: usize,
     },
-    /// It is not in the format.
+    /// The file is not in the format.
     #[error("line {line} of the netrc file: {what}")]
     Syntax {
-        /// Counted from 1.
+        /// The number of the line, from 1.
         line: usize,
-        /// What was expected.
+        /// The error.
         what: &'static str,
     },
 }
 
 impl Netrc {
-    /// Where the file is to be looked for: at the value of the environment variable `NETRC` if
-    /// that is set and not empty, else at `.netrc` in the home directory.
+    /// The path of the file: the value of the environment variable `NETRC` if it is set and not
+    /// empty, else `.netrc` in the home directory.
     pub fn locate(variable: Option<OsString>, home: Option<&Path>) -> Option<PathBuf> {
         match variable.filter(|value| !value.is_empty()) {
             Some(path) => Some(path.into()),
@@ -79,7 +79,7 @@ impl Netrc {
         }
     }
 
-    /// Reads a file; `None` when there is none.
+    /// Reads and parses a file; `None` if it does not exist.
     pub fn read(path: &Path) -> Result<Option<Self>, NetrcError> {
         use io::Read as _;
         let failed = |source| NetrcError::Read {
@@ -91,36 +91,36 @@ impl Netrc {
             file => file.map_err(failed)?,
         };
         let mut text = String::new();
-        // One byte more than is allowed, so that a longer file is seen to be one.
-        let limit = MOST_BYTES as u64 + 1;
+        // One byte more than is allowed, so that a larger file is detected.
+        let limit = MAX_BYTES as u64 + 1;
         file.take(limit).read_to_string(&mut text).map_err(failed)?;
         Self::parse(&text).map(Some)
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     pub fn parse(text: &str) -> Result<Self, NetrcError> {
-        if text.len() > MOST_BYTES {
-            let (what, most) = ("bytes", MOST_BYTES);
+        if text.len() > MAX_BYTES {
+            let (what, most) = ("bytes", MAX_BYTES);
             return Err(NetrcError::TooMuch { what, most });
         }
-        let mut tokens = Tokens {
+        let mut lexer = Lexer {
             rest: text.strip_prefix('\u{feff}').unwrap_or(text),
             line: 1,
         };
         let mut machines: Vec<Machine> = Vec::new();
-        while let Some(keyword) = tokens.keyword() {
+        while let Some(keyword) = lexer.keyword() {
             let host = match keyword {
-                "machine" => Some(tokens.value()?.to_ascii_lowercase()),
+                "machine" => Some(lexer.value()?.to_ascii_lowercase()),
                 "default" => None,
                 "macdef" => {
-                    tokens.value()?;
-                    tokens.skip_macro();
+                    lexer.value()?;
+                    lexer.skip_macro();
                     continue;
                 }
                 "login" | "password" | "account" => {
-                    let value = tokens.value()?;
+                    let value = lexer.value()?;
                     let Some(machine) = machines.last_mut() else {
-                        return Err(tokens.error("a `machine` or `default` comes before this"));
+                        return Err(lexer.error("expected `machine` or `default` before this"));
                     };
                     match keyword {
                         "login" => machine.login = value,
@@ -131,12 +131,12 @@ impl Netrc {
                 }
                 _ => {
                     let what = "expected `machine`, `default`, `login`, `password`, `account` or \
-                                `macdef`; a value with spaces in it is to be put in quotes";
-                    return Err(tokens.error(what));
+                                `macdef`; put a value with spaces in quotes";
+                    return Err(lexer.error(what));
                 }
             };
-            if machines.len() == MOST_MACHINES {
-                let (what, most) = ("machines", MOST_MACHINES);
+            if machines.len() == MAX_MACHINES {
+                let (what, most) = ("machines", MAX_MACHINES);
                 return Err(NetrcError::TooMuch { what, most });
             }
             machines.push(Machine {
@@ -148,18 +148,18 @@ impl Netrc {
         Ok(Self { machines })
     }
 
-    /// The login and password for a host: the first that names it and, if `login` is given, has
-    /// that login. `default` is for every host, but only if `default_too`.
+    /// The login and password for a host: the first entry that names it and, if `login` is given,
+    /// has that login. `default` matches every host, but only if `use_default`.
     pub(crate) fn find(
         &self,
         host: &str,
         login: Option<&str>,
-        default_too: bool,
+        use_default: bool,
     ) -> Option<(&str, &str)> {
         let found = self.machines.iter().find(|machine| {
             let named = match &machine.host {
                 Some(name) => name.eq_ignore_ascii_case(host),
-                None => default_too,
+                None => use_default,
             };
             named && login.is_none_or(|login| login == machine.login)
         })?;
@@ -168,12 +168,12 @@ impl Netrc {
     }
 }
 
-struct Tokens<'t> {
+struct Lexer<'t> {
     rest: &'t str,
     line: usize,
 }
 
-impl<'t> Tokens<'t> {
+impl<'t> Lexer<'t> {
     fn error(&self, what: &'static str) -> NetrcError {
         NetrcError::Syntax {
             line: self.line,
@@ -181,7 +181,7 @@ impl<'t> Tokens<'t> {
         }
     }
 
-    /// Takes so many bytes, which end at a character.
+    /// Takes the next `length` bytes, which end at a character boundary.
     fn take(&mut self, length: usize) -> &'t str {
         let (taken, rest) = self.rest.split_at(length);
         self.line += taken.matches('\n').count();
@@ -199,8 +199,8 @@ impl<'t> Tokens<'t> {
         self.take(end.unwrap_or(self.rest.len()))
     }
 
-    /// The next word where a keyword is due. A `#` begins a comment here, and is a character like
-    /// any other in a value.
+    /// The next word, where a keyword is expected. `#` begins a comment here, and is an ordinary
+    /// character in a value.
     fn keyword(&mut self) -> Option<&'t str> {
         loop {
             self.skip_space();
@@ -215,8 +215,8 @@ impl<'t> Tokens<'t> {
         }
     }
 
-    /// The next word where a value is due: a bare one, or one in quotes in which a backslash
-    /// takes the meaning from what follows it.
+    /// The next word, where a value is expected: without quotes, or in quotes with backslash
+    /// escapes.
     fn value(&mut self) -> Result<String, NetrcError> {
         self.skip_space();
         let Some(quoted) = self.rest.strip_prefix('"') else {
@@ -247,7 +247,7 @@ impl<'t> Tokens<'t> {
         Err(self.error("the quotes are not closed"))
     }
 
-    /// A macro ends with the first empty line.
+    /// Skips a macro, which ends with the first empty line.
     fn skip_macro(&mut self) {
         while !self.rest.is_empty() {
             let end = self.rest.find('\n').map_or(self.rest.len(), |at| at + 1);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_as_others_read_it() {
+    fn a_file_is_parsed_as_by_curl_and_python() {
         let text = "\u{feff}# comment, with machine in it\n\
             machine Mirror.example login me password #s3cret # and a comment\n\
             macdef init\n machine fake login x password y\n quit\n\n\
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_format_is_told_by_its_line_and_not_shown() {
+    fn a_syntax_error_names_the_line_and_shows_no_text() {
         for (text, line) in [
             ("machine a login me password my secret\n", 1),
             ("machine a\nlogin me\npassword", 3),
@@ -310,7 +310,7 @@ mod tests {
             );
             assert!(!format!("{error} {error:?}").contains("secret"));
         }
-        for text in ["x".repeat(MOST_BYTES + 1), "default ".repeat(5_000)] {
+        for text in ["x".repeat(MAX_BYTES + 1), "default ".repeat(5_000)] {
             let error = Netrc::parse(&text).unwrap_err();
             assert!(matches!(error, NetrcError::TooMuch { .. }), "{error:?}");
         }
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_comes_before_the_home() {
+    fn the_variable_precedes_the_home_directory() {
         let home = Some(Path::new("/home/me"));
         let at = |variable: Option<&str>, home| Netrc::locate(variable.map(Into::into), home);
         assert_eq!(at(Some("/x/y"), home), Some("/x/y".into()));
@@ -348,9 +348,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written is read, and the first entry for a host is the one that counts.
+        /// The first entry for a host is used.
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_file_is_parsed_back(
             entries in prop::collection::vec(("[a-c]{1,2}", "[!-~é \n]{1,8}", "[!-~é \n]{0,8}"), 0..12),
             gap in "[ \n\t]{1,3}",
         ) {
@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(
+        fn any_text_is_parsed_or_refused(
             words in prop::collection::vec("machine|default|login|password|macdef|\"|#|\\\\|é|a|\n|\n\n", 0..30),
             gap in " ?",
         ) {

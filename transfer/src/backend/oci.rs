@@ -1,9 +1,9 @@
 //! OCI registries, read by the distribution specification.
 //!
-//! The requests go through our own HTTP client, which checks the `Content-Range` of a continued
-//! download, drops credentials on redirects to a blob store and shares its connections with other
-//! mirrors; `oci-client` lets its caller see none of that, keeps one set of credentials for each
-//! registry for good, and asks for a challenge before every token. Its types describe manifests.
+//! The requests go through [`HttpClient`], which checks the `Content-Range` of a resumed download,
+//! drops credentials on redirects to a blob store, and shares its connections with other mirrors.
+//! The client of `oci-client` does not expose ranges and redirects, never renews the credentials of
+//! a registry, and requests a challenge before every token. Only its manifest types are used.
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
@@ -18,12 +18,13 @@ use url::Url;
 use crate::{
     BackendError, ByteRange, HttpClient, OciTarget, Target,
     backend::{
-        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::Who, oci_token::Tokens,
+        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::CredentialSource,
+        oci_token::Tokens,
     },
 };
 
-/// The largest manifest, as the distribution specification suggests it.
-const MANIFEST_LIMIT: usize = 4 << 20;
+/// The largest manifest that is read, in bytes, as the distribution specification suggests.
+const MAX_MANIFEST: usize = 4 << 20;
 
 /// A namespace in a registry.
 pub struct OciBackend {
@@ -41,8 +42,8 @@ impl std::fmt::Debug for OciBackend {
 }
 
 impl OciBackend {
-    /// The namespace at `location`. Credentials come from the docker configuration and its
-    /// helpers; without any the registry is read anonymously.
+    /// The backend for the namespace at `location`. Credentials come from the docker configuration
+    /// and its helpers; without any the registry is read anonymously.
     pub fn new(location: OciLocation, http: impl Into<HttpClient>) -> Self {
         let http = http.into();
         let tokens = Tokens::new(&location, http.clone());
@@ -69,14 +70,14 @@ impl OciBackend {
         )
     }
 
-    /// The digest of the layer that is the file.
+    /// The digest of the layer that contains the file.
     async fn layer(&self, target: &OciTarget) -> Result<String, BackendError> {
         let place = self.place(target);
         let what = format!("manifests/{}", target.tag);
         let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
-            return Err(BackendError::Unasked { url: place });
+            return Err(BackendError::UnexpectedNotModified { url: place });
         };
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| BackendError::Service {
+        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| BackendError::Service {
             place: place.clone(),
             class: Class::Unwell,
             retry_after: None,
@@ -85,11 +86,11 @@ impl OciBackend {
         let mut bytes = Vec::new();
         while let Some(piece) = body.next().await {
             bytes.extend_from_slice(&piece?);
-            if bytes.len() > MANIFEST_LIMIT {
-                return Err(broken("its manifest is too long".into()));
+            if bytes.len() > MAX_MANIFEST {
+                return Err(invalid("its manifest is too large".into()));
             }
         }
-        let manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.into()))?;
+        let manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(error.into()))?;
         let layers = match manifest {
             OciManifest::Image(manifest) => manifest.layers,
             OciManifest::ImageIndex(_) => Vec::new(),
@@ -98,10 +99,10 @@ impl OciBackend {
             .into_iter()
             .find(|layer| layer.media_type == target.media_type);
         match layer {
-            // It becomes part of a URL, and a registry can write anything there.
+            // The digest becomes part of a URL, and a registry can write anything there.
             Some(layer) if is_digest(&layer.digest) => Ok(layer.digest),
-            Some(_) => Err(broken(
-                "its manifest names a layer by something that is no digest".into(),
+            Some(_) => Err(invalid(
+                "its manifest has a layer with an invalid digest".into(),
             )),
             None => Err(BackendError::NoLayer {
                 image: place,
@@ -120,7 +121,7 @@ impl OciBackend {
         self.read(target, &format!("blobs/{digest}"), range).await
     }
 
-    /// A GET of something in the repository of a file.
+    /// Sends a GET request for something in the repository of a file.
     async fn read(
         &self,
         target: &OciTarget,
@@ -144,19 +145,19 @@ impl OciBackend {
         for last in [false, true] {
             let mut get = self.http.inner().get(url.clone());
             if what.starts_with("manifests/") {
-                get = get.header(ACCEPT, MANIFESTS.join(", "));
+                get = get.header(ACCEPT, MANIFEST_TYPES.join(", "));
             }
             if let Some(header) = &header {
                 get = get.header(AUTHORIZATION, header);
             }
             let name = SafeUrl::from(url.clone());
-            match send(&self.http, get, Who::AsGiven, name, ranges).await {
-                // The token ran out early: once more with a new one.
+            match send(&self.http, get, CredentialSource::Caller, name, ranges).await {
+                // The token expired early: one more request with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;
                 }
                 Err(BackendError::Status { status: 401, .. }) => break,
-                answer => return answer,
+                response => return response,
             }
         }
         Err(BackendError::Denied {
@@ -166,8 +167,8 @@ impl OciBackend {
     }
 }
 
-/// What a manifest may be. A registry that is not told hides those that it has in another form.
-const MANIFESTS: [&str; 4] = [
+/// The accepted media types of manifests. Without them a registry hides manifests of another type.
+const MANIFEST_TYPES: [&str; 4] = [
     OCI_IMAGE_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE,
@@ -190,32 +191,32 @@ impl Backend for OciBackend {
         }
         let known = request.expected.sha256.map(|it| format!("sha256:{it}"));
         if let Some(known) = &known {
-            // The blob of a file is the file, so its digest is its name.
+            // The blob is the file itself, so the digest of the file names it.
             match self.blob(&request, target, known).await {
                 Err(error) if error.class() == Class::NotHere => {}
-                answer => return answer,
+                response => return response,
             }
         }
         let digest = self.layer(target).await?;
-        // Either the blob that was just not there, or one that is another file.
+        // It names the blob that was just not found, or another file.
         if known.is_some() && digest.starts_with("sha256:") {
             return Err(BackendError::NotFound {
                 url: self.place(target),
             });
         }
-        // A tag moves, its blobs do not: the digest of the blob is the validator.
+        // A tag can move, a blob does not change: the digest of the blob is the validator.
         if request
             .validators
             .is_some_and(|v| v.etag.as_deref() == Some(&digest))
         {
             return Ok(GetResponse::NotModified);
         }
-        let mut answer = self.blob(&request, target, &digest).await?;
-        if let GetResponse::Body { validators, .. } = &mut answer {
+        let mut response = self.blob(&request, target, &digest).await?;
+        if let GetResponse::Body { validators, .. } = &mut response {
             validators.etag = Some(digest);
             validators.last_modified = None;
         }
-        Ok(answer)
+        Ok(response)
     }
 
     fn has_multi_range(&self) -> bool {
@@ -234,7 +235,7 @@ impl Backend for OciBackend {
 }
 
 /// The grammar of repository names, digests and tags (OCI distribution spec, "Pulling manifests";
-/// image spec, "Digests"), as far as it matters: nothing that passes has another meaning in a URL.
+/// image spec, "Digests"), as far as is needed: what passes has no special meaning in a URL.
 fn is_repository(name: &str) -> bool {
     let part = |part: &str| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -267,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_would_change_the_url_are_refused() {
+    fn names_with_a_special_meaning_in_a_url_are_refused() {
         for good in ["a", "conda/linux-64/zzz_x", "a__b/c.d/e-f", "1"] {
             assert!(is_repository(good), "{good}");
         }

@@ -1,11 +1,11 @@
-//! Leave to read from a registry: challenges and tokens.
+//! Registry authentication: challenges and bearer tokens.
 //!
-//! How a registry wants to be spoken to is asked once; a token is got once per repository and
-//! kept for as long as it is good. A channel with two hundred repositories thus costs two hundred
-//! and one exchanges, not four hundred.
+//! The challenge of a registry is requested once. A token is requested once per repository and kept
+//! until it expires. Two hundred repositories thus cost two hundred and one requests, not four
+//! hundred.
 //!
-//! The protocol is that of the distribution project ("Token Authentication Specification"), on
-//! top of RFC 9110 §11.6 and RFC 6750 §3.
+//! The protocol is the "Token Authentication Specification" of the distribution project, on top of
+//! RFC 9110 §11.6 and RFC 6750 §3.
 
 use std::{
     collections::HashMap,
@@ -14,6 +14,7 @@ use std::{
 };
 
 use docker_credential::{CredentialRetrievalError, DockerCredential};
+use http_auth::parser::ChallengeParser;
 use reqwest::{
     StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE},
@@ -28,58 +29,58 @@ use crate::{
     backend::{
         credentials::basic,
         http::retry_after_header,
-        http_client::{Who, request_error},
+        http_client::{CredentialSource, request_error},
     },
 };
 
-/// How long a token is good that does not say it; the specification's number.
+/// The lifetime of a token whose response has no `expires_in`, by the specification.
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
 
-/// A token is renewed so long before it runs out, or at half its time if that is later.
-const MARGIN: Duration = Duration::from_secs(10);
+/// A token is renewed this long before it expires, or after half its lifetime if that is later.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
 
-/// The longest answer of a token endpoint, in bytes.
-const LIMIT: usize = 1 << 20;
+/// The longest response of a token endpoint that is read, in bytes.
+const MAX_RESPONSE: usize = 1 << 20;
 
-/// Who we are to a registry.
-enum Credentials {
-    Nobody,
+/// The credentials for one registry.
+enum RegistryCredentials {
+    Anonymous,
     Password(String, String),
-    /// To be exchanged for tokens; it is none itself.
-    Identity(String),
+    /// A refresh token, which the token endpoint exchanges for bearer tokens.
+    IdentityToken(String),
 }
 
-/// How a registry wants to be asked.
+/// The authentication that a registry requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Challenge {
-    Nothing,
+pub(crate) enum Challenge {
+    Absent,
     Basic,
     Bearer { realm: Url, service: Option<String> },
 }
 
-/// The value of an `Authorization` header, and until when it is to be used.
+/// The value of an `Authorization` header, if one is required, and when to renew it.
 struct Token {
     header: Option<String>,
     until: Option<Instant>,
 }
 
-/// Locked while a token is being got, so that twenty downloads from one repository make one
-/// exchange and those from other repositories do not wait for it.
+/// Locked while a token is requested, so that twenty downloads from one repository request one
+/// token and those from other repositories do not wait for it.
 type TokenCell = Arc<Mutex<Option<Token>>>;
 
-/// What one registry lets us read.
+/// The tokens for one registry.
 pub(crate) struct Tokens {
     http: HttpClient,
     registry: String,
     plain_http: bool,
-    // Reading credentials may run a helper program, so it is done at the first request.
-    credentials: OnceCell<Credentials>,
+    // To read credentials may run a helper program, so it is done at the first request.
+    credentials: OnceCell<RegistryCredentials>,
     challenge: OnceCell<Challenge>,
     by_repository: Mutex<HashMap<String, TokenCell>>,
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
     expires_in: Option<u64>,
@@ -97,8 +98,8 @@ impl Tokens {
         }
     }
 
-    /// The `Authorization` header for reading a repository; `None` where none is wanted.
-    /// `refused` is one that the registry has just refused, so that another is got.
+    /// The `Authorization` header for reading a repository; `None` where none is required.
+    /// `refused` is a header that the registry has just refused; a new token replaces it.
     pub(crate) async fn header(
         &self,
         repository: &str,
@@ -115,19 +116,25 @@ impl Tokens {
         {
             return Ok(token.header.clone());
         }
-        let token = self.exchange(repository).await?;
+        let token = self.new_token(repository).await?;
         let header = token.header.clone();
         *cell = Some(token);
         Ok(header)
     }
 
-    async fn exchange(&self, repository: &str) -> Result<Token, BackendError> {
-        let challenge = self.challenge.get_or_try_init(|| self.probe()).await?;
-        let credentials = self.credentials.get_or_init(|| self.look_up()).await;
+    async fn new_token(&self, repository: &str) -> Result<Token, BackendError> {
+        let challenge = self
+            .challenge
+            .get_or_try_init(|| self.request_challenge())
+            .await?;
+        let credentials = self
+            .credentials
+            .get_or_init(|| self.find_credentials())
+            .await;
         let (realm, service) = match (challenge, credentials) {
             (Challenge::Bearer { realm, service }, _) => (realm, service.as_deref()),
-            // Some registries ask for nothing here and for a password there.
-            (_, Credentials::Password(user, password)) => {
+            // Some registries send no challenge at `/v2/` and require a password for a repository.
+            (_, RegistryCredentials::Password(user, password)) => {
                 let header = Some(basic(user, password));
                 return Ok(Token {
                     header,
@@ -141,24 +148,25 @@ impl Tokens {
                 });
             }
         };
-        self.ask(realm, service, repository, credentials).await
+        self.request_token(realm, service, repository, credentials)
+            .await
     }
 
-    async fn ask(
+    async fn request_token(
         &self,
         realm: &Url,
         service: Option<&str>,
         repository: &str,
-        credentials: &Credentials,
+        credentials: &RegistryCredentials,
     ) -> Result<Token, BackendError> {
         if realm.scheme() != "https" && !self.plain_http {
-            return Err(self.denied("its token endpoint is not reached by https"));
+            return Err(self.denied("the URL of its token endpoint does not begin with https://"));
         }
         let scope = format!("repository:{repository}:pull");
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));
         let mut url = realm.clone();
-        let request = if let Credentials::Identity(token) = credentials {
+        let request = if let RegistryCredentials::IdentityToken(token) = credentials {
             fields.extend([
                 ("grant_type", "refresh_token"),
                 ("client_id", "taipan"),
@@ -173,7 +181,7 @@ impl Tokens {
             url.query_pairs_mut().extend_pairs(fields);
             let request = self.http.inner().get(url.clone());
             match credentials {
-                Credentials::Password(user, password) => {
+                RegistryCredentials::Password(user, password) => {
                     request.header(AUTHORIZATION, basic(user, password))
                 }
                 _ => request,
@@ -182,14 +190,17 @@ impl Tokens {
         let url = SafeUrl::from(url);
         let failed = |source| request_error(&url, source);
         let began = Instant::now();
-        let mut response = self.http.send(request, &url, Who::AsGiven).await?;
+        let mut response = self
+            .http
+            .send(request, &url, CredentialSource::Caller)
+            .await?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => {
-                return Err(self.denied("its token endpoint gives us no token"));
+                return Err(self.denied("its token endpoint responded with 401 Unauthorized"));
             }
-            // 403 means that there is nothing to read here for us: an endpoint does not tell
-            // a repository that is missing from one that is secret.
+            // 403 means a missing repository as well as a private one: an endpoint does not
+            // distinguish them.
             status => {
                 return Err(BackendError::Status {
                     url,
@@ -201,41 +212,44 @@ impl Tokens {
         let mut body = Vec::new();
         while let Some(piece) = response.chunk().await.map_err(failed)? {
             body.extend_from_slice(&piece);
-            if body.len() > LIMIT {
+            if body.len() > MAX_RESPONSE {
                 break;
             }
         }
-        let answer: Option<Answer> = serde_json::from_slice(&body).ok();
-        let lifetime = answer.as_ref().and_then(|answer| answer.expires_in);
-        let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-        // It becomes a header, so what cannot stand in one is no token.
+        let token_response: Option<TokenResponse> = serde_json::from_slice(&body).ok();
+        let lifetime = token_response.as_ref().and_then(|body| body.expires_in);
+        let token = token_response.and_then(|body| body.token.or(body.access_token));
+        // It becomes part of a header.
         let sound =
             |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
         let Some(token) = token.filter(sound) else {
-            return Err(self.denied("its token endpoint answers without a token"));
+            return Err(self.denied("the response of its token endpoint has no valid token"));
         };
         let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
-        let usable = lifetime.saturating_sub(MARGIN).max(lifetime / 2);
+        let usable = lifetime.saturating_sub(RENEWAL_MARGIN).max(lifetime / 2);
         Ok(Token {
             header: Some(format!("Bearer {token}")),
             until: began.checked_add(usable),
         })
     }
 
-    /// Asks the registry how it wants to be asked.
-    async fn probe(&self) -> Result<Challenge, BackendError> {
+    /// Requests the challenge of the registry.
+    async fn request_challenge(&self) -> Result<Challenge, BackendError> {
         let scheme = if self.plain_http { "http" } else { "https" };
         let text = format!("{scheme}://{}/v2/", self.registry);
         let Ok(url) = text.parse::<Url>() else {
             let (path, place) = (text, self.registry.clone());
             return Err(BackendError::BadPath { path, place });
         };
-        let probe = self.http.inner().get(url.clone());
+        let request = self.http.inner().get(url.clone());
         let url = SafeUrl::from(url);
-        let response = self.http.send(probe, &url, Who::AsGiven).await?;
+        let response = self
+            .http
+            .send(request, &url, CredentialSource::Caller)
+            .await?;
         let status = response.status();
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            // Not to be remembered as its way.
+            // Says nothing about authentication, and is not kept.
             return Err(BackendError::Status {
                 url,
                 status: status.as_u16(),
@@ -246,37 +260,40 @@ impl Tokens {
             .headers()
             .get_all(WWW_AUTHENTICATE)
             .iter()
-            .filter_map(|value| challenge(value.to_str().ok()?))
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(challenges)
             .collect();
         let bearer = |c: &&Challenge| matches!(c, Challenge::Bearer { .. });
         let best = challenges.iter().find(bearer).or(challenges.first());
-        Ok(best.cloned().unwrap_or(Challenge::Nothing))
+        Ok(best.cloned().unwrap_or(Challenge::Absent))
     }
 
-    async fn look_up(&self) -> Credentials {
+    async fn find_credentials(&self) -> RegistryCredentials {
         let registry = self.registry.clone();
         let found =
             tokio::task::spawn_blocking(move || docker_credential::get_credential(&registry)).await;
         match found {
             Ok(Ok(DockerCredential::UsernamePassword(user, password))) => {
-                Credentials::Password(user, password)
+                RegistryCredentials::Password(user, password)
             }
-            Ok(Ok(DockerCredential::IdentityToken(token))) => Credentials::Identity(token),
+            Ok(Ok(DockerCredential::IdentityToken(token))) => {
+                RegistryCredentials::IdentityToken(token)
+            }
             Ok(Err(
                 CredentialRetrievalError::ConfigNotFound
                 | CredentialRetrievalError::NoCredentialConfigured,
             ))
-            | Err(_) => Credentials::Nobody,
+            | Err(_) => RegistryCredentials::Anonymous,
             Ok(Err(error)) => {
-                // Its text may hold what a helper printed, and that a secret.
+                // Its text may contain the output of a helper, and that a secret.
                 let kind = match error {
                     CredentialRetrievalError::HelperFailure { .. } => "the helper failed",
                     CredentialRetrievalError::ConfigReadError => "it cannot be read",
-                    _ => "it makes no sense",
+                    _ => "it is invalid",
                 };
                 let registry = &self.registry;
-                tracing::warn!(%registry, "the docker configuration is of no use: {kind}");
-                Credentials::Nobody
+                tracing::warn!(%registry, "cannot use the docker configuration: {kind}");
+                RegistryCredentials::Anonymous
             }
         }
     }
@@ -289,47 +306,31 @@ impl Tokens {
     }
 }
 
-/// Reads the first challenge of a `WWW-Authenticate` header; registries send one per header.
-fn challenge(text: &str) -> Option<Challenge> {
-    let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let (mut realm, mut service) = (None, None);
-    let mut rest = rest;
-    while let Some((name, after)) = rest.split_once('=') {
-        let name = name.trim_matches([' ', '\t', ',']);
-        let (value, after) = value(after.trim_start())?;
-        if name.eq_ignore_ascii_case("realm") {
-            realm = value.parse().ok();
-        } else if name.eq_ignore_ascii_case("service") {
-            service = Some(value);
-        }
-        rest = after;
-    }
-    let realm: Url = realm?;
-    matches!(realm.scheme(), "http" | "https").then_some(Challenge::Bearer { realm, service })
-}
-
-/// A token or a quoted string (RFC 9110 §5.6), and what follows it.
-fn value(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(',').unwrap_or(text.len());
-        return Some((text[..end].trim().to_owned(), &text[end..]));
-    };
-    let mut value = String::new();
-    let mut characters = quoted.char_indices();
-    while let Some((at, character)) = characters.next() {
-        match character {
-            '"' => return Some((value, &quoted[at + 1..])),
-            '\\' => value.push(characters.next()?.1),
-            other => value.push(other),
-        }
-    }
-    None
+/// Reads the challenges of one `WWW-Authenticate` header, of which it may hold several
+/// (RFC 9110 §11.6.1). Schemes other than `Basic` and `Bearer` are skipped, and whatever follows a
+/// syntax error.
+pub(crate) fn challenges(header: &str) -> impl Iterator<Item = Challenge> {
+    ChallengeParser::new(header)
+        .map_while(Result::ok)
+        .filter_map(|challenge| {
+            if challenge.scheme.eq_ignore_ascii_case("basic") {
+                return Some(Challenge::Basic);
+            }
+            if !challenge.scheme.eq_ignore_ascii_case("bearer") {
+                return None;
+            }
+            let parameter = |name: &str| {
+                let (_, value) = challenge
+                    .params
+                    .iter()
+                    .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+                Some(value.to_unescaped())
+            };
+            let realm: Url = parameter("realm")?.parse().ok()?;
+            let service = parameter("service");
+            matches!(realm.scheme(), "http" | "https")
+                .then_some(Challenge::Bearer { realm, service })
+        })
 }
 
 #[cfg(test)]
@@ -338,28 +339,29 @@ mod tests {
 
     use super::*;
 
+    fn read(header: &str) -> Vec<Challenge> {
+        challenges(header).collect()
+    }
+
+    fn bearer(realm: &str, service: Option<&str>) -> Challenge {
+        Challenge::Bearer {
+            realm: realm.parse().unwrap(),
+            service: service.map(str::to_owned),
+        }
+    }
+
     #[test]
-    fn challenges_are_read() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer {
-                realm: realm.parse().unwrap(),
-                service: service.map(str::to_owned),
-            })
-        };
+    fn challenges_are_parsed() {
         assert_eq!(
-            challenge(
-                r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#
-            ),
-            bearer("https://auth.example/token", Some("r.example"))
+            read(r#"Bearer realm="https://auth.example/token",service="r.example",scope="a,b""#),
+            [bearer("https://auth.example/token", Some("r.example"))]
         );
         assert_eq!(
-            challenge(
-                r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#
-            ),
-            bearer("https://a.example/?q=\"1\"", Some("plain"))
+            read(r#"bearer  scope="x=y, z" , service=plain, Realm = "https://a.example/?q=\"1\"""#),
+            [bearer("https://a.example/?q=\"1\"", Some("plain"))]
         );
-        assert_eq!(challenge("Basic realm=\"x\""), Some(Challenge::Basic));
-        assert_eq!(challenge("BASIC"), Some(Challenge::Basic));
+        assert_eq!(read("Basic realm=\"x\""), [Challenge::Basic]);
+        assert_eq!(read("BASIC"), [Challenge::Basic]);
         for bad in [
             "",
             "Bearer",
@@ -367,18 +369,58 @@ mod tests {
             "Bearer realm=\"https://a",
             "Bearer realm=\"file:///x\"",
         ] {
-            assert_eq!(challenge(bad), None, "{bad}");
+            assert_eq!(read(bad), [], "{bad}");
         }
     }
 
-    /// Answers one connection, and tells what it was asked.
-    async fn answer_once(body: &str) -> (Url, tokio::task::JoinHandle<String>) {
+    #[test]
+    fn a_header_may_hold_several_challenges() {
+        let realm = "https://auth.example/token";
+        assert_eq!(
+            read(&format!(
+                r#"Basic realm="Bearer, realm", charset="UTF-8", Bearer realm="{realm}",service="r""#
+            )),
+            [Challenge::Basic, bearer(realm, Some("r"))]
+        );
+        assert_eq!(
+            read(&format!(r#"Negotiate, Bearer realm="{realm}" , , Basic"#)),
+            [bearer(realm, None), Challenge::Basic]
+        );
+        assert_eq!(read("Basic, Bearer realm=\"https://a"), [Challenge::Basic]);
+    }
+
+    #[tokio::test]
+    async fn a_bearer_challenge_is_preferred_wherever_it_is_in_the_headers() {
+        let realm = "https://auth.example/token";
+        for headers in [
+            format!("WWW-Authenticate: Basic realm=\"r\", Bearer realm=\"{realm}\"\r\n"),
+            format!(
+                "WWW-Authenticate: Basic realm=\"r\"\r\nWWW-Authenticate: Bearer realm=\"{realm}\"\r\n"
+            ),
+        ] {
+            let (url, _) = respond_once("401 Unauthorized", &headers, "").await;
+            let mut tokens = tokens(true);
+            tokens.registry = url.authority().to_owned();
+            assert_eq!(
+                tokens.request_challenge().await.unwrap(),
+                bearer(realm, None)
+            );
+        }
+    }
+
+    /// Serves one connection, and returns the request.
+    async fn respond_once(
+        status: &str,
+        headers: &str,
+        body: &str,
+    ) -> (Url, tokio::task::JoinHandle<String>) {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/token", listener.local_addr().unwrap());
         let length = body.len();
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
-        let asked = tokio::spawn(async move {
+        let response =
+            format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+        let request = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
             let whole = |text: &str| match text.split_once("\r\n\r\n") {
@@ -388,10 +430,10 @@ mod tests {
             while !whole(&String::from_utf8_lossy(&request)) {
                 assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
             }
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.write_all(response.as_bytes()).await.unwrap();
             String::from_utf8(request).unwrap()
         });
-        (url.parse().unwrap(), asked)
+        (url.parse().unwrap(), request)
     }
 
     fn tokens(plain_http: bool) -> Tokens {
@@ -405,34 +447,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_identity_token_is_exchanged_and_never_shown_in_a_url() {
-        let (realm, asked) = answer_once(r#"{"access_token":"abc","expires_in":300}"#).await;
-        let who = Credentials::Identity("secret/end".to_owned());
+    async fn an_identity_token_is_sent_in_a_form_and_not_in_a_url() {
+        let body = r#"{"access_token":"abc","expires_in":300}"#;
+        let (realm, request) = respond_once("200 OK", "", body).await;
+        let credentials = RegistryCredentials::IdentityToken("secret/end".to_owned());
         let began = Instant::now();
         let token = tokens(true)
-            .ask(&realm, Some("s"), "a/b", &who)
+            .request_token(&realm, Some("s"), "a/b", &credentials)
             .await
             .unwrap();
         assert_eq!(token.header.as_deref(), Some("Bearer abc"));
         let left = token.until.unwrap() - began;
         assert!(left > Duration::from_secs(280) && left < Duration::from_mins(5));
-        let asked = asked.await.unwrap();
-        assert!(asked.starts_with("POST /token HTTP/1.1\r\n"), "{asked}");
+        let request = request.await.unwrap();
+        assert!(request.starts_with("POST /token HTTP/1.1\r\n"), "{request}");
         let form = "scope=repository%3Aa%2Fb%3Apull&service=s&grant_type=refresh_token\
             &client_id=taipan&refresh_token=secret%2Fend";
-        assert!(asked.ends_with(form), "{asked}");
+        assert!(request.ends_with(form), "{request}");
     }
 
     #[tokio::test]
-    async fn an_identity_token_is_not_sent_on_to_where_a_redirect_leads() {
+    async fn an_identity_token_does_not_follow_a_redirect() {
         use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
         let [endpoint, thief] = [(); 2].map(|()| HttpServer::start(Site::new()));
         let (endpoint, thief) = (endpoint.await.unwrap(), thief.await.unwrap());
         let rule = Rule::always(Matcher::Any, Fault::Redirect { to: thief.url() });
         endpoint.set_behaviour(Behaviour::new().with_rule(rule));
         let realm = endpoint.url().parse().unwrap();
-        let who = Credentials::Identity("secret".to_owned());
-        let error = tokens(true).ask(&realm, None, "a", &who).await.err();
+        let credentials = RegistryCredentials::IdentityToken("secret".to_owned());
+        let error = tokens(true)
+            .request_token(&realm, None, "a", &credentials)
+            .await
+            .err();
         assert!(
             matches!(error, Some(BackendError::Status { status: 307, .. })),
             "{error:?}"
@@ -441,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_no_token_is_none() {
+    async fn a_response_without_a_token_is_an_error() {
         for body in [
             "",
             "{}",
@@ -449,35 +495,37 @@ mod tests {
             r#"{"token":""}"#,
             "{\"token\":\"a b\\n\"}",
         ] {
-            let (realm, asked) = answer_once(body).await;
-            let answer = tokens(true)
-                .ask(&realm, None, "a", &Credentials::Nobody)
+            let (realm, request) = respond_once("200 OK", "", body).await;
+            let token = tokens(true)
+                .request_token(&realm, None, "a", &RegistryCredentials::Anonymous)
                 .await;
-            let error = answer.err().expect("there is no token");
+            let error = token.err().expect("there is no token");
             assert!(
                 matches!(error, BackendError::Denied { .. }),
                 "{body}: {error:?}"
             );
-            let asked = asked.await.unwrap();
+            let request = request.await.unwrap();
             assert!(
-                asked.starts_with("GET /token?scope=repository%3Aa%3Apull HTTP"),
-                "{asked}"
+                request.starts_with("GET /token?scope=repository%3Aa%3Apull HTTP"),
+                "{request}"
             );
         }
     }
 
     #[tokio::test]
-    async fn a_password_does_not_go_over_a_plain_connection_unless_the_registry_is_one() {
+    async fn a_password_is_sent_without_tls_only_if_the_registry_has_none() {
         let realm = "http://127.0.0.1:9/token".parse().unwrap();
-        let who = Credentials::Password("me".to_owned(), "secret".to_owned());
-        let answer = tokens(false).ask(&realm, None, "a", &who).await;
-        assert!(matches!(answer, Err(BackendError::Denied { .. })));
+        let credentials = RegistryCredentials::Password("me".to_owned(), "secret".to_owned());
+        let token = tokens(false)
+            .request_token(&realm, None, "a", &credentials)
+            .await;
+        assert!(matches!(token, Err(BackendError::Denied { .. })));
     }
 
     proptest! {
         #[test]
-        fn any_challenge_is_read_or_refused(text in "(Bearer )?[ -~é]{0,80}") {
-            let _ = challenge(&text);
+        fn any_challenge_is_parsed_or_refused(text in "(Bearer )?[ -~é]{0,80}") {
+            let _ = read(&text);
         }
     }
 }

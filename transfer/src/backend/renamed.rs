@@ -1,4 +1,4 @@
-//! A mirror on which files have other names.
+//! Mirrors on which files have other names.
 
 use std::{
     collections::HashMap,
@@ -13,8 +13,8 @@ use crate::{
     backend::{Backend, GetRequest, GetResponse, file::FileBackend, http::HttpBackend},
 };
 
-/// A directory in which files have other names than those in the job: in a metalink every URL may
-/// have a file name of its own.
+/// A directory in which files have other names than in the job: in a metalink every URL may have a
+/// file name of its own.
 #[derive(Debug)]
 pub struct RenamedBackend {
     directory: Box<dyn Backend>,
@@ -23,7 +23,7 @@ pub struct RenamedBackend {
 }
 
 impl RenamedBackend {
-    /// A directory; `None` for buckets and registries.
+    /// The backend for a directory; `None` for buckets and registries.
     pub fn in_directory(directory: &Location, client: &HttpClient) -> Option<Arc<Self>> {
         let directory: Box<dyn Backend> = match directory {
             Location::Http(url) => Box::new(HttpBackend::new(client.clone(), url.clone())),
@@ -36,9 +36,9 @@ impl RenamedBackend {
         }))
     }
 
-    /// Gives the file at `path` this name; `false` if it has another one already.
+    /// Sets the name of the file at `path`; returns `false` if it already has another one.
     pub fn name(&self, path: &str, name: &str) -> bool {
-        // The map is whole between any two of its changes.
+        // The map is consistent after every change.
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let target = Target::path(name);
         names

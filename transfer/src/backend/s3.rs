@@ -1,4 +1,4 @@
-//! Buckets.
+//! Mirrors in S3 buckets.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -19,7 +19,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
-    BackendError, ByteRange, ContentRange, HttpClient, Target,
+    BackendError, ByteRange, ContentRange, HttpClient, HttpClientError, HttpOptions, Target,
     backend::{
         Backend, Body, GetRequest, GetResponse, Validators, http::retry_after, s3_connector,
     },
@@ -33,15 +33,16 @@ pub struct S3Backend {
     connect_timeout: Duration,
     credentials: Option<Credentials>,
     http: Option<SharedHttpClient>,
-    // The credential chain reads files and may ask the network, so it is walked at the first
-    // request and not when a list of mirrors is read.
+    // The credential chain reads files and may send requests, so it runs at the first request and
+    // not when a mirror list is read.
     client: OnceCell<Client>,
-    /// Where the bucket said it is when it was asked in another region.
+    /// The region of the bucket, as a response to a request in another region named it.
     region: Mutex<Option<Region>>,
 }
 
 impl S3Backend {
-    /// The bucket at `location`, with the SDK's chain of credentials unless it is anonymous.
+    /// The backend for the bucket at `location`, with the SDK's credential chain unless it is
+    /// anonymous.
     pub fn new(location: S3Location, connect_timeout: Duration) -> Self {
         Self {
             location,
@@ -53,8 +54,8 @@ impl S3Backend {
         }
     }
 
-    /// With these keys instead of what the SDK's chain of credentials would find. Temporary keys
-    /// have a session token.
+    /// Sets the keys, instead of those of the SDK's credential chain. Temporary keys have a session
+    /// token.
     #[must_use]
     pub fn with_keys(
         self,
@@ -70,8 +71,9 @@ impl S3Backend {
         }
     }
 
-    /// With this HTTP client instead of the SDK's own. The chain of credentials keeps the SDK's: it
-    /// asks services of the machine, which are not behind a proxy.
+    /// Sets the HTTP client for the bucket. The credential chain keeps a client with the proxies of
+    /// the environment: it sends requests to services of the machine, which are not behind a
+    /// configured proxy.
     #[must_use]
     pub fn with_client(self, client: &HttpClient) -> Self {
         Self {
@@ -81,13 +83,25 @@ impl S3Backend {
         }
     }
 
-    async fn client(&self) -> &Client {
-        self.client.get_or_init(|| self.connect()).await
+    async fn client(&self, place: &str) -> Result<&Client, BackendError> {
+        let failed = |error: HttpClientError| BackendError::Service {
+            place: place.to_owned(),
+            class: Class::Unwell,
+            retry_after: None,
+            source: Box::new(error),
+        };
+        let connected = self.client.get_or_try_init(|| self.connect()).await;
+        connected.map_err(failed)
     }
 
-    async fn connect(&self) -> Client {
-        // Retries and stalls are the engine's: it may go to another mirror instead.
+    async fn connect(&self) -> Result<Client, HttpClientError> {
+        let plain = HttpClient::new(&HttpOptions {
+            connect_timeout: self.connect_timeout,
+            ..HttpOptions::default()
+        })?;
+        // Retries and stalls are up to the engine, which can use another mirror instead.
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(s3_connector::shared(&plain))
             .retry_config(RetryConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(
@@ -98,8 +112,8 @@ impl S3Backend {
         if let Some(region) = &self.location.region {
             loader = loader.region(Region::new(region.clone()));
         } else if self.location.endpoint.is_some() || self.location.anonymous {
-            // Servers other than AWS mostly do not care; asking the instance metadata service
-            // for a region would only cost time.
+            // Most servers other than AWS ignore the region; a request to the instance metadata
+            // service for it would only cost time.
             let region =
                 std::env::var("AWS_REGION").or_else(|_| std::env::var("AWS_DEFAULT_REGION"));
             loader = loader.region(Region::new(
@@ -123,11 +137,11 @@ impl S3Backend {
         if let Some(http) = &self.http {
             config = config.http_client(http.clone());
         }
-        Client::from_conf(config.build())
+        Ok(Client::from_conf(config.build()))
     }
 
-    fn learnt_region(&self) -> Option<Region> {
-        // It is whole between any two of its changes.
+    fn learned_region(&self) -> Option<Region> {
+        // Each change is one assignment.
         let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
         region.clone()
     }
@@ -145,38 +159,38 @@ impl Backend for S3Backend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let place = self.describe(request.target);
         let range = request.ranges.one(|| place.clone())?;
-        // The SDK would take a `..` out of the key, and the rest of the prefix with it.
+        // The SDK would resolve a `..` in the key, and leave the prefix.
         if request.target.segments().is_none() {
             let path = request.target.path.clone();
             return Err(BackendError::BadPath { path, place });
         }
-        let ask = self
-            .client()
-            .await
+        let get = self
+            .client(&place)
+            .await?
             .get_object()
             .bucket(&self.location.bucket)
             .key(self.key(&request.target.path))
             .set_range(range.map(|range| range.header()))
             .set_if_none_match(request.validators.and_then(|v| v.etag.clone()));
-        let mut region = self.learnt_region();
-        let mut answer = send(ask.clone(), region.clone()).await;
-        if let Err(error) = &answer
+        let mut region = self.learned_region();
+        let mut response = send(get.clone(), region.clone()).await;
+        if let Err(error) = &response
             && let Some(right) = region_of(error).filter(|right| Some(right) != region.as_ref())
         {
             tracing::debug!(%place, region = %right, "the bucket is in another region");
             *self.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(right.clone());
             region = Some(right);
-            answer = send(ask.clone(), region.clone()).await;
+            response = send(get.clone(), region.clone()).await;
         }
-        // A signature whose time is a quarter of an hour off is refused. The SDK has learnt the
-        // server's time from that, and signs by it from now on.
-        if let Err(error) = &answer
+        // A signature is refused if its time is wrong by a quarter of an hour. The SDK takes the
+        // server's time from the response, and signs with it from now on.
+        if let Err(error) = &response
             && error.code() == Some("RequestTimeTooSkewed")
         {
-            tracing::warn!(%place, "the clock of this machine is wrong, or the bucket's is");
-            answer = send(ask, region).await;
+            tracing::warn!(%place, "the clock of this machine or of the bucket is wrong");
+            response = send(get, region).await;
         }
-        let object = match answer {
+        let object = match response {
             Ok(object) => object,
             Err(error) => {
                 return match status(&error) {
@@ -193,7 +207,7 @@ impl Backend for S3Backend {
             .and_then(|length| u64::try_from(length).ok());
         let (start, total) = match (range, &object.content_range) {
             (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
-                Ok(sent) if sent.answers(wanted) => (sent.start, sent.total),
+                Ok(sent) if sent.satisfies(wanted) => (sent.start, sent.total),
                 _ => return Err(wrong_range(place, wanted, text.clone())),
             },
             (None, Some(text)) => {
@@ -201,8 +215,8 @@ impl Backend for S3Backend {
             }
             (_, None) => (0, length),
         };
-        // An object may have been stored with an encoding; then it is what its digest is of. If it
-        // has not the length of the file, something on the way has encoded it.
+        // An object may be stored encoded; then its digest is that of the encoded bytes. If its
+        // length is not that of the file, something between has encoded it.
         if let (Some(encoding), Some(total), Some(size)) =
             (&object.content_encoding, total, request.expected.size)
             && total != size
@@ -247,24 +261,24 @@ impl Backend for S3Backend {
     }
 }
 
-/// Sends a request, to this region if one is given.
+/// Sends a request, to the given region if any.
 async fn send(
-    ask: GetObjectFluentBuilder,
+    get: GetObjectFluentBuilder,
     region: Option<Region>,
 ) -> Result<GetObjectOutput, SdkError<GetObjectError>> {
     match region {
-        None => ask.send().await,
+        None => get.send().await,
         Some(region) => {
             let other = aws_sdk_s3::Config::builder().region(region);
-            ask.customize().config_override(other).send().await
+            get.customize().config_override(other).send().await
         }
     }
 }
 
-/// The region that an answer says the bucket is in (`x-amz-bucket-region`, with 301, 307 or 400).
+/// The region of the bucket, as a response names it (`x-amz-bucket-region`, with 301, 307 or 400).
 fn region_of(error: &SdkError<GetObjectError>) -> Option<Region> {
     let name = error.raw_response()?.headers().get("x-amz-bucket-region")?;
-    // It becomes part of a host's name.
+    // It becomes part of a host name.
     let is_sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let is_name = (1..=32).contains(&name.len()) && name.chars().all(is_sound);
     let is_about_it = matches!(status(error)?, 301 | 307 | 400);
@@ -297,7 +311,7 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
         | "RequestTimeTooSkewed" => Class::Denied,
         "SlowDown" | "TooManyRequests" => Class::Throttled,
         _ => match (&error, status) {
-            // No credentials anywhere in the chain: the request was never sent.
+            // The credential chain found none: the request was not sent.
             (SdkError::ConstructionFailure(_), _) => Class::Denied,
             (_, Some(status)) => class_of_status(status),
             (_, None) => Class::Unwell,
@@ -313,10 +327,10 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
         };
     }
     let source: Box<dyn std::error::Error + Send + Sync> = match (status, code.as_str()) {
-        (Some(status), "") => format!("it answered {status}").into(),
+        (Some(status), "") => format!("it responded with {status}").into(),
         (Some(status), code) => match error.message() {
-            Some(message) => format!("it answered {status} {code}: {message}").into(),
-            None => format!("it answered {status} {code}").into(),
+            Some(message) => format!("it responded with {status} {code}: {message}").into(),
+            None => format!("it responded with {status} {code}").into(),
         },
         (None, _) => match error.into_source() {
             Ok(source) => source,
@@ -337,7 +351,8 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
     }
 }
 
-/// The request did not get through. `source` is the SDK's wrapping of what the client said.
+/// The error of a request that was not sent, or got no response. `source` is the SDK's wrapping of
+/// the error of the client.
 fn dispatch(url: SafeUrl, source: Box<dyn std::error::Error + Send + Sync>) -> BackendError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&*source);
     while let Some(error) = cause {

@@ -1,5 +1,8 @@
-//! The HTTP client of the other backends, as the AWS SDK wants it: so that buckets are reached by
-//! the same proxies, with the same roots and client certificate, over the same connections.
+//! The HTTP client of the other backends, as a connector for the AWS SDK: buckets are reached
+//! through the same proxies, with the same roots and client certificate, over the same connections.
+//! The SDK is built without a client of its own.
+
+use std::time::Duration;
 
 use aws_sdk_s3::config::{
     HttpClient as SdkClient, RuntimeComponents, SharedHttpClient,
@@ -14,29 +17,56 @@ use aws_smithy_types::body::SdkBody;
 use crate::HttpClient;
 
 #[derive(Debug, Clone)]
-struct Connector(reqwest::Client);
+struct Connector {
+    client: reqwest::Client,
+    /// The longest time to the header of a response.
+    limit: Option<Duration>,
+}
 
-/// The client without its credentials, which are not those of buckets. Redirects are not
-/// followed: a signature is for one host.
+/// A connector that uses the client without its credentials, which are not for buckets. It does not
+/// follow redirects: a signature is for one host.
 pub(crate) fn shared(client: &HttpClient) -> SharedHttpClient {
-    SharedHttpClient::new(Connector(client.inner().clone()))
+    SharedHttpClient::new(Connector {
+        client: client.inner().clone(),
+        limit: None,
+    })
+}
+
+impl Connector {
+    /// For objects there is no read timeout: timeouts are the engine's. The credential chain sets
+    /// a short one where a metadata service may be missing.
+    fn limited(&self, settings: &HttpConnectorSettings) -> Self {
+        let connect = settings.connect_timeout().unwrap_or_default();
+        Self {
+            client: self.client.clone(),
+            limit: settings.read_timeout().map(|read| connect + read),
+        }
+    }
 }
 
 impl SdkClient for Connector {
     fn http_connector(
         &self,
-        // The client has its own timeout for connecting, and the rest are the engine's.
-        _: &HttpConnectorSettings,
+        settings: &HttpConnectorSettings,
         _: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
+        SharedHttpConnector::new(self.limited(settings))
     }
 }
 
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
-        HttpConnectorFuture::new(async move { send(client, request).await })
+        let Self { client, limit } = self.clone();
+        HttpConnectorFuture::new(async move {
+            let sent = send(client, request);
+            match limit {
+                None => sent.await,
+                Some(limit) => match tokio::time::timeout(limit, sent).await {
+                    Ok(response) => response,
+                    Err(elapsed) => Err(ConnectorError::timeout(elapsed.into())),
+                },
+            }
+        })
     }
 }
 
@@ -56,11 +86,40 @@ async fn send(
 
 fn failed(error: reqwest::Error) -> ConnectorError {
     let timeout = error.is_timeout();
-    // The URL of a signed request may hold its signature.
+    // The URL of a signed request may contain its signature.
     let error = Box::new(error.without_url());
     if timeout {
         ConnectorError::timeout(error)
     } else {
         ConnectorError::io(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A metadata service that is not there must not delay a request to a public bucket.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_service_ends_with_the_timeout_that_the_sdk_sets() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let client = HttpClient::new(&crate::HttpOptions::default()).unwrap();
+        let settings = HttpConnectorSettings::builder()
+            .connect_timeout(Duration::from_secs(1))
+            .read_timeout(Duration::from_secs(1))
+            .build();
+        let connector = Connector {
+            client: client.inner().clone(),
+            limit: None,
+        };
+        let connector = connector.limited(&settings);
+        let began = tokio::time::Instant::now();
+        let error = connector
+            .call(HttpRequest::get(url).unwrap())
+            .await
+            .unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
     }
 }

@@ -1,9 +1,9 @@
-//! A file from several mirrors is wrong. Which of them sent the wrong bytes?
+//! Arbitration: which of several mirrors sent the wrong bytes of a file.
 //!
 //! 1. Samples of each mirror's bytes are compared with those of witnesses. Where two mirrors agree against a third, its
 //!    bytes are fetched again from others.
 //! 2. If that shows nothing, each mirror's bytes in turn are replaced by those of others.
-//! 3. In the end each mirror is asked for the whole file.
+//! 3. In the end the whole file is requested from each mirror.
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -31,13 +31,13 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(crate) struct Arbitration {
     has_compared: bool,
-    /// Whose bytes were replaced by those of others.
+    /// The mirrors whose bytes were replaced by those of others.
     replaced: Vec<Option<MirrorId>>,
-    /// Which mirrors were asked for the whole file.
+    /// The mirrors from which the whole file was requested.
     alone: Vec<MirrorId>,
 }
 
-/// A range that one mirror sent, and the mirror that is to confirm it.
+/// A range that one mirror sent, and the mirror to compare it with.
 struct Sample {
     mirror: MirrorId,
     range: Range<u64>,
@@ -79,13 +79,13 @@ impl SegmentedFetch<'_, '_> {
             return self.replace(&self.all()).await;
         }
         if !std::mem::replace(&mut arbitration.has_compared, true)
-            && let Some(liar) = self.compare().await?
+            && let Some(accused) = self.compare().await?
         {
-            tracing::debug!(mirror = ?liar, "two other mirrors disagree with it");
-            self.accuse(liar, error);
+            tracing::debug!(mirror = ?accused, "two other mirrors agree against it");
+            self.accuse(accused, error);
             // Others may have sent wrong bytes, too.
             arbitration.has_compared = false;
-            return self.replace(&self.sent_by(Some(liar))).await;
+            return self.replace(&self.sent_by(Some(accused))).await;
         }
         let mut untried: Vec<(u64, Option<MirrorId>)> = shares
             .iter()
@@ -267,7 +267,7 @@ impl SegmentedFetch<'_, '_> {
     }
 }
 
-/// These bytes as this mirror has them; without them, the failed attempt if it was one.
+/// The bytes of a range as this mirror has them; without them, the failed attempt if there was one.
 async fn fetch_sample(
     ledger: &Ledger<'_>,
     witness: MirrorId,
@@ -293,7 +293,7 @@ async fn fetch_sample(
         }
         Ok(bytes)
     };
-    // What a sample says about the mirror is known only when it has been compared. Its speed
+    // Whether the bytes are right is known only after they have been compared. The throughput
     // counts, and so does a failure.
     match receive.await {
         Ok(bytes) => {

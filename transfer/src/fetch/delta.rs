@@ -1,8 +1,8 @@
-//! A zchunk file, of which only what older files lack is fetched.
+//! A zchunk file: only the chunks that older files lack are fetched.
 //!
-//! The header comes first, from one mirror; it tells which chunks the older files lack. Their ranges are fetched into a
-//! partial: many short ones with one request where a mirror allows that, all others in segments. Each chunk is verified
-//! by the header, and a bad one is fetched again from another mirror.
+//! The header comes first, from one mirror; it lists the chunks, and so those that the older files lack. Their ranges are
+//! fetched into a partial: many short ones with one request where a mirror allows that, all others in segments. Each
+//! chunk is verified by the header, and a bad one is fetched again from another mirror.
 
 use std::{
     fs::File,
@@ -214,7 +214,7 @@ async fn header_from(
     }
 }
 
-/// What is to be fetched when there are these files, and those of them that can be used.
+/// The plan for a file with these older files, and those of them that are usable.
 fn plan(target: &Header, old: &[PathBuf]) -> (taipan_zchunk::Plan, Vec<(usize, File)>) {
     let limits = Limits::default();
     let mut planner = Planner::new(target, Goal::File);
@@ -235,15 +235,15 @@ fn plan(target: &Header, old: &[PathBuf]) -> (taipan_zchunk::Plan, Vec<(usize, F
 
 type Assembled = (Result<FileAssembler, ZchunkError>, Vec<usize>);
 
-/// Takes what was fetched and what the older files have. The chunks that are not what they should be
-/// are returned.
+/// Assembles the file from fetched ranges and older files. Returns the chunks whose checksum is
+/// wrong.
 fn assemble(
     mut assembler: FileAssembler,
     sources: Option<Vec<(usize, File)>>,
     partial: &Partial,
     ranges: &[Range<u64>],
 ) -> Result<Assembled, SinkError> {
-    /// Of a range, at a time.
+    /// How many bytes of a range are read at a time.
     const PIECE: u64 = 1 << 20;
     let mut bad = Vec::new();
     for range in ranges {
@@ -269,7 +269,7 @@ fn assemble(
     Ok((Ok(assembler), bad))
 }
 
-/// Takes the parts of one response; the chunks that are not what they should be are returned.
+/// Takes the parts of one response. Returns the chunks whose checksum is wrong.
 fn take_parts(
     mut assembler: FileAssembler,
     parts: &[(u64, Bytes)],
@@ -286,7 +286,7 @@ fn take_parts(
 
 impl SegmentedFetch<'_, '_> {
     /// Fetches short ranges with few requests, from mirrors that allow several ranges in one. Only
-    /// an optimisation: what does not come this way is still missing.
+    /// an optimisation: other ranges are still missing afterwards.
     async fn fetch_short_ranges(
         &mut self,
         mut assembler: FileAssembler,
@@ -302,7 +302,7 @@ impl SegmentedFetch<'_, '_> {
         if short.len() < MIN_SHORT_RANGES {
             return Ok(assembler);
         }
-        // Mirrors that answer in any other way are not asked for several ranges again.
+        // Mirrors with any other response get no further request for several ranges.
         let ids = self.ledger.mirrors.ids();
         let mut without: Vec<MirrorId> = ids
             .filter(|mirror| !self.ledger.mirrors.backend(*mirror).has_multi_range())

@@ -1,6 +1,6 @@
 //! The journal of a partial: which ranges of the file are on disk.
 //!
-//! A header says of which file this is a part; a record follows for each range that was written. A record covers at most
+//! A header names the file by its key; a record follows for each range that was written. A record covers at most
 //! a megabyte or 1/4096 of the file, so that a killed process loses no more.
 
 use std::ops::Range;
@@ -25,7 +25,7 @@ const MIN_UNRECORDED: u64 = 1 << 20;
 /// However large the file, a connection writes no more records than this.
 const MAX_RECORDS: u64 = 4096;
 
-/// Tells one file from another: a partial is resumed only for a file with the same key.
+/// Identifies a file: a partial is resumed only for a file with the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(Sha256);
 
@@ -88,7 +88,7 @@ pub(crate) fn parse(journal: &[u8], size: u64, key: Key) -> Option<RangeMap<()>>
     Some(ranges)
 }
 
-/// Tells a record from chance and from zeros.
+/// The check of a record, which detects zeros and incomplete writes.
 fn check(start: u64, end: u64) -> u64 {
     (start ^ end.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7461_6970_616e_2121
 }

@@ -1,9 +1,9 @@
-//! A file that grows on disk, and survives the process.
+//! A file that grows on disk, and survives the end of the process.
 //!
-//! Bytes lie at their final offsets. The journal follows the last of them, where the finished file has nothing: there is
-//! one file and no second one to lose, and to finish is to cut off the journal and to rename. Bytes without a gap from
-//! the first one on are hashed as they are written, from memory. No byte is written twice while it counts as present,
-//! so what was hashed is what is on disk.
+//! Bytes lie at their final offsets. The journal follows after the end of the file, so that there is only one file on
+//! disk; to finish it, the journal is truncated and the file renamed. Bytes without a gap from byte 0 are hashed as they
+//! are written, from memory. No byte is written twice while it counts as present, so that the hash is that of the bytes
+//! on disk.
 
 use std::{
     fs::{File, TryLockError},
@@ -162,7 +162,7 @@ impl Partial {
         Ok(bytes)
     }
 
-    /// Forgets ranges, whose bytes are wrong. Blocks.
+    /// Forgets ranges with wrong bytes. Blocks.
     pub(crate) fn forget(&self, ranges: &[Range<u64>]) -> Result<(), SinkError> {
         let forget = || {
             let mut hasher = self.0.hasher();
@@ -231,7 +231,7 @@ impl Partial {
     pub(crate) fn discard(&self) {
         let mut state = self.0.state();
         state.is_over = true;
-        // A leftover is never taken for the file.
+        // An error here is ignored: a leftover is never taken for the file.
         let _ = std::fs::remove_file(&self.0.path);
     }
 
@@ -326,7 +326,7 @@ fn open(path: &Path) -> io::Result<Opened> {
 fn read_journal(file: &File, size: u64, key: Key) -> io::Result<Option<RangeMap<()>>> {
     let length = file.metadata()?.len();
     if length == size && size > 0 {
-        // It was about to be renamed. Its digest will say whether it is right.
+        // It was about to be renamed. Its digest is verified later.
         let mut have = RangeMap::default();
         have.insert(0..size, ());
         return Ok(Some(have));
@@ -346,7 +346,7 @@ fn read_journal(file: &File, size: u64, key: Key) -> io::Result<Option<RangeMap<
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is left whole between any two of its changes.
+        // The state is consistent after every change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -360,7 +360,7 @@ impl Inner {
             self.file.write_all_at(piece, end)?;
             end += piece.len() as u64;
         }
-        // While they are in memory, if they are next.
+        // Hashed while they are in memory, if they are next.
         if let Ok(mut hasher) = self.hasher.try_lock()
             && hasher.verifier.length() == offset
         {
@@ -412,10 +412,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes the journal anew, with nothing in it that is no longer true.
+    /// Rewrites the journal, without the records of forgotten ranges.
     fn rewrite_journal(&self, state: &mut State) -> io::Result<()> {
-        // Without its header there is no journal: a process that dies here loses bytes, but the next
-        // one believes none that are wrong.
+        // Without its header there is no journal: if the process ends here, bytes are lost, but no
+        // wrong ones are trusted.
         self.file.set_len(self.size.saturating_add(1))?;
         let header = journal::header(self.size, self.key);
         let start = self.size.saturating_add(header.len() as u64);
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_in_any_order_becomes_the_file() {
+    fn pieces_written_in_any_order_become_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let (path, content) = (dir.path().join("x.part"), content(900_000));
         let partial = partial(&path, &content);
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_run_has_what_this_one_wrote() {
+    fn the_next_run_resumes_from_the_journal() {
         let dir = tempfile::tempdir().unwrap();
         let (path, content) = (dir.path().join("x.part"), content(5_000));
         let first = partial(&path, &content);
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_another_file_is_not_continued() {
+    fn a_partial_of_another_file_is_not_resumed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.part");
         let (one, other) = (content(5_000), vec![7; 5_000]);
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_the_same_file_do_not_meet() {
+    fn two_jobs_for_one_path_use_different_partials() {
         let dir = tempfile::tempdir().unwrap();
         let (path, content) = (dir.path().join("x.part"), content(5_000));
         let one = partial(&path, &content);
@@ -571,7 +571,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_part_leaves_nothing() {
+    fn an_empty_partial_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.part");
         drop(partial(&path, &content(10)));
@@ -579,8 +579,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever has become of the file: what the journal claims lies within the size, and
-        /// opening it does not fail.
+        /// A damaged partial can be opened, and its journal lists ranges within the size only.
         #[test]
         fn damage_to_the_journal_does_no_harm(
             at in 0_usize..200, flips in prop::collection::vec(any::<u8>(), 1..60), cut in 0_u64..400,

@@ -1,4 +1,4 @@
-//! Which bytes of a file are here, and what is known of each.
+//! A map from ranges of bytes to values.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -13,7 +13,7 @@ impl<V> Default for RangeMap<V> {
 }
 
 impl<V: Copy + PartialEq> RangeMap<V> {
-    /// Gives a range this value, whatever it had before.
+    /// Sets the value of a range, and replaces those that it had.
     pub(crate) fn insert(&mut self, range: Range<u64>, value: V) {
         if range.is_empty() {
             return;
@@ -36,7 +36,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         self.0.insert(start, (end, value));
     }
 
-    /// Forgets a range.
+    /// Removes a range.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -75,7 +75,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         self.0.iter().map(|(start, (end, _))| end - start).sum()
     }
 
-    /// The end of what is known without a gap from the first byte of the file on.
+    /// How many bytes have a value without a gap from byte 0 on.
     pub(crate) fn front(&self) -> u64 {
         let mut front = 0;
         for (&start, &(end, _)) in &self.0 {
@@ -87,7 +87,7 @@ impl<V: Copy + PartialEq> RangeMap<V> {
         front
     }
 
-    /// What has no value, up to `size`.
+    /// The ranges without a value, up to `size`.
     pub(crate) fn gaps(&self, size: u64) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut from = 0;
@@ -121,9 +121,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// One value per byte says the same.
+        /// A vector with one value per byte is the model.
         #[test]
-        fn it_is_a_value_per_byte(
+        fn a_map_agrees_with_one_value_per_byte(
             steps in prop::collection::vec((0_u64..64, 0_u64..20, prop::option::of(0_u8..3)), 0..60),
         ) {
             let mut map = RangeMap::default();

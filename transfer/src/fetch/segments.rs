@@ -1,7 +1,7 @@
 //! One large file, in segments from several mirrors at once.
 //!
 //! One task and no spawned ones, so that dropping the future ends everything. `SegmentPlan` of the crate `mirrors`
-//! decides who fetches what; a [`Partial`] holds the bytes.
+//! assigns segments to mirrors; a [`Partial`] holds the bytes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,7 +28,7 @@ use crate::{
     ledger::{Ledger, MIN_PROGRESS},
 };
 
-/// How many batches may be on their way to the disk.
+/// How many batches may be written at a time.
 const MAX_WRITES: usize = 8;
 
 /// The fetch of one file in segments.
@@ -36,7 +36,7 @@ pub(crate) struct SegmentedFetch<'l, 'a> {
     pub(crate) ledger: &'l mut Ledger<'a>,
     pub(crate) size: u64,
     pub(crate) partial: Partial,
-    /// Which mirror sent what; `None` for what an earlier run has left.
+    /// The mirror that sent each range; `None` for ranges of an earlier run.
     pub(crate) sources: RangeMap<Option<MirrorId>>,
     /// Mirrors that are not used for the moment: arbitration replaces their bytes.
     pub(crate) suspended: Vec<MirrorId>,
@@ -270,7 +270,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         Ok(())
     }
 
-    /// A segment has failed; what is missing of it will be fetched anew.
+    /// Records the failure of a segment. Its missing bytes are fetched again.
     fn failed(
         &mut self,
         segment: SegmentId,
@@ -290,7 +290,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         self.ledger.fail(connection.exchange, error, gained);
     }
 
-    /// Sends bytes to the disk: those of them that are not there yet.
+    /// Writes bytes to the disk, except for those that are already there.
     pub(crate) async fn store(
         &mut self,
         mirror: MirrorId,
@@ -329,7 +329,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         result.map_err(|source| self.ledger.sink_error(source))
     }
 
-    /// Waits until everything that was sent to the disk is there.
+    /// Waits until all writes have ended.
     pub(crate) async fn written(&mut self) -> Result<(), FetchError> {
         while !self.writes.is_empty() {
             self.oldest_write().await?;
@@ -337,7 +337,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         Ok(())
     }
 
-    /// Does something with the partial that may block.
+    /// Runs blocking work on the partial.
     pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Partial) -> Result<T, SinkError> + Send + 'static,
@@ -393,8 +393,9 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
 }
 
 impl Connection {
-    /// The plan does not need it any more. The verdict on a segment is its speed: whether its bytes
-    /// are right only the whole file can tell, and then arbitration accuses its mirror.
+    /// Closes a connection that the plan does not need any more. The verdict reports its throughput
+    /// only: the bytes are verified with the whole file, and after a mismatch arbitration accuses a
+    /// mirror.
     fn close(self) {
         if self.next >= self.end {
             self.exchange.succeed();
@@ -404,7 +405,7 @@ impl Connection {
     }
 }
 
-/// Takes the first bytes off a list of pieces.
+/// Takes the first bytes of a list of pieces.
 fn split_off_front(pieces: &mut Vec<Bytes>, mut bytes: u64) -> Vec<Bytes> {
     let mut taken = Vec::new();
     let mut whole = 0;

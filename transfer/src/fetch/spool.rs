@@ -17,7 +17,7 @@ struct Follower<'a> {
     partial: Partial,
     front: watch::Receiver<u64>,
     sink: &'a mut dyn Sink,
-    /// How many bytes the sink has had.
+    /// How many bytes the sink has received.
     fed: u64,
     /// Rejection by the sink, held back until the digest is known.
     rejection: Option<SinkError>,
@@ -41,7 +41,7 @@ impl Follower<'_> {
             self.fed = range.end;
             match self.sink.write(Bytes::from(bytes)).await {
                 Ok(()) => {}
-                // Either the bytes are wrong, or the file is of no use. Only the digest can tell.
+                // Either the bytes are wrong, or the file is unusable. Only the digest decides.
                 Err(error @ SinkError::Rejected(_)) => self.rejection = Some(error),
                 Err(error) => return Err(error),
             }
@@ -57,7 +57,7 @@ impl Follower<'_> {
 }
 
 impl SegmentedFetch<'_, '_> {
-    /// Fetches the whole file, and gives it to `sink` in order while it arrives. When it returns
+    /// Fetches the whole file, and writes it to `sink` in order while it arrives. When it returns
     /// `Ok`, the sink has finished.
     pub(crate) async fn fetch_into(&mut self, sink: &mut dyn Sink) -> Result<Sha256, FetchError> {
         let (job, size) = (self.ledger.job, self.size);
@@ -87,7 +87,7 @@ impl SegmentedFetch<'_, '_> {
                     }
                 };
             }
-            // Bytes that the sink has had may have been found wrong and replaced since.
+            // Bytes that the sink has received may have been found wrong and replaced since.
             if !is_fed && !self.has_replaced {
                 follow.await.map_err(failed)?;
                 is_fed = true;

@@ -3,10 +3,10 @@
 //! - A body that breaks off is resumed at the next byte on another mirror when the digest is known; otherwise the file
 //!   is restarted.
 //! - A request that is late is hedged: sent to a second mirror as well.
-//! - A digest mismatch is the fault of a mirror that sent the whole file. When several sent parts, no one is accused:
-//!   from then on each mirror is asked for the whole file, which shows which of them is wrong.
-//! - A sink that rejects bytes is not believed before the digest is known: if the digest is right, the file is of no
-//!   use and no other mirror helps; if it is wrong, the mirror is.
+//! - A digest mismatch is the failure of a mirror that sent the whole file. When several sent parts, none is accused:
+//!   from then on the whole file is requested from each mirror, which shows which of them sends wrong bytes.
+//! - A rejection by the sink is held back until the digest is known: if the digest is right, the file is unusable and no
+//!   other mirror helps; if it is wrong, the mirror failed.
 
 use std::pin::pin;
 
@@ -30,7 +30,7 @@ pub(crate) struct StreamFetch<'l, 'a> {
     rejection: Option<SinkError>,
     /// The mirrors whose bytes are in the verifier.
     contributors: Vec<MirrorId>,
-    /// A file from several mirrors was wrong: from here on each is asked for the whole file.
+    /// A file from several mirrors was wrong: from now on the whole file is requested from each.
     one_mirror_only: bool,
 }
 
@@ -51,12 +51,12 @@ impl From<BackendError> for Failure {
 /// A response, or why there is none.
 enum Opened {
     NotModified(Validators),
-    /// The last mirror broke off after the last byte, and nothing said that it was the last.
+    /// The previous body broke off after the last byte of a file of unknown length.
     Complete,
     Body(Response),
 }
 
-/// What a complete file leaves behind.
+/// A complete and verified file.
 struct Complete {
     file: Option<(Sha256, u64)>,
     validators: Validators,
@@ -149,15 +149,15 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
     async fn open(&mut self, exchange: Exchange) -> (Exchange, Result<Opened, BackendError>) {
         let left = self.left();
         let Some(after) = self.ledger.hedge_after(left, exchange.mirror()) else {
-            let answer = self.send(&exchange).await;
-            return (exchange, answer);
+            let response = self.send(&exchange).await;
+            return (exchange, response);
         };
         let hedge;
-        let (is_first, answer, lost) = {
+        let (is_first, response, lost) = {
             let mut first = pin!(self.send(&exchange));
-            if let Ok(answer) = timeout(after, &mut first).await {
+            if let Ok(response) = timeout(after, &mut first).await {
                 hedge = None;
-                (true, answer, None)
+                (true, response, None)
             } else {
                 hedge = self.hedge(exchange.mirror());
                 if let Some(hedge) = &hedge {
@@ -165,8 +165,8 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
                     match select(first, second).await {
                         Either::Left((Err(error), rest)) => (false, rest.await, Some(error)),
                         Either::Right((Err(error), rest)) => (true, rest.await, Some(error)),
-                        Either::Left((answer, _)) => (true, answer, None),
-                        Either::Right((answer, _)) => (false, answer, None),
+                        Either::Left((response, _)) => (true, response, None),
+                        Either::Right((response, _)) => (false, response, None),
                     }
                 } else {
                     (true, first.await, None)
@@ -184,7 +184,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
             (Some(other), None) => other.cancel_wasting(left.unwrap_or(0)),
             (None, _) => {}
         }
-        (kept, answer)
+        (kept, response)
     }
 
     /// A second request, to another mirror that is no worse.
@@ -276,8 +276,8 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         }
         match sink.write(piece).await {
             Ok(()) => Ok(()),
-            // Either the bytes are wrong, or the file is right and of no use. Only the digest of the
-            // whole can tell, so the rest is hashed without the sink.
+            // Either the bytes are wrong, or the file is right and unusable. Only the digest of the
+            // file decides, so the rest is hashed without the sink.
             Err(error @ SinkError::Rejected(_))
                 if self.ledger.job.expected.is_content_addressed() =>
             {
@@ -293,7 +293,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         }
     }
 
-    /// The body is complete. Is it the file?
+    /// Verifies a complete body.
     async fn verify(
         &mut self,
         exchange: &Exchange,
@@ -343,8 +343,8 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         Ok(())
     }
 
-    /// The whole file is wrong. A mirror that sent all of it is at fault; of several, it is not known
-    /// which.
+    /// Records a digest mismatch. A mirror that sent the whole file failed; of several, it is not
+    /// known which.
     async fn mismatch(
         &mut self,
         exchange: Exchange,

@@ -1,4 +1,4 @@
-//! What the tests over real sockets share.
+//! Helpers of the tests with real sockets.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
 
@@ -16,7 +16,7 @@ use taipan_transfer::{Expected, HttpClient, HttpOptions, OciTarget, ProxyChoice,
 pub(crate) const LAYER: &str = "application/x.test.layer";
 pub(crate) const NAMESPACE: &str = "name/space";
 
-/// Bytes without a period that a shifted range could hide in.
+/// Pseudorandom bytes, so that a shifted range is detected.
 pub(crate) fn content(length: usize) -> Bytes {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     (0..length)
@@ -48,7 +48,7 @@ pub(crate) fn file(dir: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// Options of a client that trusts an authority and goes through no proxy.
+/// Options of a client that trusts an authority and uses no proxy.
 pub(crate) fn trusting(dir: &Path, ca: &TestCa) -> HttpOptions {
     HttpOptions {
         roots: vec![file(dir, "root.pem", ca.pem())],
@@ -57,8 +57,8 @@ pub(crate) fn trusting(dir: &Path, ca: &TestCa) -> HttpOptions {
     }
 }
 
-/// A selector with little patience, so that tests are quick.
-pub(crate) fn hasty() -> SelectorConfig {
+/// A selector with short timeouts, so that tests are quick.
+pub(crate) fn short_timeouts() -> SelectorConfig {
     SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
@@ -67,7 +67,7 @@ pub(crate) fn hasty() -> SelectorConfig {
     }
 }
 
-/// Mirrors that are asked in the order of the list.
+/// Mirrors that are chosen in the order of the list.
 pub(crate) fn in_order(locations: impl IntoIterator<Item = Location>) -> Vec<Mirror> {
     (0..)
         .zip(locations)
@@ -97,7 +97,7 @@ pub(crate) fn oci(server: &OciServer) -> OciLocation {
     }
 }
 
-/// Puts a file into a registry: its blob, and a manifest that lists it.
+/// Publishes a file in a registry: its blob, and a manifest that lists it.
 pub(crate) fn publish(server: &OciServer, name: &str, bytes: &Bytes) -> String {
     let repository = format!("{NAMESPACE}/{name}");
     let digest = server.add_blob(&repository, bytes.clone());
@@ -113,7 +113,7 @@ pub(crate) fn publish(server: &OciServer, name: &str, bytes: &Bytes) -> String {
     digest
 }
 
-/// The target of a file with this path that registries have under this name.
+/// The target of a file with this path, and this name in registries.
 pub(crate) fn target(path: &str, name: &str) -> Target {
     Target::path(path).with_oci(OciTarget {
         repository: name.to_owned(),
@@ -122,7 +122,7 @@ pub(crate) fn target(path: &str, name: &str) -> Target {
     })
 }
 
-/// Runs one test of this file again, in a process of its own whose environment is the test's.
+/// Runs one test of this file in a child process with an environment of its own.
 pub(crate) async fn in_child(test: &str, environment: &[(&str, &str)]) {
     let mut child = tokio::process::Command::new(std::env::current_exe().unwrap());
     child.args(["--exact", test, "--nocapture"]);
@@ -155,7 +155,7 @@ pub(crate) async fn in_child(test: &str, environment: &[(&str, &str)]) {
 
 const CHILD: &str = "TAIPAN_CONTRACT_CHILD";
 
-/// What a child is to talk to; nothing when this process is none.
+/// The URL of the server for a child process; `None` if this process is not a child.
 pub(crate) fn child_url() -> Option<String> {
     std::env::var_os(CHILD)?;
     std::env::var("TAIPAN_CONTRACT_URL").ok()

@@ -25,17 +25,18 @@ impl Protocol {
     }
 }
 
-/// When a fault strikes.
+/// When a fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// From the first request on, for good.
+    /// With the first request, permanently.
     First,
-    /// While the first body is under way, and for good: the faults of bodies strike that body, and
-    /// every other one; with the other faults it breaks off at half, and they strike every later
-    /// request.
+    /// In the first body, permanently. A fault of the body affects this body and every later one.
+    /// Any other fault affects every later request, after the first body has broken off in the
+    /// middle.
     Middle,
-    /// In the request that continues a body which broke off at half. Alone the mirror has it once;
-    /// in company the body breaks off on the sound mirror, and the other has it for good.
+    /// With the request that resumes a body. Alone, the mirror has the fault once. With a second
+    /// mirror, the body of the sound mirror breaks off, and the other mirror has the fault
+    /// permanently.
     Resumed,
 }
 
@@ -46,7 +47,7 @@ impl Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Company {
     Alone,
-    /// There is a second mirror, which is sound.
+    /// With a second mirror, which is sound.
     Second,
 }
 
@@ -69,8 +70,8 @@ impl Cell {
         self.size / 2
     }
 
-    /// Where bodies break off: at half of a file that comes in one, and within every segment of
-    /// one that comes in several.
+    /// The byte at which bodies break off: in the middle of a file that is fetched by one request,
+    /// and within every segment of a large one.
     pub(crate) fn cut(&self) -> usize {
         if self.is_large() {
             128 << 10
@@ -79,7 +80,7 @@ impl Cell {
         }
     }
 
-    /// Where every body breaks off, on a mirror on which every body does.
+    /// The byte at which every body breaks off, on a mirror where every body does.
     pub(crate) fn cut_again(&self) -> usize {
         if self.is_large() {
             512 << 10
@@ -88,7 +89,7 @@ impl Cell {
         }
     }
 
-    /// Whether the file comes in segments.
+    /// Whether the file is fetched in segments.
     pub(crate) fn is_large(&self) -> bool {
         self.size >= 2 << 20
     }

@@ -1,4 +1,4 @@
-//! The matrix as a document.
+//! Writes the matrix as a document.
 
 use std::fmt::Write as _;
 
@@ -9,29 +9,29 @@ use crate::{
     run::Seen,
 };
 
-pub(crate) const HEAD: &str = "# What comes of every fault
+pub(crate) const HEAD: &str = "# Outcome of each fault, by protocol and phase
 
-Written by `transfer/tests/faults`, which runs every cell over real sockets and fails when one ends
-otherwise. To write it anew: `TAIPAN_BLESS=1 cargo test -p taipan-transfer --test faults`.
+The tests in `transfer/tests/faults` write this file. They run every cell with real sockets, and fail
+if an outcome differs. To write it again: `TAIPAN_BLESS=1 cargo test -p taipan-transfer --test faults`.
 
-A file is fetched to a path, once from the faulty mirror alone and once with a sound second mirror.
-Its digest is known, but in the row that says otherwise. In no cell does a wrong file ever have the
-final name.
+In each cell one file is fetched to a path, once from the faulty mirror alone and once with a second
+mirror that is sound. The digest of the file is known, except in the row that says otherwise. In no
+cell does a wrong file have the final name.
 
-- **first request**: the mirror has the fault from the beginning, and for good. Where a body is
-  struck, every body is.
-- **mid-body**: the mirror turns bad in the middle of the first body, for good. Where a body is
-  struck, it is this one and every other; otherwise it breaks off, and what is asked for next has the
-  fault.
-- **resumed**: a body has broken off, and the request that continues it has the fault. Alone the
-  mirror has it once and is sound again; in company the sound mirror is the one whose body broke off,
-  and the other has the fault for good.
+- **first request**: the mirror has the fault from the first request on, permanently. A fault of the
+  body affects every body.
+- **mid-body**: the mirror has the fault from the middle of the first body on, permanently. A fault of
+  the body affects this body and every later one. Any other fault affects every later request, after
+  the first body has broken off.
+- **resumed**: a body has broken off, and the request that resumes it has the fault. Alone, the mirror
+  has the fault once. With a second mirror, the body of the sound mirror breaks off, and the other
+  mirror has the fault permanently.
 
-`ok` is a file that was verified. An error is given by the class that decides what follows from it
-(`ARCHITECTURE.md`, \"Mirrors\") and by what was wrong in the attempts. After it stands how many bytes
-were fetched in vain; of a file that comes in segments, what has arrived is `kept` for the next
-attempt. `ok or` an error is where it depends on how many segments are under way when the fault sets
-in.
+`ok` means that the file was verified. Otherwise the cell has the class of the error
+(`ARCHITECTURE.md`, \"Mirrors\") and, in parentheses, the errors of the attempts. The wasted bytes
+follow. `kept` means that the partial of a file in segments is kept, and the next call resumes it.
+`ok or` a class means that the outcome depends on how many segments are under way when the fault
+begins.
 ";
 
 type Result<'s> = (Cell, std::result::Result<Seen, &'s str>);
@@ -110,7 +110,7 @@ fn kib(bytes: u64) -> String {
     }
 }
 
-/// The lines in which two texts differ.
+/// The lines in which two texts differ; `None` if they are equal.
 pub(crate) fn difference(written: &str, is: &str) -> Option<String> {
     if written == is {
         return None;

@@ -1,4 +1,4 @@
-//! What is to come of every fault.
+//! The expected outcome of each fault.
 
 use taipan_mirrors::Class;
 
@@ -8,27 +8,27 @@ use crate::{
     run::Seen,
 };
 
-/// How a fetch is to end.
+/// The expected end of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Right,
-    /// An error of this class is what nobody could get over.
+    /// The fetch fails with an error of this class.
     Wrong(Class),
-    /// It depends on how many requests are under way when the fault sets in.
+    /// Either, depending on how many requests are under way when the fault begins.
     Either(Class),
 }
 
-/// How many bytes may be fetched in vain.
+/// The expected number of wasted bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waste {
     Exactly(u64),
-    /// It depends on what is under way when the fault strikes, or when a segment is taken over.
+    /// Depends on what is under way when the fault begins, or when a segment changes its mirror.
     UpTo(u64),
-    /// There is no file, and what has arrived of it is kept for the next attempt.
+    /// The fetch fails, and the partial is kept.
     Kept,
 }
 
-/// Whether there is such a thing, or why not.
+/// Whether the protocol can have the fault, or why not.
 pub(crate) fn applicable(cell: &Cell) -> Result<(), &'static str> {
     if cell.protocol != Protocol::File {
         return Ok(());
@@ -52,7 +52,7 @@ pub(crate) fn applicable(cell: &Cell) -> Result<(), &'static str> {
     Err(why)
 }
 
-/// What is to come of a cell.
+/// The expected outcome of a cell.
 pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
     if cell.is_large() {
         return in_segments(cell);
@@ -68,7 +68,7 @@ pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
         cell.protocol == Protocol::S3,
         cell.protocol == Protocol::Oci,
     );
-    // What was fetched before the fault came is lost with it.
+    // The bytes that were fetched before the fault are wasted.
     let before = match cell.phase {
         Phase::First => 0,
         Phase::Middle | Phase::Resumed => half,
@@ -78,20 +78,20 @@ pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
         Fault::FlippedByte => wrong(Class::Corrupt, size),
         Fault::NotFound | Fault::Forbidden => wrong(Class::NotHere, before),
         Fault::Unauthorized => wrong(Class::Denied, before),
-        // These are not believed to pass by themselves.
+        // These are not transient.
         Fault::Compressed => wrong(Class::Unwell, before),
         Fault::RedirectLoop if !s3 => wrong(Class::Unwell, before),
         Fault::HalfSynced if oci => wrong(Class::NotHere, before),
         Fault::HalfSynced if once => right(half),
         Fault::HalfSynced => wrong(Class::Corrupt, before),
-        // It is cut for good, and that shows when it is asked for from its start.
+        // The file is truncated permanently, which a request from byte 0 detects.
         Fault::Truncated if file && !once => wrong(Class::Corrupt, half),
-        // A range says how long the file is, and what comes after its last byte does not matter.
+        // `Content-Range` has the right length, and an error after the last byte is ignored.
         Fault::WrongLength if file || cell.phase == Phase::First => wrong(Class::Corrupt, before),
-        // The half that is here has to be thrown away, or passed over.
+        // The first half is discarded, or skipped.
         Fault::WholeForRange | Fault::WrongRange | Fault::Replaced => right(before),
         Fault::TooMany if !once => wrong(Class::Throttled, before),
-        // S3 says so to those who ask too much.
+        // In S3 it is the status of throttling.
         Fault::Unavailable if !once && s3 => wrong(Class::Throttled, before),
         Fault::Refused
         | Fault::NoName
@@ -104,25 +104,25 @@ pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
         {
             wrong(Class::Unwell, before)
         }
-        // Its signature is for one host, so it is not followed.
+        // The redirect is not followed, because the signature is for one host.
         Fault::RedirectWithCredentials if !once && s3 => wrong(Class::Unwell, before),
         _ => right(0),
     }
 }
 
-/// With a sound mirror there is always a file.
+/// With a second, sound mirror the fetch always succeeds.
 fn company(cell: &Cell) -> (End, Waste) {
     let (size, half) = (cell.size as u64, cell.half() as u64);
     let resumed = cell.phase == Phase::Resumed;
     let waste = match cell.fault {
-        // Of two that gave a half each nobody is to blame yet, so each is asked for all of it.
+        // Each mirror sent one half, so neither is accused: the whole file is requested from each.
         Fault::FlippedByte if resumed => Waste::UpTo(2 * size),
         Fault::FlippedByte => Waste::Exactly(size),
-        // Without a digest nobody knows whether two halves belong together.
+        // Without a digest, two halves may be of different versions.
         Fault::Replaced if cell.phase != Phase::First => Waste::Exactly(half),
         Fault::WholeForRange if resumed => Waste::Exactly(half),
-        // It is asked for ranges no more; chance decides whether it is asked for the whole, or the
-        // other mirror for the rest.
+        // No more ranges are requested from it. Either it sends the whole file, or the other mirror
+        // sends the rest.
         Fault::WrongRange if resumed => Waste::UpTo(half),
         Fault::HalfSynced if resumed && cell.protocol != Protocol::Oci => Waste::UpTo(half),
         _ => Waste::Exactly(0),
@@ -130,12 +130,12 @@ fn company(cell: &Cell) -> (End, Waste) {
     (End::Right, waste)
 }
 
-/// In segments a mirror is asked for several at once, so that a fault which sets in later may come
-/// too late for some or all of them.
+/// Several segments are requested from one mirror at once, so that a fault that begins later may
+/// affect only some of them, or none.
 fn in_segments(cell: &Cell) -> (End, Waste) {
     let size = cell.size as u64;
     let one = Cell {
-        // What comes of a file in one piece tells what comes of this one.
+        // The outcome follows from that of a file that is fetched by one request.
         size: size_in_one(cell.size),
         ..*cell
     };
@@ -145,15 +145,15 @@ fn in_segments(cell: &Cell) -> (End, Waste) {
     };
     let waste = match cell.fault {
         Fault::FlippedByte => Waste::UpTo(3 * size),
-        // Over HTTP/2, where what is under way of a segment that is given up is more.
+        // Over HTTP/2 more bytes of an abandoned segment are under way.
         Fault::BadCertificate => Waste::UpTo(size),
         _ => Waste::UpTo(size / 2),
     };
     let file = cell.protocol == Protocol::File;
     match (expected(&always).0, expected(&one).0, cell.fault) {
-        // A range says how long the file is.
+        // `Content-Range` has the right length.
         (_, _, Fault::WrongLength) if !file => (End::Right, waste),
-        // A segment of its first half shows that it is too short, and one of its second does not.
+        // A segment of the first half shows that the file is too short, one of the second does not.
         (End::Wrong(class), _, Fault::HalfSynced)
             if cell.alone() && cell.phase == Phase::Resumed =>
         {
@@ -194,7 +194,5 @@ pub(crate) fn check(cell: &Cell, seen: &Seen) -> Result<(), String> {
     if ends && wastes {
         return Ok(());
     }
-    Err(format!(
-        "it should be {end:?} with {waste:?}, and is {seen:?}"
-    ))
+    Err(format!("expected {end:?} with {waste:?}, got {seen:?}"))
 }

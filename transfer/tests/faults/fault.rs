@@ -1,4 +1,4 @@
-//! The faults, as the servers' scripts have them.
+//! The faults, as rules of the scripted servers.
 
 use std::time::Duration;
 
@@ -98,18 +98,17 @@ impl Fault {
         }
     }
 
-    /// It is seen by a timeout.
+    /// Whether it is detected by a timeout.
     pub(crate) fn is_slow(self) -> bool {
         matches!(self, Self::Stalled | Self::SlowDrip | Self::TooMany)
     }
 
-    /// How long a mirror may say nothing: where that is not what is tested, so long that no busy
-    /// machine gets there.
-    pub(crate) fn patience(self) -> Duration {
+    /// How long a mirror may be silent: where that is not tested, longer than on any busy machine.
+    pub(crate) fn idle_timeout(self) -> Duration {
         Duration::from_secs(if self == Self::Stalled { 3 } else { 20 })
     }
 
-    /// It strikes a body that is under way.
+    /// Whether it affects a body that is under way.
     pub(crate) fn is_of_body(self) -> bool {
         matches!(
             self,
@@ -121,7 +120,7 @@ impl Fault {
         )
     }
 
-    /// The steps of a server that has it; empty when it is not the server's script that has it.
+    /// The rules of a server that has it; empty if it is not scripted on the server.
     pub(crate) fn rules(self, cell: &Cell, at: &Addresses) -> Vec<Rule> {
         let Some((matcher, step, count)) = self.step(cell, at, cell.cut_again()) else {
             return Vec::new();
@@ -141,12 +140,12 @@ impl Fault {
         }
     }
 
-    /// Which requests are answered how, and how often that makes it once. Bodies are struck after
-    /// so many bytes.
+    /// Which requests have which fault, and how many of them count as once. `after` is the byte at
+    /// which a fault of the body begins.
     fn step(self, cell: &Cell, at: &Addresses, after: usize) -> Option<(Matcher, Step, u32)> {
         let after = after as u64;
         let s3 = cell.protocol == Protocol::S3;
-        // What a registry refuses, it refuses for all of a repository.
+        // A registry refuses all requests to a repository.
         let all = || match cell.protocol {
             Protocol::Oci => Matcher::contains(crate::common::NAMESPACE),
             _ => Matcher::suffix(PATH),
@@ -189,7 +188,7 @@ impl Fault {
             Self::Unavailable => return Some((all(), status(503, "SlowDown"), 1)),
             Self::RedirectLoop => {
                 let to = at.own.clone();
-                // The SDK follows none; the others follow eight before they give up.
+                // The SDK follows no redirect; the others follow eight.
                 let count = if s3 { 1 } else { 9 };
                 return Some((content, Step::Redirect { to }, count));
             }
@@ -199,7 +198,7 @@ impl Fault {
             Self::Compressed => Step::Gzip,
             Self::ClockSkew => {
                 let seconds = 86_400;
-                // Signed by the wrong time first, and then by that of the server.
+                // The first signature has the wrong time, the second that of the server.
                 let count = if s3 { 2 } else { 1 };
                 return Some((content, Step::ClockSkew { seconds }, count));
             }
@@ -213,7 +212,7 @@ impl Fault {
     }
 }
 
-/// The first body breaks off at half.
+/// The first body breaks off in the middle.
 pub(crate) fn broken(cell: &Cell) -> Rule {
     let after = cell.cut() as u64;
     Rule::once(content(cell.protocol), Step::Truncate { after })

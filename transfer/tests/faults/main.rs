@@ -1,9 +1,9 @@
-//! Every fault, on every kind of mirror, at every moment of a fetch: what comes of it.
+//! The fault matrix: the outcome of each fault, by protocol and phase.
 //!
-//! Each cell of the matrix is a fetch of one file over real sockets through the public API, and
-//! is run twice: from the faulty mirror alone, and with a sound second one. In every cell no wrong
-//! file has ever the file's name, and the outcome is the one that `expected` says. What happened
-//! is written down in `docs/faults.md`, which is compared with what is there.
+//! Each cell of the matrix is a fetch of one file with real sockets through the public API, from the
+//! faulty mirror alone or with a second mirror that is sound. In no cell does a wrong file have the
+//! final name, and the outcome is that of `expected`. The outcomes are compared with
+//! `docs/faults.md`.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -22,16 +22,16 @@ use fault::Fault;
 use run::Files;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-/// The sizes of the files, in bytes, each with what to call them. All of them are a multiple of
-/// eight: faults strike at half, a quarter and three quarters. A file on disk is read in pieces of
-/// 256 KiB, and a half is to be more than one of them.
+/// The sizes of the files, in bytes, each with its title. They are multiples of eight, because faults
+/// begin at a quarter, a half and three quarters. Half of a file is more than one of the pieces of
+/// 256 KiB in which a file is read from disk.
 const SIZES: [(usize, &str); 2] = [
     (768 << 10, "768 KiB: fetched by one request"),
     (4 << 20, "4 MiB: fetched in segments"),
 ];
 
-/// Cells under way at a time that wait for a timeout most of their time, and others. So few of the
-/// latter that sound mirrors answer within the time that the selector gives them on a busy machine.
+/// How many cells run at a time: of those that mostly wait for a timeout, and of others. The latter
+/// are few, so that sound mirrors respond within their timeouts on a busy machine.
 const AT_ONCE: (usize, usize) = (20, 6);
 
 /// Set to rewrite the document.
@@ -58,14 +58,14 @@ fn cells(size: usize) -> Vec<Cell> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_fault_ends_as_it_should() {
+async fn every_fault_has_the_expected_outcome() {
     let (mut wrong, mut results, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
     let waiting = Arc::new(Semaphore::new(AT_ONCE.0));
     let working = Arc::new(Semaphore::new(AT_ONCE.1));
     for (size, _) in SIZES {
         let files = Arc::new(Files::new(size));
         let mut cells = cells(size);
-        // What takes longest begins first.
+        // The slowest cells begin first.
         cells.sort_by_key(|cell| (cell.fault != Fault::Stalled, cell.phase));
         for cell in cells {
             if let Err(why) = expected::applicable(&cell) {
@@ -99,7 +99,7 @@ async fn every_fault_ends_as_it_should() {
     wrong.sort();
     assert!(
         wrong.is_empty(),
-        "{} cells end otherwise than they should:\n{}",
+        "{} cells have another outcome than expected:\n{}",
         wrong.len(),
         wrong.join("\n")
     );
@@ -110,7 +110,7 @@ async fn every_fault_ends_as_it_should() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     if let Some(difference) = document::difference(&written, &text) {
         panic!(
-            "docs/faults.md does not say what happens:\n{difference}\nIf what happens is right, \
+            "docs/faults.md differs from the outcomes:\n{difference}\nIf the outcomes are right, \
              run `{BLESS}=1 cargo test -p taipan-transfer --test faults` and commit the document."
         );
     }

@@ -1,5 +1,5 @@
-//! The mirrors: servers of each kind, and directories, with the faults that are not a matter of
-//! what a server answers.
+//! The mirrors: servers of each kind, and directories, with the faults that are not part of a
+//! response.
 
 use std::{
     io,
@@ -31,12 +31,12 @@ use crate::{
 };
 
 pub(crate) const PATH: &str = "dir/file.bin";
-/// What the file is called in a registry.
+/// The name of the file in a registry.
 pub(crate) const NAME: &str = "file";
-/// A name of the servers, for those cells in which names are looked up.
+/// The host name of the servers, for cells with a DNS lookup.
 const HOST: &str = "mirror.test";
 
-/// Where a redirect may lead.
+/// The targets of redirects.
 pub(crate) struct Addresses {
     /// The server itself, with a slash at its end.
     pub(crate) own: String,
@@ -44,7 +44,7 @@ pub(crate) struct Addresses {
     pub(crate) elsewhere: String,
 }
 
-/// Looks names up, until it is told not to.
+/// Resolves names, unless the flag is set.
 #[derive(Clone, Default)]
 pub(crate) struct Names(Arc<AtomicBool>);
 
@@ -75,7 +75,7 @@ pub(crate) struct Place {
     cell: Cell,
     names: Names,
     ca: Arc<TestCa>,
-    /// What lies there when all is well, and what replaces it.
+    /// The file, and its replacement.
     file: Bytes,
     next: Bytes,
 }
@@ -207,8 +207,8 @@ impl Place {
         }
     }
 
-    /// Makes the fault begin, if it is not a step of the server's script.
-    pub(crate) fn strike(&self) {
+    /// Makes the fault begin, if it is not scripted on the server.
+    pub(crate) fn begin_fault(&self) {
         let cell = &self.cell;
         match (cell.fault, &self.kind) {
             (Fault::Refused, _) => self.waiting(Server::close_port),
@@ -242,11 +242,11 @@ impl Place {
             Fault::FlippedByte => {
                 let mut bytes = self.file.to_vec();
                 bytes[3 * self.cell.size / 4] ^= 1;
-                // In place, so that one who is reading it sees it.
+                // In place, so that a reader sees the change.
                 std::fs::write(path, bytes).unwrap();
             }
             Fault::NotFound => std::fs::remove_file(path).unwrap(),
-            // The same bytes with another time of change.
+            // The same bytes with another modification time.
             Fault::ChangedEtag => replace(path, &self.file),
             Fault::ClockSkew => {
                 let ahead = SystemTime::now() + Duration::from_hours(24);
@@ -256,8 +256,8 @@ impl Place {
         }
     }
 
-    /// Ends what `strike` or `break_off` began.
-    pub(crate) fn heal(&self) {
+    /// Ends what `begin_fault` or `break_off` began.
+    pub(crate) fn end_fault(&self) {
         match self.cell.fault {
             Fault::Refused => self.waiting(async |server| server.open_port().await.unwrap()),
             Fault::NoName => self.names.0.store(false, Ordering::SeqCst),
@@ -265,7 +265,7 @@ impl Place {
                 let server = self.server().expect("files have no certificates");
                 server.set_tls(Tls::new(&self.ca.server()));
             }
-            // What was replaced stays so.
+            // A replacement is permanent.
             Fault::Replaced => {}
             _ if matches!(self.kind, Kind::File(_)) || self.cell.fault == Fault::HalfSynced => {
                 self.put(&self.file);
@@ -274,7 +274,7 @@ impl Place {
         }
     }
 
-    /// A file on disk is cut at half while it is read.
+    /// Truncates a file on disk to a half, while it is read.
     pub(crate) fn break_off(&self) {
         if let Kind::File(dir) = &self.kind {
             let path = dir.path().join(PATH);
@@ -283,14 +283,14 @@ impl Place {
         }
     }
 
-    /// Makes a file on disk whole again after `break_off`.
+    /// Restores a file on disk after `break_off`.
     pub(crate) fn mend(&self) {
         if matches!(self.kind, Kind::File(_)) {
             self.put(&self.file);
         }
     }
 
-    /// Waits for a server from where nothing can be awaited.
+    /// Waits for a server in code that is not async.
     fn waiting(&self, change: impl AsyncFnOnce(&Server)) {
         let server = self.server().expect("files have no port");
         let changing = change(server);
@@ -298,7 +298,7 @@ impl Place {
     }
 }
 
-/// Puts a file in the place of another by a rename, as tools that sync do.
+/// Replaces a file by a rename, as sync tools do.
 fn replace(path: &Path, bytes: &[u8]) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut beside = PathBuf::from(path);
@@ -307,7 +307,7 @@ fn replace(path: &Path, bytes: &[u8]) {
     std::fs::rename(&beside, path).unwrap();
 }
 
-/// A server that has the file and asks for nothing, and the URL of the file on it.
+/// A server that has the file and requires no credentials, and the URL of the file on it.
 pub(crate) async fn elsewhere(file: &Bytes) -> (HttpServer, String) {
     let site = Site::new();
     site.insert("elsewhere", file.clone());

@@ -1,4 +1,4 @@
-//! One cell: the mirrors, the fetch, and what was seen.
+//! One cell: the mirrors, the fetch, and the outcome.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +20,7 @@ use crate::{
     place::{self, Addresses, Place},
 };
 
-/// What is fetched, and what comes in its place where it is replaced.
+/// The file to fetch, its replacement, and what is known of it.
 pub(crate) struct Files {
     file: Bytes,
     next: Bytes,
@@ -38,29 +38,28 @@ impl Files {
     }
 }
 
-/// How a fetch ended.
+/// The outcome of a fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The bytes are there and right; else what was wrong in each attempt: its class and the
-    /// variant of its error.
+    /// `Ok` if the right file is there; else the class of each attempt and the variant of its error.
     pub(crate) end: Result<(), Vec<(Class, String)>>,
-    /// Bytes that came and are not part of the file.
+    /// The wasted bytes.
     pub(crate) wasted: u64,
 }
 
-/// A cell that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(45);
+/// A cell that takes longer is assumed to hang.
+const CELL_TIMEOUT: Duration = Duration::from_secs(45);
 
 static CA: LazyLock<Arc<TestCa>> = LazyLock::new(|| Arc::new(TestCa::new()));
 
-/// The mirrors of a cell, and the hand that makes faults begin and end.
+/// The mirrors of a cell, and the observer that makes faults begin and end.
 struct Stage {
     cell: Cell,
-    /// In the order in which they are asked.
+    /// The mirrors, in the order in which they are chosen.
     places: Vec<Place>,
-    /// Which of them has the fault.
+    /// The index of the mirror with the fault.
     faulty: usize,
-    /// Where the file is going to be.
+    /// The final path of the file.
     path: PathBuf,
     so_far: Mutex<SoFar>,
 }
@@ -71,8 +70,8 @@ struct SoFar {
     failures: usize,
     /// Whether bytes of the first body have arrived.
     flowing: bool,
-    struck: bool,
-    /// What no cell may do.
+    has_begun: bool,
+    /// Violations of what holds for every cell.
     violations: Vec<String>,
 }
 
@@ -81,8 +80,8 @@ impl Stage {
         self.cell.company == Company::Alone
     }
 
-    /// Whether the hand makes the fault, rather than a server's script.
-    fn by_hand(&self) -> bool {
+    /// Whether the observer makes the fault, and not the script of a server.
+    fn is_manual(&self) -> bool {
         self.cell.protocol == Protocol::File
             || matches!(
                 self.cell.fault,
@@ -94,7 +93,7 @@ impl Stage {
             )
     }
 
-    /// Whether the first body breaks off at half, and only then comes the fault.
+    /// Whether the first body breaks off in the middle, before the fault begins.
     fn breaks_off(&self) -> bool {
         match self.cell.phase {
             Phase::First => false,
@@ -103,9 +102,9 @@ impl Stage {
         }
     }
 
-    fn strike(&self, so_far: &mut SoFar) {
-        if self.by_hand() && !std::mem::replace(&mut so_far.struck, true) {
-            self.places[self.faulty].strike();
+    fn begin_fault(&self, so_far: &mut SoFar) {
+        if self.is_manual() && !std::mem::replace(&mut so_far.has_begun, true) {
+            self.places[self.faulty].begin_fault();
         }
     }
 }
@@ -113,14 +112,14 @@ impl Stage {
 impl Observer for Stage {
     fn event(&self, event: &Event<'_>) {
         let mut so_far = self.so_far.lock().unwrap();
-        // Before the fetch is done there is no file of this name at all.
+        // Before the fetch is done, the final name does not exist.
         if !matches!(event, Event::Done { .. }) && self.path.exists() {
             so_far
                 .violations
-                .push(format!("the file is there at {event:?}"));
+                .push(format!("the final name exists at {event:?}"));
         }
         let breaks_off = self.breaks_off();
-        // A file on disk can only be cut in a body once that has begun.
+        // A file on disk can be truncated within a body only after that has begun.
         let in_body = self.cell.protocol == Protocol::File && self.cell.fault == Fault::Truncated;
         match event {
             Event::Progress { .. } => {
@@ -128,7 +127,7 @@ impl Observer for Stage {
                 if first && breaks_off {
                     self.places[0].break_off();
                 } else if first || (in_body && so_far.failures == 1) {
-                    self.strike(&mut so_far);
+                    self.begin_fault(&mut so_far);
                 }
             }
             Event::AttemptFailed { .. } => {
@@ -137,10 +136,12 @@ impl Observer for Stage {
                     1 if breaks_off => {
                         self.places[0].mend();
                         if !in_body {
-                            self.strike(&mut so_far);
+                            self.begin_fault(&mut so_far);
                         }
                     }
-                    2 if self.cell.phase == Phase::Resumed && self.alone() => self.places[0].heal(),
+                    2 if self.cell.phase == Phase::Resumed && self.alone() => {
+                        self.places[0].end_fault()
+                    }
                     _ => {}
                 }
             }
@@ -155,7 +156,7 @@ fn variant(attempt: &Attempt) -> String {
     text[..end.unwrap_or(text.len())].to_owned()
 }
 
-/// Runs a cell. An error is something that must not be, whatever was expected.
+/// Runs a cell. An error is an outcome that is wrong for every cell.
 pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
     let Files { file, next, known } = files;
     let (elsewhere, url) = place::elsewhere(file).await;
@@ -167,7 +168,7 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
     let config = SelectorConfig {
         backoff: Duration::from_millis(20),
         patience: Duration::from_millis(100),
-        idle_timeout: cell.fault.patience(),
+        idle_timeout: cell.fault.idle_timeout(),
         ..SelectorConfig::default()
     };
     let set = MirrorSet::with_backends(in_order(locations), backends, config);
@@ -177,7 +178,7 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
     };
     let observer = Arc::clone(&stage) as Arc<dyn Observer>;
     let engine = Engine::new(EngineOptions::default(), observer);
-    let result = tokio::time::timeout(LONGEST, engine.fetch_file(&set, &job, &path))
+    let result = tokio::time::timeout(CELL_TIMEOUT, engine.fetch_file(&set, &job, &path))
         .await
         .map_err(|_| "it hangs".to_owned())?;
 
@@ -188,15 +189,15 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
             if bytes != *file && !replaced {
                 return Err("a wrong file was fetched".to_owned());
             }
-            let told = fetched
+            let reported = fetched
                 .file
                 .map(|(sha256, length)| (sha256.to_string(), length));
             let is = (
                 taipan_transfer::Sha256::of(&bytes).to_string(),
                 bytes.len() as u64,
             );
-            if told != Some(is) {
-                return Err(format!("it tells another file: {told:?}"));
+            if reported != Some(is) {
+                return Err(format!("the result names another file: {reported:?}"));
             }
             if names(dir.path()) != ["file.bin"] {
                 return Err(format!("files are left over: {:?}", names(dir.path())));
@@ -208,7 +209,7 @@ pub(crate) async fn run(cell: &Cell, files: &Files) -> Result<Seen, String> {
         }
         Err(FetchError::Exhausted { attempts, .. }) => {
             if path.exists() {
-                return Err("a file is there although the fetch failed".to_owned());
+                return Err("the final name exists although the fetch failed".to_owned());
             }
             Seen {
                 end: Err(attempts.iter().map(|a| (a.class, variant(a))).collect()),
@@ -240,7 +241,7 @@ async fn stage(cell: &Cell, files: &Files, url: &str, path: PathBuf) -> Stage {
     if cell.company == Company::Second {
         places.push(start().await);
     }
-    // In company a body breaks off on the first mirror, and is continued on the faulty one.
+    // With a second mirror, a body breaks off on the first one, and the faulty one resumes it.
     let faulty = match (cell.phase, cell.company) {
         (Phase::Resumed, Company::Second) => 1,
         _ => 0,
@@ -275,12 +276,12 @@ async fn stage(cell: &Cell, files: &Files, url: &str, path: PathBuf) -> Stage {
         so_far: Mutex::default(),
     };
     if cell.phase == Phase::First || faulty == 1 {
-        stage.strike(&mut stage.so_far.lock().unwrap());
+        stage.begin_fault(&mut stage.so_far.lock().unwrap());
     }
     stage
 }
 
-/// Whether the fault was there at all: a cell in which nothing goes wrong proves nothing.
+/// Checks that the fault happened: a cell without its fault proves nothing.
 fn scripts_ran(cell: &Cell, stage: &Stage) -> Result<(), String> {
     let so_far = stage.so_far.lock().unwrap();
     for place in &stage.places {
@@ -288,23 +289,26 @@ fn scripts_ran(cell: &Cell, stage: &Stage) -> Result<(), String> {
             server.verify().map_err(|error| error.to_string())?;
         }
     }
-    // A mirror that turns bad while there is a sound one need not be asked again; and of a segment
-    // that another mirror takes over nothing breaks off.
+    // With a sound mirror, the faulty one need not receive another request, and the body of a segment
+    // that another mirror takes over does not break off.
     if cell.phase == Phase::Middle && !stage.alone() {
         return Ok(());
     }
-    if stage.by_hand() {
-        let never = || "the fault was never made".to_owned();
-        return so_far.struck.then_some(()).ok_or_else(never);
+    if stage.is_manual() {
+        let never = || "the fault did not begin".to_owned();
+        return so_far.has_begun.then_some(()).ok_or_else(never);
     }
-    let asked = stage.places[stage.faulty]
+    let requests = stage.places[stage.faulty]
         .server()
         .map(taipan_mock_servers::Server::requests);
-    let struck = asked.unwrap_or_default().iter().any(|r| r.fault.is_some());
-    if struck {
+    let has_fault = requests
+        .unwrap_or_default()
+        .iter()
+        .any(|r| r.fault.is_some());
+    if has_fault {
         return Ok(());
     }
-    Err("the fault struck no request".to_owned())
+    Err("no request had the fault".to_owned())
 }
 
 fn names(dir: &Path) -> Vec<String> {

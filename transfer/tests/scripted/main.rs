@@ -1,5 +1,5 @@
-//! The engine over mirrors that exist in memory only, under a paused clock: what takes seconds
-//! on a network takes none here, and can be measured exactly.
+//! The engine with scripted mirrors in memory, under a paused clock: delays cost no time, and are
+//! measured exactly.
 
 mod request_path;
 mod segments;
@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout};
 use world::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_body_goes_on_elsewhere_at_the_next_byte() {
-    let world = World::one(100_000, first_asked(2, Act::Stall(40_000)));
+async fn a_stalled_body_is_resumed_on_another_mirror_at_the_next_byte() {
+    let world = World::one(100_000, first_request(2, Act::Stall(40_000)));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert_eq!(classes(&fetched.attempts), [Class::Unwell]);
@@ -40,29 +40,29 @@ async fn a_stalled_body_goes_on_elsewhere_at_the_next_byte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_never_answers_is_raced_by_another() {
-    let world = World::one(1000, first_asked(3, Act::Hang));
+async fn a_request_without_a_response_is_hedged() {
+    let world = World::one(1000, first_request(3, Act::Hang));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
-    // It was dropped before it could fail.
+    // The first request was dropped before it could fail.
     assert!(fetched.attempts.is_empty());
     let took = started.elapsed();
     assert!(took < 2 * SECOND, "{took:?}");
-    let asked: usize = (0..3).map(|mirror| world.log(mirror).len()).sum();
-    assert_eq!(asked, 2);
+    let requests: usize = (0..3).map(|mirror| world.log(mirror).len()).sum();
+    assert_eq!(requests, 2);
     world.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_only_mirror_is_waited_for() {
+async fn a_single_slow_mirror_is_not_given_up() {
     let world = World::one(1000, vec![acts([Act::SlowFirstByte(20 * SECOND)])]);
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(fetched.attempts.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_drip_is_left_for_a_better_mirror() {
-    let world = World::one(2_000_000, first_asked(2, Act::Drip(5_000)));
+async fn a_slow_body_is_left_for_a_faster_mirror() {
+    let world = World::one(2_000_000, first_request(2, Act::Drip(5_000)));
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(
@@ -76,7 +76,7 @@ async fn a_slow_drip_is_left_for_a_better_mirror() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_drip_is_borne_when_nothing_else_is_there() {
+async fn a_slow_body_is_kept_when_no_other_mirror_has_the_file() {
     let world = World::one(
         100_000,
         vec![acts([Act::Drip(5_000)]), acts([Act::Status(404)])],
@@ -86,8 +86,8 @@ async fn a_slow_drip_is_borne_when_nothing_else_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drip_without_a_digest_begins_anew_elsewhere() {
-    let world = World::one(2_000_000, first_asked(2, Act::Drip(5_000)));
+async fn without_a_digest_a_slow_body_is_restarted_on_another_mirror() {
+    let world = World::one(2_000_000, first_request(2, Act::Drip(5_000)));
     let started = Instant::now();
     let job = Job::metadata("f", Target::path("f"));
     let fetched = world.fetch(&engine(1), &job).await.unwrap();
@@ -100,7 +100,7 @@ async fn a_drip_without_a_digest_begins_anew_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_fail_each_has_its_tries_and_no_more() {
+async fn when_all_mirrors_fail_each_has_a_limited_number_of_attempts() {
     let world = World::one(
         1000,
         vec![
@@ -127,7 +127,7 @@ async fn when_all_fail_each_has_its_tries_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_waited_for_and_not_longer() {
+async fn a_single_throttled_mirror_is_used_after_retry_after() {
     let world = World::one(1000, vec![acts([Act::RetryAfter(7), Act::Good])]);
     let started = Instant::now();
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
@@ -137,8 +137,8 @@ async fn retry_after_is_waited_for_and_not_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_throttled_mirror_is_not_waited_for_when_another_is_free() {
-    let world = World::one(1000, first_asked(2, Act::RetryAfter(60)));
+async fn a_free_mirror_is_preferred_to_a_throttled_one() {
+    let world = World::one(1000, first_request(2, Act::RetryAfter(60)));
     let started = Instant::now();
     world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
@@ -163,7 +163,7 @@ async fn jobs_wait_for_a_slot() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_waits_for_a_busy_mirror_is_woken_when_it_is_free() {
+async fn a_job_that_waits_for_a_busy_mirror_starts_when_it_is_free() {
     let files = (0..8)
         .map(|n| (format!("f{n}"), content(n, 50_000)))
         .collect();
@@ -180,14 +180,15 @@ async fn a_job_that_waits_for_a_busy_mirror_is_woken_when_it_is_free() {
     for result in join_all(jobs.iter().map(|job| world.fetch(&engine, job))).await {
         result.unwrap();
     }
-    // Eight times half a second and the latency, one after the other.
+    // Eight requests in sequence, of half a second and the latency each.
     assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
     world.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_put_together_from_a_liar_and_another_finds_the_liar() {
-    // One breaks off; the other goes on, and lies. Then each is asked alone.
+async fn the_mirror_with_wrong_bytes_in_a_resumed_file_is_found() {
+    // The first body breaks off; the other mirror resumes with wrong bytes. Then the whole file is
+    // requested from each.
     let broke = Arc::new(Mutex::new(None::<usize>));
     let scripts = (0..2)
         .map(|mirror| {
@@ -211,19 +212,25 @@ async fn a_file_put_together_from_a_liar_and_another_finds_the_liar() {
     let classes = classes(&fetched.attempts);
     assert_eq!(classes[..2], [Class::Unwell, Class::Corrupt]);
     let first = broke.lock().unwrap().unwrap();
-    // Both halves were thrown away, and the sound mirror gave the file by itself.
+    // Both halves were discarded, and the sound mirror sent the whole file.
     assert_eq!(world.log(first).last(), Some(&(0, Act::Good)));
     let reports = world.set.reports();
-    assert!(!reports[first].quarantined, "the sound one is not blamed");
+    assert!(
+        !reports[first].quarantined,
+        "the sound mirror is not accused"
+    );
     if classes.len() == 3 {
         assert_eq!(classes[2], Class::Corrupt);
-        assert!(reports[1 - first].quarantined, "the liar is found");
+        assert!(
+            reports[1 - first].quarantined,
+            "the other mirror is accused"
+        );
     }
     world.assert_idle();
 }
 
 #[tokio::test(start_paused = true)]
-async fn wrong_bytes_only_are_an_error_of_their_own() {
+async fn wrong_bytes_from_every_mirror_are_an_error_of_their_own() {
     let world = World::one(
         10_000,
         vec![acts([Act::Corrupt(1)]), acts([Act::Corrupt(2)])],
@@ -234,7 +241,7 @@ async fn wrong_bytes_only_are_an_error_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_goes_wrong_after_the_last_byte_does_not_matter() {
+async fn an_error_after_the_last_byte_is_ignored() {
     let world = World::one(10_000, vec![acts([Act::BreakAfterAll, Act::Status(500)])]);
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert!(fetched.attempts.is_empty());
@@ -246,7 +253,7 @@ async fn what_goes_wrong_after_the_last_byte_does_not_matter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_refuses_ranges_is_asked_for_the_whole_file() {
+async fn the_whole_file_is_requested_from_a_mirror_that_refuses_ranges() {
     let world = World::one(
         10_000,
         vec![acts([Act::Break(5_000), Act::NoRange, Act::Good])],
@@ -258,7 +265,7 @@ async fn a_mirror_that_refuses_ranges_is_asked_for_the_whole_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_ignores_ranges_is_read_past_what_is_here() {
+async fn known_bytes_are_skipped_when_a_mirror_ignores_ranges() {
     let world = World::one(10_000, vec![acts([Act::Break(5_000), Act::IgnoreRange])]);
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert_eq!(fetched.wasted, 5_000);
@@ -266,8 +273,8 @@ async fn a_mirror_that_ignores_ranges_is_read_past_what_is_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_with_another_length_is_to_blame_and_costs_nothing_that_is_here() {
-    // The first to be asked breaks off, the second has another file, the third continues.
+async fn a_mirror_with_another_length_is_quarantined_and_no_bytes_are_lost() {
+    // The first body breaks off, the second mirror has another file, the third resumes.
     let count = Arc::new(Mutex::new(0));
     let scripts = (0..3)
         .map(|_| {
@@ -295,7 +302,7 @@ async fn a_mirror_with_another_length_is_to_blame_and_costs_nothing_that_is_here
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_only_mirror_that_keeps_breaking_off_gets_there_in_the_end() {
+async fn a_single_mirror_whose_bodies_break_off_completes_the_file() {
     let world = World::one(1_000_000, vec![acts([Act::Break(70_000)])]);
     let fetched = world.fetch(&engine(1), &world.job("f")).await.unwrap();
     assert_eq!(fetched.attempts.len(), 14);
@@ -303,7 +310,7 @@ async fn an_only_mirror_that_keeps_breaking_off_gets_there_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_only_mirror_that_gives_a_byte_at_a_time_is_given_up() {
+async fn a_mirror_that_sends_one_byte_per_request_is_given_up() {
     let world = World::one(1_000_000, vec![acts([Act::Break(1)])]);
     let error = world.fetch(&engine(1), &world.job("f")).await.unwrap_err();
     assert!(matches!(&error, FetchError::Exhausted { attempts, .. } if attempts.len() < 30));
@@ -314,7 +321,7 @@ async fn an_only_mirror_that_gives_a_byte_at_a_time_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_job_leaves_nothing_under_way() {
+async fn a_dropped_job_ends_its_requests_and_frees_its_slot() {
     let world = World::one(100_000, vec![acts([Act::Stall(10_000)])]);
     let engine = engine(1);
     let job = world.job("f");
@@ -326,7 +333,7 @@ async fn a_dropped_job_leaves_nothing_under_way() {
     world.fetch(&engine, &world.job("f")).await.unwrap();
 }
 
-/// Any fault that passes.
+/// A random fault that is transient.
 fn passing(random: u64, length: u64) -> Act {
     let at = mix(random) % length.max(1);
     match random % 9 {
@@ -342,7 +349,7 @@ fn passing(random: u64, length: u64) -> Act {
     }
 }
 
-/// Any fault at all.
+/// A random fault.
 fn any(random: u64, length: u64) -> Act {
     let at = mix(random) % length.max(1);
     match random % 14 {
@@ -369,8 +376,8 @@ async fn a_thousand_runs_with_random_faults_give_the_right_files() {
                 (format!("f{n}"), content(seed * 10 + n, length))
             })
             .collect();
-        // In half of the runs one mirror is sound all the time and the others do their worst; in
-        // the other half they take turns at being sound, and their faults pass.
+        // In half of the runs one mirror is always sound and the others have any fault; in the other
+        // half each mirror is sound in turn, and all faults are transient.
         let turns = seed % 2 == 0;
         let scripts = (0..MIRRORS)
             .map(|mirror| {

@@ -1,5 +1,5 @@
-//! What holds for every request, whatever it is for: limits, offline mode, backoff, events, and
-//! success only after verification.
+//! Guarantees of every request: limits, offline mode, backoff, events, and success only after
+//! verification.
 
 use std::{
     collections::BTreeMap,
@@ -122,7 +122,10 @@ async fn an_offline_engine_compares_local_mirrors_only() {
         .unwrap();
     assert!(std::fs::read(&path).unwrap() == world.files["f"]);
     assert_eq!(world.log(2), [], "a remote mirror received a request");
-    assert!(!world.log(1).is_empty(), "the liar served a part");
+    assert!(
+        !world.log(1).is_empty(),
+        "the mirror with wrong bytes sent a part"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,7 +200,7 @@ async fn retry_after_on_a_multi_range_request_is_obeyed() {
     assert_eq!(attempts.0.lock().unwrap().1, 1);
     assert!(
         started.elapsed() >= 20 * SECOND,
-        "asked again after {:?}",
+        "second request after {:?}",
         started.elapsed()
     );
 }

@@ -19,9 +19,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::*;
 
-const LEAST: u64 = 16 << 10;
+const MIN_BYTES: u64 = 16 << 10;
 
-/// Adds up what an engine tells.
+/// Adds up the bytes of events.
 #[derive(Default)]
 struct Sums(Mutex<(i64, u64)>);
 
@@ -43,7 +43,7 @@ impl Observer for Sums {
 fn options() -> EngineOptions {
     EngineOptions {
         segments: SegmentConfig {
-            least_bytes: LEAST,
+            least_bytes: MIN_BYTES,
             ..SegmentConfig::default()
         },
         ..EngineOptions::default()
@@ -77,7 +77,7 @@ async fn fetch(world: &World, engine: &Engine, dir: &Path) -> Result<Fetched, Fe
     Ok(fetched)
 }
 
-fn given(world: &World, mirror: usize) -> usize {
+fn good_responses(world: &World, mirror: usize) -> usize {
     world
         .log(mirror)
         .iter()
@@ -99,13 +99,13 @@ async fn two_mirrors_are_nearly_twice_as_fast_as_one() {
         times.push(started.elapsed().as_secs_f64());
         assert_eq!(sums.0.lock().unwrap().0, 8_000_000);
         assert!(fetched.wasted < 400_000, "{}", fetched.wasted);
-        assert!((0..count).all(|mirror| given(&world, mirror) > 0));
+        assert!((0..count).all(|mirror| good_responses(&world, mirror) > 0));
     }
     assert!(times[1] < 5.0, "{times:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_frozen_mirror_costs_no_more_than_its_silence() {
+async fn a_frozen_mirror_costs_only_its_timeout() {
     let dir = tempfile::tempdir().unwrap();
     let scripts = vec![
         acts([Act::Stall(500_000), Act::Hang]),
@@ -121,8 +121,8 @@ async fn a_frozen_mirror_costs_no_more_than_its_silence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_liar_among_three_is_found_and_only_its_bytes_are_fetched_again() {
-    // It has one byte wrong in each part that it serves.
+async fn one_mirror_of_three_with_wrong_bytes_is_found_and_only_its_bytes_are_fetched_again() {
+    // Every body of this mirror has one wrong byte.
     let lies: Script = Box::new(|wanted| Act::Corrupt(wanted + 5));
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(3_000_000, vec![acts([Act::Good]), lies, acts([Act::Good])]);
@@ -140,7 +140,7 @@ async fn a_liar_among_three_is_found_and_only_its_bytes_are_fetched_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_wrong_byte_that_no_sample_meets_is_found_by_replacing() {
+async fn a_wrong_byte_outside_of_all_samples_is_found_by_replacement() {
     for liar in 0..2 {
         let dir = tempfile::tempdir().unwrap();
         let scripts = (0..2)
@@ -159,7 +159,7 @@ async fn one_wrong_byte_that_no_sample_meets_is_found_by_replacing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_liars_and_one_sound_mirror_the_file_comes_from_the_sound_one() {
+async fn with_two_mirrors_that_send_wrong_bytes_the_file_comes_from_the_third() {
     let lies = |step: u64| -> Script { Box::new(move |wanted| Act::Corrupt(wanted + step)) };
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(1_000_000, vec![lies(1), acts([Act::Good]), lies(2)]);
@@ -168,7 +168,7 @@ async fn of_two_liars_and_one_sound_mirror_the_file_comes_from_the_sound_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_digest_that_nobody_has_ends_in_an_error_and_leaves_nothing() {
+async fn a_digest_that_no_mirror_has_is_an_error_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(500_000, vec![acts([Act::Good]), acts([Act::Good])]);
     let mut job = world.job("f");
@@ -193,7 +193,7 @@ async fn a_digest_that_nobody_has_ends_in_an_error_and_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mirrors_that_get_ranges_wrong_give_the_whole_file() {
+async fn mirrors_with_wrong_ranges_send_the_whole_file() {
     for act in [Act::IgnoreRange, Act::NoRange] {
         let dir = tempfile::tempdir().unwrap();
         let script: Script = Box::new(move |wanted| if wanted > 0 { act } else { Act::Good });
@@ -204,7 +204,7 @@ async fn mirrors_that_get_ranges_wrong_give_the_whole_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_download_goes_on_where_it_was_and_on_another_mirror() {
+async fn a_dropped_download_is_resumed_on_another_mirror() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(4_000_000, vec![acts([Act::Good]), acts([Act::Hang])]);
     let (first, _) = engine();
@@ -223,7 +223,7 @@ async fn a_dropped_download_goes_on_where_it_was_and_on_another_mirror() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_run_left_wrong_is_replaced() {
+async fn wrong_bytes_of_an_earlier_run_are_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(2_000_000, vec![acts([Act::Corrupt(3)]), acts([Act::Hang])]);
     let (first, _) = engine();
@@ -237,12 +237,12 @@ async fn what_an_earlier_run_left_wrong_is_replaced() {
     assert!(sums.0.lock().unwrap().1 > 0);
     assert!(
         fetched.attempts.is_empty(),
-        "nobody of this run is to blame"
+        "no mirror of this run is accused"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_leaves_what_is_of_use() {
+async fn a_failure_keeps_the_bytes_that_can_be_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let scripts = vec![acts([Act::Break(300_000), Act::Status(404)])];
     let world = World::one(1_000_000, scripts);
@@ -261,7 +261,7 @@ async fn a_failure_leaves_what_is_of_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_length_that_is_not_known_is_asked_for() {
+async fn an_unknown_length_is_requested() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(2_000_000, vec![acts([Act::Good]), acts([Act::Good])]);
     let mut job = world.job("f");
@@ -275,11 +275,11 @@ async fn a_length_that_is_not_known_is_asked_for() {
         std::fs::read(dir.path().join("f")).unwrap(),
         world.files["f"]
     );
-    assert!(given(&world, 0) > 0 && given(&world, 1) > 0);
+    assert!(good_responses(&world, 0) > 0 && good_responses(&world, 1) > 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn limits_are_kept_by_all_together_and_by_each_mirror() {
+async fn rate_limits_hold_in_total_and_for_each_mirror() {
     for (rate, mirror_rate, least) in [(Some(500_000), None, 3.8), (None, Some(250_000), 3.8)] {
         let dir = tempfile::tempdir().unwrap();
         let world = World::one(2_000_000, vec![acts([Act::Good]), acts([Act::Good])]);
@@ -294,7 +294,7 @@ async fn limits_are_kept_by_all_together_and_by_each_mirror() {
         let took = started.elapsed().as_secs_f64();
         assert!(took > least, "{took} s for {rate:?} {mirror_rate:?}");
         assert!(took < 9.0, "{took} s for {rate:?} {mirror_rate:?}");
-        // And by those that come over one connection.
+        // The limits also hold for a single connection.
         let world = World::one(1_000_000, vec![acts([Act::Good])]);
         let started = Instant::now();
         let mut sink = MemorySink::new(1 << 30);
@@ -307,7 +307,7 @@ async fn limits_are_kept_by_all_together_and_by_each_mirror() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn offline_nobody_far_away_is_asked() {
+async fn an_offline_engine_sends_no_request_to_remote_mirrors() {
     let dir = tempfile::tempdir().unwrap();
     for length in [1_000, 500_000] {
         let world = World::one(length, vec![acts([Act::Good])]);
@@ -354,7 +354,7 @@ async fn bytes_under_way_are_bounded() {
     assert_eq!(names(dir.path()), ["a", "b"]);
 }
 
-/// Takes its time.
+/// A slow sink.
 struct SlowSink(Vec<u8>, Duration);
 
 #[async_trait]
@@ -376,7 +376,7 @@ impl Sink for SlowSink {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_has_the_bytes_in_order_whatever_their_way() {
+async fn a_sink_receives_the_bytes_in_order() {
     let lies: Script = Box::new(|wanted| Act::Corrupt(wanted + 5));
     for (script, pause) in [
         (acts([Act::Good]), 1),
@@ -403,7 +403,7 @@ async fn a_sink_has_the_bytes_in_order_whatever_their_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unwritable_place_is_told_and_nothing_is_left() {
+async fn an_unwritable_path_is_an_error_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let world = World::one(2_000_000, vec![acts([Act::Good])]);
     let (engine, _) = engine();
@@ -444,7 +444,7 @@ async fn a_thousand_segmented_runs_with_random_faults_give_the_right_files() {
         let dir = tempfile::tempdir().unwrap();
         let files: BTreeMap<String, Bytes> = (0..2)
             .map(|n| {
-                let length = LEAST * 2 + mix(seed ^ (n << 32)) % LONGEST;
+                let length = MIN_BYTES * 2 + mix(seed ^ (n << 32)) % LONGEST;
                 let length = usize::try_from(length).unwrap();
                 (format!("f{n}"), content(seed * 10 + n, length))
             })

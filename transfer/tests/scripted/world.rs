@@ -1,4 +1,4 @@
-//! Mirrors that exist in memory only.
+//! Scripted mirrors in memory.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-/// What a mirror does with one request.
+/// The behaviour of a mirror for one request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Act {
     Good,
@@ -29,20 +29,20 @@ pub(crate) enum Act {
     RetryAfter(u64),
     Hang,
     SlowFirstByte(Duration),
-    /// So many bytes of the answer, then an error.
+    /// This many bytes of the response, then an error.
     Break(u64),
-    /// So many bytes of the answer, then nothing.
+    /// This many bytes of the response, then a stall.
     Stall(u64),
-    /// Bytes per second.
+    /// A body at this many bytes per second.
     Drip(u64),
     /// The byte at this offset of the file is wrong.
     Corrupt(u64),
     IgnoreRange,
     /// Ranges are refused as lying beyond the end.
     NoRange,
-    /// The file is said to be one byte longer than it is.
+    /// The length of the file in the response is one byte too large.
     WrongTotal,
-    /// All bytes, then an error where the end should be.
+    /// All bytes, then an error instead of the end.
     BreakAfterAll,
 }
 
@@ -52,10 +52,10 @@ pub(crate) struct Scripted {
     name: String,
     files: Arc<BTreeMap<String, Bytes>>,
     script: Mutex<Script>,
-    /// The first byte asked for, and what was done.
+    /// The first byte of each request, and the behaviour.
     log: Mutex<Vec<(u64, Act)>>,
     open: Arc<AtomicUsize>,
-    /// Whether it answers requests for several ranges.
+    /// Whether it supports several ranges in one request.
     has_multi_range: bool,
     connections: Arc<Connections>,
 }
@@ -67,7 +67,7 @@ struct Connections {
     most: AtomicUsize,
 }
 
-/// One of them.
+/// One request, until it is dropped.
 struct Connection(Arc<Connections>);
 
 impl Connection {
@@ -293,7 +293,7 @@ impl World {
         Self::with(files, scripts, false, |_, mirror| mirror)
     }
 
-    /// The same, with mirrors that answer requests for several ranges.
+    /// The same, with mirrors that support several ranges in one request.
     pub(crate) fn with_multi_range(files: BTreeMap<String, Bytes>, scripts: Vec<Script>) -> Self {
         Self::with(files, scripts, true, |_, mirror| mirror)
     }
@@ -376,12 +376,12 @@ impl World {
         self.mirrors[mirror].log.lock().unwrap().clone()
     }
 
-    /// The most requests that a mirror had at a time.
+    /// The maximum of concurrent requests to a mirror.
     pub(crate) fn most_open(&self, mirror: usize) -> usize {
         self.mirrors[mirror].connections.most.load(Ordering::SeqCst)
     }
 
-    /// No request is under way any more, neither by the mirrors' count nor by the selector's.
+    /// Asserts that no request is under way, by the count of the mirrors and of the selector.
     pub(crate) fn assert_idle(&self) {
         assert_eq!(self.open.load(Ordering::SeqCst), 0, "open bodies");
         let in_flight: Vec<u32> = self.set.reports().iter().map(|r| r.in_flight).collect();
@@ -397,7 +397,7 @@ pub(crate) fn engine(slots: usize) -> Engine {
     Engine::new(options, Arc::new(Silent))
 }
 
-/// These acts in order, then the last one for ever.
+/// These acts in order, then the last one for all later requests.
 pub(crate) fn acts<const N: usize>(acts: [Act; N]) -> Script {
     let mut next = 0;
     Box::new(move |_| {
@@ -407,8 +407,8 @@ pub(crate) fn acts<const N: usize>(acts: [Act; N]) -> Script {
     })
 }
 
-/// The first mirror to be asked misbehaves once, whichever it is; all else is in order.
-pub(crate) fn first_asked(count: usize, act: Act) -> Vec<Script> {
+/// The first request to any of the mirrors gets this act; all others get a good response.
+pub(crate) fn first_request(count: usize, act: Act) -> Vec<Script> {
     let used = Arc::new(Mutex::new(false));
     (0..count)
         .map(|_| {

@@ -1,4 +1,4 @@
-//! zchunk files, by what differs from files that are here.
+//! Fetching zchunk files: only the chunks that older files lack.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -73,7 +73,7 @@ fn good(count: usize) -> Vec<Script> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_new_is_fetched() {
+async fn only_new_chunks_are_fetched() {
     let (old, new) = (zck(&version(0)), zck(&version(1)));
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, good(2));
@@ -88,7 +88,7 @@ async fn only_what_is_new_is_fetched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_file_needs_its_header_only() {
+async fn an_identical_file_needs_only_its_header() {
     let new = zck(&version(1));
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, good(1));
@@ -99,7 +99,7 @@ async fn the_same_file_needs_its_header_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_anything_to_reuse_it_is_fetched_whole_and_in_segments() {
+async fn without_reusable_chunks_the_whole_file_is_fetched_in_segments() {
     let new = zck(&version(1));
     for old in [None, Some(Bytes::from_static(b"no zchunk file"))] {
         let dir = tempfile::tempdir().unwrap();
@@ -118,7 +118,7 @@ async fn without_anything_to_reuse_it_is_fetched_whole_and_in_segments() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_liar_is_found_by_the_chunk_and_only_that_is_fetched_elsewhere() {
+async fn a_wrong_chunk_accuses_its_mirror_and_is_fetched_from_another() {
     let (old, new) = (zck(&version(0)), zck(&version(4)));
     for liar in 0..2 {
         let dir = tempfile::tempdir().unwrap();
@@ -156,9 +156,9 @@ async fn a_liar_is_found_by_the_chunk_and_only_that_is_fetched_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_with_another_version_is_no_source_of_chunks() {
-    // The header comes from the one that answers; chunks that are not those of the header are
-    // refused, and their mirror with them.
+async fn a_mirror_with_another_version_is_excluded() {
+    // The header comes from the first mirror with a response. Chunks that do not match it are
+    // refused, and their mirror is excluded.
     let (old, new) = (zck(&version(0)), zck(&version(2)));
     let dir = tempfile::tempdir().unwrap();
     let world = world(&new, vec![acts([Act::Good]), acts([Act::WrongTotal])]);
@@ -166,7 +166,7 @@ async fn a_mirror_with_another_version_is_no_source_of_chunks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_file_that_is_damaged_costs_its_damaged_chunks() {
+async fn only_the_damaged_chunks_of_an_old_file_are_fetched() {
     let (old, new) = (zck(&version(0)), zck(&version(1)));
     let mut damaged = old.to_vec();
     let middle = damaged.len() / 2;
@@ -179,7 +179,7 @@ async fn an_old_file_that_is_damaged_costs_its_damaged_chunks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_zchunk_file_or_another_one_is_refused() {
+async fn other_files_and_other_digests_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let html = Bytes::from(vec![b'<'; 100_000]);
     let world_of_html = world(&html, good(2));
@@ -201,7 +201,7 @@ async fn what_is_no_zchunk_file_or_another_one_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_waits_for_a_slot_as_any_job() {
+async fn a_zchunk_job_waits_for_a_slot() {
     let new = zck(&version(1));
     let dir = tempfile::tempdir().unwrap();
     let (busy, free) = (
@@ -228,7 +228,7 @@ async fn it_waits_for_a_slot_as_any_job() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn faults_of_every_kind_are_survived() {
+async fn faults_of_every_kind_lose_no_zchunk_file() {
     let (old, new) = (zck(&version(0)), zck(&version(6)));
     for seed in 0..200_u64 {
         let dir = tempfile::tempdir().unwrap();
@@ -241,7 +241,7 @@ async fn faults_of_every_kind_are_survived() {
                         return Act::Good;
                     }
                     let random = mix(seed ^ mix(mirror ^ mix(count)));
-                    // A wrong header would be believed: nothing vouches for it here.
+                    // A wrong header would be trusted, because the job has no digest.
                     match crate::any(random, 300_000) {
                         Act::Corrupt(at) => Act::Corrupt(at + 100_000),
                         other => other,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use taipan_channel::MirroredChannel;
 use taipan_channel::{Channel, metadata_target};
-use taipan_installer::ChannelMirrors;
 use taipan_mirrors::{Location, Mirror, Provenance};
 use taipan_transfer::{Expected, Job, MirrorSet, Target};
 use url::Url;
@@ -153,7 +153,7 @@ impl<'a> Resolver<'a> {
     fn nearest_channel(&self, url: &Url) -> Option<(usize, String)> {
         let channels = self.context.channels.iter().enumerate();
         channels
-            .filter_map(|(index, ChannelMirrors { channel, .. })| {
+            .filter_map(|(index, MirroredChannel { channel, .. })| {
                 Some((index, channel.path_of(url)?))
             })
             .min_by_key(|(_, path)| path.len())
