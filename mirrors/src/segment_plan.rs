@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use rangemap::RangeSet;
+
 use crate::Selector;
 use crate::{Choice, MirrorId, Pick, Request, Time, Tried, Why};
 
@@ -84,8 +86,7 @@ pub struct SegmentPlan {
     path: String,
     seed: u64,
     size: u64,
-    /// The end of each gap by its start; disjoint.
-    gaps: BTreeMap<u64, u64>,
+    gaps: RangeSet<u64>,
     running: BTreeMap<SegmentId, Segment>,
     tried: Tried,
     failures: u32,
@@ -148,7 +149,7 @@ impl SegmentPlan {
             path: path.to_owned(),
             seed,
             size,
-            gaps: BTreeMap::new(),
+            gaps: RangeSet::new(),
             running: BTreeMap::new(),
             tried: Tried::new(),
             failures: 0,
@@ -170,7 +171,7 @@ impl SegmentPlan {
 
     /// The number of missing bytes.
     pub fn left(&self) -> u64 {
-        let gaps: u64 = self.gaps.iter().map(|(start, end)| end - start).sum();
+        let gaps: u64 = self.gaps.iter().map(|gap| gap.end - gap.start).sum();
         let firsts = self
             .running
             .iter()
@@ -206,8 +207,7 @@ impl SegmentPlan {
         if bytes > 0 {
             if segment.last_byte.is_some() && passed > 0.0 {
                 // An exponential mean over about a second.
-                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-                let rate = bytes as f64 / passed;
+                let rate = approximately(bytes) / passed;
                 let keep = (-passed).exp();
                 segment.rate = Some(
                     segment
@@ -255,38 +255,36 @@ impl SegmentPlan {
         if self.gaps.is_empty() && self.running.is_empty() {
             return SegmentStep::Done;
         }
-        if let Some(pick) = self.fresh_mirror(selector, now) {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.cut(start..end, pick, selector, now);
-            }
-            if let Some(step) = self.steal(Some(pick), selector, now) {
-                return step;
-            }
-        }
-        if self.running.is_empty() || self.wants_more(now) {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.fetch(start..end, selector, now);
-            }
-            if let Some(step) = self.steal(None, selector, now) {
-                return step;
-            }
-        }
-        // A silent segment is replaced even if another connection is not worth it.
-        let is_silent =
-            |segment: &Segment| now.since(segment.silent_since()) >= self.config.silence;
-        if self.running.len() <= self.config.most_connections
-            && self.running.values().any(is_silent)
+        let fresh = self.fresh_mirror(selector, now);
+        if fresh.is_some()
+            && let Some(step) = self.next_segment(fresh, selector, now)
         {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.fetch(start..end, selector, now);
-            }
-            if let Some(step) = self.steal(None, selector, now) {
-                return step;
-            }
+            return step;
+        }
+        let may_add = self.may_add_connection(now);
+        if (may_add || self.has_silent_segment(now))
+            && let Some(step) = self.next_segment(None, selector, now)
+        {
+            return step;
         }
         SegmentStep::Wait {
             until: now + Duration::from_millis(250),
             why: None,
+        }
+    }
+
+    /// A segment from the first gap or, without gaps, from the slowest segment; for the fresh mirror or
+    /// else for the best one.
+    fn next_segment(
+        &mut self,
+        fresh: Option<Pick>,
+        selector: &mut Selector,
+        now: Time,
+    ) -> Option<SegmentStep> {
+        match (self.gaps.first().cloned(), fresh) {
+            (Some(gap), Some(pick)) => Some(self.cut(gap, pick, selector, now)),
+            (Some(gap), None) => Some(self.fetch(gap, selector, now)),
+            (None, fresh) => self.steal(fresh, selector, now),
         }
     }
 
@@ -304,7 +302,22 @@ impl SegmentPlan {
         Some(SegmentStep::Drop { segment: id })
     }
 
-    fn wants_more(&mut self, now: Time) -> bool {
+    /// Whether a silent segment needs help, which is given even if another connection is not worth it.
+    fn has_silent_segment(&self, now: Time) -> bool {
+        self.running.len() <= self.config.most_connections
+            && self
+                .running
+                .values()
+                .any(|segment| self.is_silent(segment, now))
+    }
+
+    fn is_silent(&self, segment: &Segment, now: Time) -> bool {
+        now.since(segment.silent_since()) >= self.config.silence
+    }
+
+    /// Whether another connection is worth it: the last one increased the total throughput, or it is
+    /// one of the first two. Judges the last connection once, after a while.
+    fn may_add_connection(&mut self, now: Time) -> bool {
         /// The last connection must have increased the total by this factor.
         const WORTH_IT: f64 = 1.1;
         let count = self.running.len();
@@ -404,12 +417,7 @@ impl SegmentPlan {
     fn cut(&mut self, gap: Range<u64>, pick: Pick, selector: &Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
         let (_, rate) = selector.outlook(pick.mirror, now);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an estimate"
-        )]
-        let mut bytes = ((rate * self.config.length.as_secs_f64()) as u64).max(least);
+        let mut bytes = whole(rate * self.config.length.as_secs_f64()).max(least);
         if !matches!(pick.why, Why::Soonest { measured: true, .. }) {
             // The throughput is not measured yet.
             bytes = bytes.min(4 * least);
@@ -421,7 +429,7 @@ impl SegmentPlan {
         } else {
             end
         };
-        self.take(gap.start..end);
+        self.gaps.remove(gap.start..end);
         self.start(gap.start..end, pick, now)
     }
 
@@ -446,119 +454,131 @@ impl SegmentPlan {
     }
 
     /// Gives another mirror the tail of the segment that would finish last, or a copy of it.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "estimates of bytes"
-    )]
     fn steal(
         &mut self,
         fresh: Option<Pick>,
         selector: &Selector,
         now: Time,
     ) -> Option<SegmentStep> {
-        /// The minimum gain in seconds, because a connection has a cost.
-        const LEAST_GAIN: f64 = 0.2;
-        let mut last: Option<(f64, SegmentId)> = None;
-        for (&id, segment) in &self.running {
-            let seconds = expected_left(segment, selector, now);
-            if segment.twin.is_none() && last.is_none_or(|(most, _)| seconds > most) {
-                last = Some((seconds, id));
-            }
-        }
-        let (seconds, victim) = last?;
+        let (seconds, victim) = self.slowest(selector, now)?;
         let segment = &self.running[&victim];
-        let (left, from, end, slow) = (
-            segment.left(),
-            segment.next_byte(),
-            segment.range.end,
-            segment.mirror,
-        );
-        let is_silent = now.since(segment.silent_since()) >= self.config.silence;
-        let has_run = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
+        let is_silent = self.is_silent(segment, now);
         let pick = if let Some(pick) = fresh {
             pick
         } else {
-            let tried = self.tried.excluding(is_silent.then_some(slow));
-            match selector.choose(&self.request(left, &tried), now) {
-                Choice::Use(pick) => pick,
-                _ => return None,
-            }
+            let tried = self.tried.excluding(is_silent.then_some(segment.mirror));
+            let Choice::Use(pick) = selector.choose(&self.request(segment.left(), &tried), now)
+            else {
+                return None;
+            };
+            pick
         };
-        let (first_byte, rate) = selector.outlook(pick.mirror, now);
-        let alone = first_byte + left as f64 / rate;
-        // Both should finish at the same time.
-        let pace = left as f64 / seconds.max(1e-3);
-        let share = (seconds - first_byte) / (pace.recip() + rate.recip());
-        let stolen = (share.max(0.0) as u64).min(left);
-        let gain = seconds - (first_byte + stolen as f64 / rate);
-        if !is_silent && stolen >= self.config.least_bytes && left - stolen > 0 && gain > LEAST_GAIN
-        {
-            let cut = end - stolen;
-            self.running.get_mut(&victim)?.range.end = cut;
-            self.give_back(cut..end);
+        let outlook = selector.outlook(pick.mirror, now);
+        if !is_silent && let Some(tail) = self.tail_for(segment, seconds, outlook) {
+            let end = tail.start;
+            self.running.get_mut(&victim)?.range.end = end;
+            self.give_back(tail);
             return Some(SegmentStep::Shorten {
                 segment: victim,
-                end: cut,
+                end,
             });
         }
-        // The end of the file, or a silent mirror: a second copy.
-        let budget = (self.size as f64 * self.config.extra_share) as u64;
-        let affordable = self.extra.saturating_add(left) <= budget;
-        if alone * 2.0 > seconds || pick.mirror == slow {
+        self.race(victim, seconds, &pick, outlook, now)
+    }
+
+    /// The segment that would finish last, and in how many seconds. Those in a race do not count.
+    fn slowest(&self, selector: &Selector, now: Time) -> Option<(f64, SegmentId)> {
+        let mut slowest: Option<(f64, SegmentId)> = None;
+        for (&id, segment) in self.running.iter().filter(|(_, it)| it.twin.is_none()) {
+            let seconds = expected_left(segment, selector, now);
+            if slowest.is_none_or(|(most, _)| seconds > most) {
+                slowest = Some((seconds, id));
+            }
+        }
+        slowest
+    }
+
+    /// The tail of a segment that another mirror would fetch in the time in which this one fetches the
+    /// rest, if that is worth a connection.
+    fn tail_for(
+        &self,
+        segment: &Segment,
+        seconds: f64,
+        (first_byte, rate): (f64, f64),
+    ) -> Option<Range<u64>> {
+        /// The minimum gain in seconds, because a connection has a cost.
+        const LEAST_GAIN: f64 = 0.2;
+        let left = segment.left();
+        let pace = approximately(left) / seconds.max(1e-3);
+        let share = (seconds - first_byte) / (pace.recip() + rate.recip());
+        let stolen = whole(share).min(left);
+        let gain = seconds - (first_byte + approximately(stolen) / rate);
+        let is_worth_it = stolen >= self.config.least_bytes && stolen < left && gain > LEAST_GAIN;
+        is_worth_it.then(|| segment.range.end - stolen..segment.range.end)
+    }
+
+    /// At the end of the file, or for a silent mirror: fetches the rest of a segment a second time.
+    /// Without a budget for that, a slow segment is dropped after it has been measured.
+    fn race(
+        &mut self,
+        victim: SegmentId,
+        seconds: f64,
+        pick: &Pick,
+        (first_byte, rate): (f64, f64),
+        now: Time,
+    ) -> Option<SegmentStep> {
+        let segment = &self.running[&victim];
+        let left = segment.left();
+        let alone = first_byte + approximately(left) / rate;
+        if alone * 2.0 > seconds || pick.mirror == segment.mirror {
             return None;
         }
-        if affordable {
+        let budget = whole(approximately(self.size) * self.config.extra_share);
+        if self.extra.saturating_add(left) <= budget {
+            let rest = segment.next_byte()..segment.range.end;
             self.extra += left;
-            let step = self.start(from..end, pick, now);
-            let twin = SegmentId(self.serial - 1);
-            self.running.get_mut(&twin)?.twin = Some(victim);
-            self.running.get_mut(&victim)?.twin = Some(twin);
+            let copy = SegmentId(self.serial);
+            let step = self.start(rest, *pick, now);
+            self.running.get_mut(&copy)?.twin = Some(victim);
+            self.running.get_mut(&victim)?.twin = Some(copy);
             return Some(step);
         }
-        // Without a budget for a copy, the slow segment is dropped after it has been measured.
-        if is_silent || has_run {
+        let is_silent = self.is_silent(segment, now);
+        let is_measured = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
+        if is_silent || is_measured {
             self.ended(victim, is_silent);
             return Some(SegmentStep::Drop { segment: victim });
         }
         None
     }
 
-    /// Removes a range from the gap with the same start.
-    fn take(&mut self, range: Range<u64>) {
-        if let Some(end) = self.gaps.remove(&range.start)
-            && range.end < end
-        {
-            self.gaps.insert(range.end, end);
-        }
-    }
-
-    /// Adds a range to the gaps and joins it with its neighbours.
+    /// Adds a range to the gaps.
     fn give_back(&mut self, range: Range<u64>) {
-        if range.start >= range.end {
-            return;
+        if !range.is_empty() {
+            self.gaps.insert(range);
         }
-        let (mut start, mut end) = (range.start, range.end);
-        let touching: Vec<(u64, u64)> = (self.gaps.range(..=end))
-            .map(|(&start, &end)| (start, end))
-            .filter(|&(_, gap_end)| gap_end >= start)
-            .collect();
-        for (gap_start, gap_end) in touching {
-            self.gaps.remove(&gap_start);
-            start = start.min(gap_start);
-            end = end.max(gap_end);
-        }
-        self.gaps.insert(start, end);
     }
 }
 
-/// The expected seconds until a segment is complete.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn approximately(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate; the cast saturates"
+)]
+fn whole(bytes: f64) -> u64 {
+    bytes as u64
+}
+
+/// The expected seconds until a segment is complete.
 fn expected_left(segment: &Segment, selector: &Selector, now: Time) -> f64 {
     let silence = now.since(segment.silent_since()).as_secs_f64();
     let (first_byte, usual) = selector.outlook(segment.mirror, now);
-    let left = segment.left() as f64;
+    let left = approximately(segment.left());
     match segment.rate {
         // Silence is expected to last as long again.
         Some(rate) => left / rate.max(1.0) + if silence > 0.5 { silence * 2.0 } else { 0.0 },
