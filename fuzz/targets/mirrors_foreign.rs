@@ -1,10 +1,10 @@
-//! Mirrors in the files of other programs: a table of TOML, a section of YAML.
+//! Mirrors in the configuration files of other programs: a TOML table, a YAML section.
 
 #![no_main]
 
 mod checks;
 
-use checks::{channels, refused};
+use checks::{collections, refused};
 use libfuzzer_sys::fuzz_target;
 use taipan_mirrors::MirrorsFile;
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
         MirrorsFile::parse_yaml(text, "f"),
     ] {
         match parsed {
-            Ok(file) => channels(&file),
+            Ok(file) => collections(&file),
             Err(error) => refused(&error.to_string()),
         }
     }

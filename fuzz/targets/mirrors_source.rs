@@ -1,10 +1,10 @@
-//! Lists of a kind that is to be recognised, from the user and from a server.
+//! Lists of any kind, from the user and from a server.
 
 #![no_main]
 
 mod checks;
 
-use checks::{channels, mirror, refused};
+use checks::{collections, mirror, refused};
 use libfuzzer_sys::fuzz_target;
 use taipan_mirrors::{Location, MirrorSource, Provenance};
 
@@ -20,10 +20,10 @@ fuzz_target!(|text: &str| {
         };
         let found = match MirrorSource::parse(text, "f", &[("channel", "c")], origin) {
             Ok(MirrorSource::Collections(file) | MirrorSource::Table(file)) => {
-                channels(&file);
+                collections(&file);
                 file.collections
                     .into_iter()
-                    .flat_map(|channel| channel.mirrors)
+                    .flat_map(|entry| entry.mirrors)
                     .collect()
             }
             Ok(MirrorSource::List(list)) => list.mirrors,

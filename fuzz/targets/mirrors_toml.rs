@@ -1,16 +1,16 @@
-//! Mirrors files of our own.
+//! Mirrors files.
 
 #![no_main]
 
 mod checks;
 
-use checks::{channels, refused};
+use checks::{collections, refused};
 use libfuzzer_sys::fuzz_target;
 use taipan_mirrors::MirrorsFile;
 
 fuzz_target!(|text: &str| {
     match MirrorsFile::parse(text, "f") {
-        Ok(file) => channels(&file),
+        Ok(file) => collections(&file),
         Err(error) => refused(&error.to_string()),
     }
 });
