@@ -6,7 +6,7 @@ use std::{
 };
 
 use taipan_channel::{Channel, MirroredChannel};
-use taipan_mirrors::{Location, Mirror, Origin, SavedState, SelectorConfig, merge};
+use taipan_mirrors::{Location, Mirror, Provenance, SavedState, SelectorConfig, merge};
 use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
 use crate::{
@@ -84,6 +84,7 @@ impl Context {
         let seed = u64::from_le_bytes(seed);
         let config = SelectorConfig {
             seed,
+            country: settings.prefer_country.value.clone(),
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
@@ -96,7 +97,7 @@ impl Context {
             let mirrors = if listed.is_empty() {
                 let location = Location::parse(channel.base().as_str())
                     .map_err(|source| AppError::ChannelLocation { name, source })?;
-                vec![Mirror::new(location, Origin::Channel)]
+                vec![Mirror::new(location, Provenance::Upstream)]
             } else {
                 merge(listed)
             };

@@ -132,6 +132,7 @@ impl AppError {
                 | SettingsError::Environment(_)
                 | SettingsError::Alias { .. }
                 | SettingsError::Platform { .. }
+                | SettingsError::Country { .. }
                 | SettingsError::NoPlatform
                 | SettingsError::Jobs
                 | SettingsError::Mirrors(_) => Exit::Usage,

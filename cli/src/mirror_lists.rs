@@ -9,7 +9,7 @@ use std::{
 use futures_util::{StreamExt as _, future::try_join_all};
 use taipan_channel::Channel;
 use taipan_mirrors::{
-    Metalink, Mirror, MirrorSource, MirrorSourceError, MirrorsFile, Origin, SafeUrl, Skipped,
+    ListError, Metalink, Mirror, MirrorSource, MirrorsFile, Provenance, SafeUrl, Skipped,
 };
 use taipan_transfer::{
     Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Ranges,
@@ -38,7 +38,7 @@ pub(crate) enum MirrorListError {
         source: FetchListError,
     },
     #[error(transparent)]
-    Parse(MirrorSourceError),
+    Parse(ListError),
     #[error(
         "{list} does not name the channel of its mirrors, and {count} channels are in use: use one \
          channel, write $channel in the URLs of the list, or use a mirrors file"
@@ -110,8 +110,8 @@ impl MirrorLists {
     pub(crate) fn channels(&self) -> Vec<String> {
         let mut names = Vec::new();
         for list in &self.0 {
-            if let MirrorSource::Channels(file) | MirrorSource::Table(file) = &list.source {
-                names.extend(file.channels.iter().map(|channel| channel.url.clone()));
+            if let MirrorSource::Collections(file) | MirrorSource::Table(file) = &list.source {
+                names.extend(file.collections.iter().map(|channel| channel.url.clone()));
             }
         }
         names
@@ -134,7 +134,7 @@ impl MirrorLists {
 }
 
 impl List {
-    fn read(name: String, is_local: bool, text: String) -> Result<Self, MirrorSourceError> {
+    fn read(name: String, is_local: bool, text: String) -> Result<Self, ListError> {
         // Any channel name will do to detect the kind; a plain list is parsed again per channel.
         let source = parse(&name, is_local, &text, "channel")?;
         Ok(Self {
@@ -149,7 +149,7 @@ impl List {
         match &self.source {
             MirrorSource::List(list) => &list.skipped,
             MirrorSource::Metalink(metalink) => &metalink.skipped,
-            MirrorSource::Channels(_) | MirrorSource::Table(_) => &[],
+            MirrorSource::Collections(_) | MirrorSource::Table(_) => &[],
         }
     }
 
@@ -163,7 +163,7 @@ impl List {
             count,
         };
         match (&self.source, requested) {
-            (MirrorSource::Channels(file), _) => Ok(named(file, channel)),
+            (MirrorSource::Collections(file), _) => Ok(named(file, channel)),
             (MirrorSource::Table(file), _) => Ok(file.mirrors_below(&channel.canonical())),
             (MirrorSource::List(_) | MirrorSource::Metalink(_), None) => Ok(None),
             (MirrorSource::List(_), Some(count)) => {
@@ -188,20 +188,15 @@ impl List {
     }
 }
 
-fn parse(
-    name: &str,
-    is_local: bool,
-    text: &str,
-    channel: &str,
-) -> Result<MirrorSource, MirrorSourceError> {
+fn parse(name: &str, is_local: bool, text: &str, channel: &str) -> Result<MirrorSource, ListError> {
     let origin = |line: u32| {
         if is_local {
             let file = name.into();
-            Origin::File { file, line }
+            Provenance::File { file, line }
         } else {
             // The user named the list, but not the mirrors in it.
             let from = format!("{name}:{line}").into();
-            Origin::Discovered { from }
+            Provenance::Discovered { from }
         }
     };
     MirrorSource::parse(text, name, &[("channel", channel)], origin)

@@ -73,6 +73,8 @@ pub(crate) enum SettingsError {
     Environment(#[from] EnvironmentError),
     #[error("invalid channel alias `{text}`: use a URL, for example https://conda.anaconda.org")]
     Alias { text: String },
+    #[error("invalid country `{text}`: use two letters, for example DE")]
+    Country { text: String },
     #[error("unknown platform `{text}`: use for example linux-64 or noarch")]
     Platform { text: String },
     #[error("cannot determine the {what} directory of the user: set HOME or use {option}")]
@@ -96,6 +98,7 @@ struct File {
     channel_alias: Option<String>,
     channel_priority: Option<Priority>,
     mirrors: Option<Vec<String>>,
+    prefer_country: Option<String>,
     cache_dir: Option<PathBuf>,
     platform: Option<String>,
     jobs: Option<usize>,
@@ -152,6 +155,8 @@ pub(crate) struct Settings {
     pub(crate) channel_alias: Setting<Url>,
     pub(crate) channel_priority: Setting<Priority>,
     pub(crate) mirrors: Setting<Vec<ListLocation>>,
+    /// Two upper-case letters.
+    pub(crate) prefer_country: Setting<Option<String>>,
     pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
@@ -269,6 +274,13 @@ impl Settings {
             file.channel_priority,
             || Ok(Priority::Strict),
         )?;
+        let prefer_country = first(
+            None,
+            environment.text("TAIPAN_PREFER_COUNTRY")?.map(Some),
+            file.prefer_country.map(Some),
+            || Ok(None),
+        )?
+        .try_map(|text| text.map(parse_country).transpose())?;
         let platform = first(
             install.and_then(|install| install.platform.clone()),
             environment.text("TAIPAN_PLATFORM")?,
@@ -303,6 +315,7 @@ impl Settings {
             channel_alias,
             channel_priority,
             mirrors,
+            prefer_country,
             platform,
             jobs,
             always_copy,
@@ -343,6 +356,14 @@ fn parse_alias(text: String) -> Result<Url, SettingsError> {
     match Url::parse(&text) {
         Ok(url) if !url.cannot_be_a_base() => Ok(url),
         _ => Err(SettingsError::Alias { text }),
+    }
+}
+
+fn parse_country(text: String) -> Result<String, SettingsError> {
+    if text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+        Ok(text.to_ascii_uppercase())
+    } else {
+        Err(SettingsError::Country { text })
     }
 }
 
@@ -470,6 +491,7 @@ mod tests {
             channel_alias,
             channel_priority,
             mirrors,
+            prefer_country: _,
             platform,
             jobs,
             always_copy,
@@ -579,6 +601,27 @@ mod tests {
         let (_, settings) = resolve(&["--config", path.to_str().unwrap()], &[], FILE).unwrap();
         assert_eq!(settings.jobs.value, 7);
         assert_eq!(settings.config_file.as_deref(), Some(&*path));
+    }
+
+    #[test]
+    fn the_preferred_country_comes_from_the_environment_or_the_file() {
+        const IN_FILE: &str = "prefer-country = \"de\"\n";
+        let country = |variables: &[(&str, &str)], file: &str| {
+            let (_, settings) = resolve(&[], variables, file).unwrap();
+            let Setting { value, origin } = settings.prefer_country;
+            (value, origin)
+        };
+        let variable = [("TAIPAN_PREFER_COUNTRY", "FR")];
+        let fr = Some("FR".to_owned());
+        assert_eq!(country(&variable, IN_FILE), (fr, Origin::Environment));
+        let de = Some("DE".to_owned());
+        assert_eq!(country(&[], IN_FILE), (de, Origin::File));
+        assert_eq!(country(&[], ""), (None, Origin::Default));
+        let error = resolve(&[], &[("TAIPAN_PREFER_COUNTRY", "Germany")], "").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "invalid country `Germany`: use two letters, for example DE"
+        );
     }
 
     #[test]

@@ -24,13 +24,13 @@ pub fn mirror(mirror: &Mirror) {
     }
 }
 
-/// No channel is without mirrors, and each is found by its own name.
-pub fn channels(file: &MirrorsFile) {
-    for channel in &file.channels {
-        assert!(!channel.mirrors.is_empty() && channel.line >= 1);
-        assert!(file.mirrors_for(&channel.url).is_some(), "{}", channel.url);
-        channel.mirrors.iter().for_each(mirror);
-        for below in file.mirrors_below(&channel.url).unwrap() {
+/// No collection is without mirrors, and each is found by its own name.
+pub fn collections(file: &MirrorsFile) {
+    for entry in &file.collections {
+        assert!(!entry.mirrors.is_empty() && entry.line >= 1);
+        assert!(file.mirrors_for(&entry.url).is_some(), "{}", entry.url);
+        entry.mirrors.iter().for_each(mirror);
+        for below in file.mirrors_below(&entry.url).unwrap() {
             mirror(&below);
         }
     }

@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use taipan_fuzz::checks::{mirror, refused};
-use taipan_mirrors::{Location, MirrorList, Origin};
+use taipan_mirrors::{Location, MirrorList, Provenance};
 
 fuzz_target!(|text: &str| {
-    let origin = |line| Origin::Discovered {
+    let origin = |line| Provenance::Discovered {
         from: format!("l:{line}").into(),
     };
     match MirrorList::parse(text, "f", &[("arch", "x/../$arch")], origin) {

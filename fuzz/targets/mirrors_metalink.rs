@@ -4,10 +4,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use taipan_fuzz::checks::{mirror, refused};
-use taipan_mirrors::{Metalink, Origin};
+use taipan_mirrors::{Metalink, Provenance};
 
 fuzz_target!(|text: &str| {
-    match Metalink::parse(text, "f", |_| Origin::CommandLine) {
+    match Metalink::parse(text, "f", |_| Provenance::CommandLine) {
         Ok(metalink) => {
             for file in &metalink.files {
                 let parts = || file.name.split('/');

@@ -1,27 +1,27 @@
-//! Lists of a kind that is to be recognised, from the user and from a server.
+//! Lists of any kind, from the user and from a server.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use taipan_fuzz::checks::{channels, mirror, refused};
-use taipan_mirrors::{Location, MirrorSource, Origin};
+use taipan_fuzz::checks::{collections, mirror, refused};
+use taipan_mirrors::{Location, MirrorSource, Provenance};
 
 fuzz_target!(|text: &str| {
     for is_local in [true, false] {
         let origin = |line: u32| {
             let from = format!("l:{line}").into();
             if is_local {
-                Origin::CommandLine
+                Provenance::CommandLine
             } else {
-                Origin::Discovered { from }
+                Provenance::Discovered { from }
             }
         };
         let found = match MirrorSource::parse(text, "f", &[("channel", "c")], origin) {
-            Ok(MirrorSource::Channels(file) | MirrorSource::Table(file)) => {
-                channels(&file);
-                file.channels
+            Ok(MirrorSource::Collections(file) | MirrorSource::Table(file)) => {
+                collections(&file);
+                file.collections
                     .into_iter()
-                    .flat_map(|channel| channel.mirrors)
+                    .flat_map(|entry| entry.mirrors)
                     .collect()
             }
             Ok(MirrorSource::List(list)) => list.mirrors,

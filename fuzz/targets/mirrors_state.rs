@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use taipan_mirrors::{
-    Choice, Location, Mirror, Origin, Request, SavedState, Selector, SelectorConfig, Time,
+    Choice, Location, Mirror, Provenance, Request, SavedState, Selector, SelectorConfig, Time,
 };
 
 fuzz_target!(|text: &str| {
@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
     assert!(warning.is_none() || state == SavedState::new());
     let now = Time::from_unix(std::time::Duration::from_secs(1_800_000_000));
     let mirrors = ["https://a.example/", "https://b.example/x"]
-        .map(|url| Mirror::new(Location::parse(url).unwrap(), Origin::CommandLine));
+        .map(|url| Mirror::new(Location::parse(url).unwrap(), Provenance::CommandLine));
     let mut selector = Selector::new(mirrors.to_vec(), SelectorConfig::default());
     selector.load(&state, now);
     let request = Request::content("p")

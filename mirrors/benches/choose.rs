@@ -1,21 +1,21 @@
-//! What a choice costs among many mirrors of which much is known.
+//! The time of a choice among many mirrors with a history.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use taipan_mirrors::{
-    Choice, Class, Location, Mirror, MirrorId, Observation, Origin, Request, Selector,
+    Choice, Class, Location, Mirror, MirrorId, Observation, Provenance, Request, Selector,
     SelectorConfig, Time,
 };
 
-/// Mirrors that were each asked a few times, some of them with bad luck.
+/// Mirrors with a few requests each, some of which failed.
 fn experienced(count: u32, start: Time) -> Selector {
     let mirrors = (0..count)
         .map(|i| {
             let url = format!("https://m{i}.example/pub");
             let location = Location::parse(&url).expect("an address");
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     let mut selector = Selector::new(mirrors, SelectorConfig::default());

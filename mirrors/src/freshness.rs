@@ -3,47 +3,46 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-/// The version that one mirror has of a file that changes under its name.
+/// A mirror's version of a file that changes under its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Version {
-    /// Its length in bytes.
+    /// In bytes.
     pub length: u64,
-    /// Its first bytes, or a digest of them, when these were fetched.
+    /// The first bytes, or a digest of them, if they were fetched.
     pub head: Option<Vec<u8>>,
-    /// Its last bytes, when the mirror can send these alone. They nearly always differ between two
-    /// versions of a compressed file.
+    /// The last bytes, if the mirror can send them alone. They nearly always differ between two versions
+    /// of a compressed file.
     pub tail: Option<Vec<u8>>,
-    /// When it was changed. (Buckets and registries say when it was uploaded, which is something
-    /// else.)
+    /// The date of the last change. (Buckets and registries give the date of the upload instead.)
     pub modified: Option<SystemTime>,
 }
 
-/// How the version of a mirror compares with the reference.
+/// How a mirror's version compares with the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Freshness {
-    /// It is the reference, or the same.
+    /// The same as the reference.
     Current,
-    /// It is older than the reference.
+    /// Older than the reference.
     Behind,
-    /// It is another one, and nothing says whether it is older.
+    /// Different, and it is unknown whether it is older.
     Differs,
 }
 
-/// Length, head and tail: what tells one version from another.
+/// Length, head and tail, which identify a version.
 type Key<'a> = (u64, &'a [u8], &'a [u8]);
 
-/// Compares versions with a reference: that of the upstream server, when it is among them; otherwise
-/// the one that was changed last, when all have dates; otherwise the one that most mirrors have.
-/// `None` when there is no reference: then no mirror is called behind.
+/// Compares versions with a reference: that of the upstream, if it is among them; otherwise the newest,
+/// if all have dates; otherwise the version of most mirrors. `None` if there is no reference: then no
+/// mirror is judged to be behind.
 ///
-/// Mirrors that have the same version may date it differently, because some give it the date of the
-/// copy. So a version is as old as the oldest date that any mirror gives it.
+/// Mirrors may give different dates for the same version, because some give the date of the copy. So
+/// the oldest date of a version counts.
 pub fn judge_freshness(versions: &[Version], upstream: Option<usize>) -> Option<Vec<Freshness>> {
     let mut groups: BTreeMap<Key<'_>, Vec<usize>> = BTreeMap::new();
     let mut keys = Vec::with_capacity(versions.len());
     for (index, version) in versions.iter().enumerate() {
-        // A mirror that does not show a part of it is taken to have the same.
+        // A missing part is assumed to be equal.
         let agree = |a: &Option<Vec<u8>>, b: &Option<Vec<u8>>| a.is_none() || a == b;
         let full = |other: &&Version| {
             other.length == version.length
@@ -102,7 +101,7 @@ pub fn judge_freshness(versions: &[Version], upstream: Option<usize>) -> Option<
     Some(judged.collect())
 }
 
-/// The item of an iterator that has just one.
+/// The only item of an iterator.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     let first = items.next();
     first.filter(|_| items.next().is_none())

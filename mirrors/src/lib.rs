@@ -1,29 +1,28 @@
-//! Which mirror, when, how much.
+//! Mirror lists, the health of mirrors, and the choice among them.
 //!
-//! This crate reads lists of mirrors, keeps the health of each one, and answers one question: which
-//! of them should serve the next request. It is pure. It opens no socket, reads no clock and draws
-//! no random number: the caller says what time it is, gives a seed with each request, and reports
-//! what it saw. So every decision can be replayed, simulated and tested to exhaustion.
+//! The crate is pure. It opens no socket, reads no clock and draws no random number: the caller gives
+//! the time and a seed with each request, and reports observations. So every decision can be replayed
+//! and simulated.
 //!
-//! Lists come as our own TOML ([`MirrorsFile`]), plain text ([`MirrorList`]), metalinks
-//! ([`Metalink`], RFC 5854), `Link` headers ([`Duplicates`], RFC 6249), and from the configuration of
-//! other programs; [`MirrorSource`] tells them apart, and [`merge`] puts them together.
+//! Lists are mirrors files and the configuration files of other programs ([`MirrorsFile`]), plain
+//! lists ([`MirrorList`]), metalinks ([`Metalink`], RFC 5854) and `Link` headers ([`Duplicates`],
+//! RFC 6249). [`MirrorSource`] recognises the kind of a file, and [`merge`] merges lists.
 //!
-//! It must not know how bytes travel, nor what they are: no protocol beyond the shape of a
-//! [`Location`], no package manager's vocabulary.
+//! It must not know how bytes are transferred, nor what they are: of protocols it knows the form of a
+//! [`Location`], of package managers the configuration files that name mirrors.
 //!
-//! # Course of a request
+//! # A request
 //!
 //! ```
 //! use std::time::Duration;
 //! use taipan_mirrors::{
-//!     Choice, Class, Location, Mirror, Observation, Origin, Request, Selector, SelectorConfig, Time,
+//!     Choice, Class, Location, Mirror, Observation, Provenance, Request, Selector, SelectorConfig, Time,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mirrors = ["https://one.example/pub", "https://two.example/pub"]
 //!     .into_iter()
-//!     .map(|url| Ok(Mirror::new(Location::parse(url)?, Origin::CommandLine)))
+//!     .map(|url| Ok(Mirror::new(Location::parse(url)?, Provenance::CommandLine)))
 //!     .collect::<Result<Vec<_>, taipan_mirrors::LocationError>>()?;
 //! let mut selector = Selector::new(mirrors, SelectorConfig::default());
 //!
@@ -44,64 +43,37 @@
 //! # }
 //! ```
 
-mod breaker;
-mod choose;
-mod config;
-mod draw;
-mod estimate;
-mod forecast;
-mod foreign_files;
 mod freshness;
-mod health;
-mod hold;
-mod link_header;
-mod list_error;
-mod listed_digest;
+mod lists;
 mod location;
-mod metalink;
 mod mirror;
-mod mirror_list;
-mod mirror_source;
-mod mirrors_file;
-mod mirrors_file_error;
-mod observation;
-mod path_memory;
 mod probe_plan;
-mod report;
-mod request;
 mod safe_url;
 mod segment_plan;
 mod selector;
-mod stance;
-mod state;
 mod time;
-mod toml_reader;
-mod tried;
-mod why;
-mod window;
 
-pub use config::SelectorConfig;
 pub use freshness::{Freshness, Version, judge_freshness};
-pub use link_header::{Duplicates, digests_of_header};
-pub use list_error::{ListError, ListProblem, SkipReason, Skipped};
-pub use listed_digest::ListedDigest;
+pub use lists::link_header::{Duplicates, digests_of_header};
+pub use lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
+pub use lists::listed_digest::ListedDigest;
+pub use lists::metalink::{FileVersion, Metalink, MetalinkFile};
+pub use lists::mirror_list::MirrorList;
+pub use lists::mirror_source::MirrorSource;
+pub use lists::mirrors_file::{CollectionMirrors, MirrorsFile};
 pub use location::{Location, LocationError, OciLocation, S3Location};
-pub use metalink::{FileVersion, Metalink, MetalinkFile};
-pub use mirror::{Mirror, MirrorId, Origin, merge};
-pub use mirror_list::MirrorList;
-pub use mirror_source::{MirrorSource, MirrorSourceError};
-pub use mirrors_file::{ChannelMirrors, MirrorsFile};
-pub use mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
-pub use observation::{Class, Observation, Progress};
+pub use mirror::{Mirror, MirrorId, Provenance, merge};
 pub use probe_plan::{
     ProbeConfig, ProbeKind, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict,
 };
-pub use report::{Circuit, ClassCounts, LastOutcome, MirrorReport};
-pub use request::{Choice, Kind, Pick, Request};
 pub use safe_url::SafeUrl;
 pub use segment_plan::{SegmentConfig, SegmentId, SegmentPlan, SegmentStep};
 pub use selector::Selector;
-pub use state::{SavedState, StateWarning};
+pub use selector::config::SelectorConfig;
+pub use selector::observation::{Class, Observation, Progress};
+pub use selector::report::{Circuit, ClassCounts, LastOutcome, MirrorReport};
+pub use selector::request::{Choice, Kind, Pick, Request};
+pub use selector::state::{SavedState, StateWarning};
+pub use selector::tried::Tried;
+pub use selector::why::{DemotionReason, Why};
 pub use time::Time;
-pub use tried::Tried;
-pub use why::{Standing, Why};

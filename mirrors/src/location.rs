@@ -7,40 +7,38 @@ use url::Url;
 
 use crate::safe_url::{mask_text, write_masked};
 
-/// The longest text that is read as a location, in bytes.
+/// In bytes.
 const LONGEST: usize = 8192;
-/// The schemes that a location may have.
 const SCHEMES: &[&str] = &["https", "http", "s3", "oci", "oci+http", "file"];
 
-/// Where a mirror is.
+/// The location of a mirror.
 ///
 /// `Display` and `Debug` mask secrets; see [`SafeUrl`](crate::SafeUrl).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Location {
-    /// A directory on an HTTP server. No trailing slash and no fragment.
+    /// A directory on an HTTP server, without trailing slash and fragment.
     Http(Url),
     /// A prefix in a bucket.
     S3(S3Location),
     /// A namespace in a registry.
     Oci(OciLocation),
-    /// A directory of this machine, as an absolute path.
+    /// A local directory, as an absolute path.
     File(PathBuf),
 }
 
 /// A prefix in a bucket of an S3 service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct S3Location {
-    /// The name of the bucket.
     pub bucket: String,
-    /// What every key begins with; without slashes at either end, empty for the whole bucket.
+    /// The prefix of all keys, without slashes at the ends; empty for the whole bucket.
     pub prefix: String,
-    /// The service, when it is not that of the default chain.
+    /// The service, if not that of the default chain.
     pub endpoint: Option<Url>,
-    /// The region, when it is not that of the default chain.
+    /// The region, if not that of the default chain.
     pub region: Option<String>,
-    /// Whether the bucket stands in the path rather than in the host name.
+    /// Whether the bucket is in the path rather than in the host name.
     pub path_style: bool,
-    /// Whether requests go unsigned.
+    /// Whether requests are not signed.
     pub anonymous: bool,
 }
 
@@ -49,77 +47,51 @@ pub struct S3Location {
 pub struct OciLocation {
     /// `host` or `host:port`.
     pub registry: String,
-    /// What every repository name begins with; without slashes at either end, may be empty.
+    /// The prefix of all repository names, without slashes at the ends; may be empty.
     pub namespace: String,
-    /// Whether the registry is spoken to without TLS.
+    /// Whether the connection is without TLS.
     pub plain_http: bool,
 }
 
 /// Why a text is not a location.
 ///
-/// No message contains a secret of the text.
+/// Messages do not contain secrets of the text.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LocationError {
-    /// There is nothing.
     #[error("it is empty")]
     Empty,
-    /// The text is longer than any URL in use.
-    #[error("it is {bytes} bytes long, the most is {LONGEST}")]
-    TooLong {
-        /// Length in bytes.
-        bytes: usize,
-    },
-    /// No scheme.
+    #[error("it is {bytes} bytes long, the limit is {LONGEST}")]
+    TooLong { bytes: usize },
     #[error("`{text}` has no scheme; write `https://…`, `s3://…`, `oci://…` or `file:///…`")]
     NoScheme {
-        /// The text without its secrets.
+        /// Without secrets.
         text: String,
     },
-    /// A scheme that nothing here can fetch from.
     #[error("`{scheme}://` is not a kind of mirror; known are {}", known_schemes())]
-    UnknownScheme {
-        /// The scheme.
-        scheme: String,
-    },
-    /// Not a URL by the rules.
+    UnknownScheme { scheme: String },
     #[error("`{text}` is not a URL")]
     Malformed {
-        /// The text without its secrets.
+        /// Without secrets.
         text: String,
-        /// Why.
         #[source]
         source: url::ParseError,
     },
-    /// A bucket name that no service accepts.
     #[error("`{bucket}` is not a bucket name: 1 to 255 of letters, digits, `.`, `_` and `-`")]
-    BadBucket {
-        /// What stands for the bucket.
-        bucket: String,
-    },
-    /// A namespace that no registry accepts.
+    BadBucket { bucket: String },
     #[error(
         "`{namespace}` is not a repository name: lower-case letters and digits, in parts divided by `/`, `.`, `_`, `__` or `-`"
     )]
-    BadNamespace {
-        /// What stands for the namespace.
-        namespace: String,
-    },
-    /// A user name or password where none is read.
+    BadNamespace { namespace: String },
+    /// A user name or password where none is supported.
     #[error("credentials in the URL are not used for `{scheme}://`; take them out")]
-    UnexpectedCredentials {
-        /// The scheme.
-        scheme: &'static str,
-    },
-    /// A query or a fragment where none is read.
+    UnexpectedCredentials { scheme: &'static str },
+    /// A query or a fragment where none is supported.
     #[error("`{scheme}://` takes no `?` or `#`; give options as keys beside the URL")]
-    UnexpectedQuery {
-        /// The scheme.
-        scheme: &'static str,
-    },
+    UnexpectedQuery { scheme: &'static str },
     /// A file URL with a host or a relative path.
     #[error("`{text}` does not name an absolute path on this machine; write `file:///…`")]
     NotLocal {
-        /// The text without its secrets.
+        /// Without secrets.
         text: String,
     },
 }
@@ -170,10 +142,10 @@ impl Location {
         }
     }
 
-    /// The URL of `path` below this location, for HTTP; nothing for the other kinds and for a path
-    /// that would leave the location.
+    /// The URL of `path` below an HTTP location; `None` for other kinds and for a path that leaves the
+    /// location.
     ///
-    /// `path` is plain text, not percent-encoded; segments are divided by `/`.
+    /// `path` is plain text, not percent-encoded; segments are separated by `/`.
     pub fn join(&self, path: &str) -> Option<Url> {
         let Self::Http(base) = self else { return None };
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
@@ -187,8 +159,8 @@ impl Location {
         Some(url)
     }
 
-    /// The place at `path` below this one; nothing when the path would leave it, or when a registry
-    /// could not have such a name.
+    /// The location at `path` below this one; `None` if the path leaves it or is not a valid repository
+    /// name.
     pub fn below(&self, path: &str) -> Option<Self> {
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return None;
@@ -218,11 +190,10 @@ impl Location {
         })
     }
 
-    /// A text that is the same for two spellings of one place and that holds no secret.
+    /// A text without secrets that is the same for all spellings of one location.
     ///
-    /// Host names are in lower case, default ports and trailing slashes are gone, user information
-    /// and signed query values are masked. Mirrors are told apart by it, and saved health is filed
-    /// under it.
+    /// Host names are in lower case, default ports and trailing slashes are removed, user information
+    /// and signed query values are masked. It identifies mirrors, also in the saved state.
     pub fn key(&self) -> String {
         match self {
             Self::Http(url) => {
@@ -243,12 +214,11 @@ impl Location {
         }
     }
 
-    /// Whether both name the same place, whatever their spelling and their credentials.
+    /// Whether both are the same location; spelling and credentials do not matter.
     pub fn same_place(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 
-    /// The scheme, as it is written.
     pub fn scheme(&self) -> &str {
         match self {
             Self::Http(url) => url.scheme(),
@@ -304,7 +274,7 @@ impl fmt::Debug for Location {
 }
 
 impl S3Location {
-    /// A prefix in a bucket of the service that the environment names.
+    /// A prefix in a bucket of the default service.
     pub fn new(bucket: impl Into<String>, prefix: impl Into<String>) -> Self {
         Self {
             bucket: bucket.into(),
@@ -317,7 +287,7 @@ impl S3Location {
     }
 }
 
-/// Parses an HTTP URL and brings it to the form that [`Location::Http`] promises.
+/// Parses an HTTP URL and removes fragment and trailing slash.
 pub(crate) fn parse_http(text: &str) -> Result<Location, LocationError> {
     let mut url = Url::parse(text).map_err(|source| LocationError::Malformed {
         text: mask_text(text),
@@ -352,8 +322,7 @@ fn parse_oci(text: &str, rest: &str, plain_http: bool) -> Result<OciLocation, Lo
     let scheme = if plain_http { "oci+http" } else { "oci" };
     refuse_extras(scheme, rest)?;
     let (host, namespace) = rest.split_once('/').unwrap_or((rest, ""));
-    // The URL parser knows hosts, ports and IPv6 literals, and drops the port that goes without
-    // saying.
+    // The URL parser checks hosts, ports and IPv6 literals, and drops the default port.
     let carrier = format!("{}://{host}", if plain_http { "http" } else { "https" });
     let url = Url::parse(&carrier).map_err(|source| LocationError::Malformed {
         text: mask_text(text),
@@ -390,7 +359,7 @@ fn parse_file(text: &str) -> Result<Location, LocationError> {
     Ok(Location::File(tidy_path(&path)))
 }
 
-/// Refuses what would be read as part of a name although it was meant as something else.
+/// Rejects parts that would otherwise become part of a name.
 fn refuse_extras(scheme: &'static str, rest: &str) -> Result<(), LocationError> {
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.contains('@') {
@@ -534,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_location_is_refused_and_says_what_would_be() {
+    fn an_invalid_location_is_refused_with_the_valid_forms() {
         for (text, part) in [
             ("", "empty"),
             ("host.example/a", "has no scheme"),
@@ -560,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_shown_neither_in_text_nor_in_debug() {
+    fn display_and_debug_mask_secrets() {
         let location = Location::parse("https://me:hush@h.example/a?token=hush").unwrap();
         assert!(!format!("{location} {location:?} {}", location.key()).contains("hush"));
     }

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use crate::Location;
 
-/// A mirror within one [`Selector`](crate::Selector): its place in the list that made it.
+/// A mirror of one [`Selector`](crate::Selector): its index in the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MirrorId(u32);
 
 impl MirrorId {
-    /// The mirror at this place of the list.
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
@@ -22,7 +21,6 @@ impl MirrorId {
         Self(index as u32)
     }
 
-    /// Its place in the list.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -34,47 +32,45 @@ impl fmt::Display for MirrorId {
     }
 }
 
-/// A place that holds a copy, and what is known of it beforehand.
+/// A mirror as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mirror {
-    /// Where it is.
     pub location: Location,
-    /// Its tier: lower numbers are asked first. 0 unless told otherwise.
+    /// The tier: lower numbers are used first. The default is 0.
     pub priority: i32,
-    /// Its share of the load among mirrors that are otherwise as good. 1 unless told otherwise.
+    /// The share of the load among mirrors that are equally fast. The default is 1.
     pub weight: f64,
-    /// The country it stands in, as two upper-case letters (ISO 3166-1).
+    /// Two upper-case letters (ISO 3166-1).
     pub country: Option<String>,
-    /// The most connections that it wants from one client.
+    /// The maximum number of connections from one client.
     pub max_connections: Option<u32>,
-    /// Who named it.
-    pub origin: Origin,
+    pub provenance: Provenance,
 }
 
-/// Who named a mirror. Ordered: what was said explicitly comes before what was found.
+/// Where a mirror was named. Explicit provenances are ordered before discovered ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Origin {
-    /// An argument of the command.
+pub enum Provenance {
+    /// An argument of a command.
     CommandLine,
     /// A line of a file.
     File {
-        /// The file, as it was called.
+        /// The name of the file.
         file: Arc<str>,
-        /// The line, counted from 1.
+        /// Counted from 1.
         line: u32,
     },
-    /// The channel's own address.
-    Channel,
-    /// A server's answer: a list, a metalink or a link header from there.
+    /// The server that publishes the files.
+    Upstream,
+    /// A list, a metalink or a `Link` header from a server.
     Discovered {
-        /// The server's address without secrets.
+        /// The URL without secrets.
         from: Arc<str>,
     },
 }
 
-impl Origin {
-    /// Whether a mirror named from there may be at this place: who is not the user must not have
-    /// files of this machine read as if they were answers.
+impl Provenance {
+    /// Whether a mirror of this provenance may have this location. A server must not make taipan read
+    /// local files.
     pub(crate) fn may_name(&self, location: &Location) -> bool {
         !matches!(
             (self, location),
@@ -83,52 +79,47 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CommandLine => f.write_str("command line"),
             Self::File { file, line } => write!(f, "{file}:{line}"),
-            Self::Channel => f.write_str("the channel itself"),
+            Self::Upstream => f.write_str("upstream"),
             Self::Discovered { from } => write!(f, "discovered at {from}"),
         }
     }
 }
 
 impl Mirror {
-    /// A mirror of which nothing but its place is known.
-    pub fn new(location: Location, origin: Origin) -> Self {
+    pub fn new(location: Location, provenance: Provenance) -> Self {
         Self {
             location,
             priority: 0,
             weight: 1.0,
             country: None,
             max_connections: None,
-            origin,
+            provenance,
         }
     }
 
-    /// In this tier.
     #[must_use]
     pub fn with_priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
     }
 
-    /// With this share of the load.
     #[must_use]
     pub fn with_weight(mut self, weight: f64) -> Self {
         self.weight = weight;
         self
     }
 
-    /// In this country.
     #[must_use]
     pub fn with_country(mut self, country: impl Into<String>) -> Self {
         self.country = Some(country.into());
         self
     }
 
-    /// With at most so many connections.
     #[must_use]
     pub fn with_max_connections(mut self, connections: u32) -> Self {
         self.max_connections = Some(connections);
@@ -136,12 +127,12 @@ impl Mirror {
     }
 }
 
-/// Puts lists of mirrors together: explicit before discovered, and of two that are the same place
-/// the one that comes first in that order.
+/// Merges lists of mirrors: explicit ones before discovered ones, and the first of those at the same
+/// location.
 pub fn merge(lists: impl IntoIterator<Item = Vec<Mirror>>) -> Vec<Mirror> {
     let mut mirrors: Vec<Mirror> = lists.into_iter().flatten().collect();
-    // The sort is stable, so the order within one kind of origin is that of the lists.
-    mirrors.sort_by_key(|mirror| matches!(mirror.origin, Origin::Discovered { .. }));
+    // The sort is stable, so the order of the lists is kept within each group.
+    mirrors.sort_by_key(|mirror| matches!(mirror.provenance, Provenance::Discovered { .. }));
     let mut seen = HashSet::new();
     mirrors.retain(|mirror| seen.insert(mirror.location.key()));
     mirrors
@@ -153,17 +144,18 @@ mod tests {
 
     #[test]
     fn merging_keeps_the_explicit_one_of_two_for_the_same_place() {
-        let found = Origin::Discovered {
+        let found = Provenance::Discovered {
             from: "https://list.example/".into(),
         };
-        let mirror =
-            |url: &str, origin: &Origin| Mirror::new(Location::parse(url).unwrap(), origin.clone());
+        let mirror = |url: &str, provenance: &Provenance| {
+            Mirror::new(Location::parse(url).unwrap(), provenance.clone())
+        };
         let merged = merge([
             vec![
                 mirror("https://a.example/x/", &found),
                 mirror("https://b.example/", &found),
             ],
-            vec![mirror("https://a.example/x", &Origin::CommandLine).with_priority(3)],
+            vec![mirror("https://a.example/x", &Provenance::CommandLine).with_priority(3)],
         ]);
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].priority, 3);

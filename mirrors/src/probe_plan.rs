@@ -4,26 +4,26 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::selector::Selector;
+use crate::Selector;
 use crate::{Circuit, Class, MirrorId, Observation, Time};
 
-/// How much a round of probes may cost.
+/// The limits of a round of probes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeConfig {
-    /// The whole round takes no longer.
+    /// Of the whole round.
     pub time: Duration,
-    /// One probe takes no longer.
+    /// Of one probe.
     pub probe_time: Duration,
-    /// How much is asked for: enough to see a rate, little enough for two hundred mirrors.
+    /// Of one probe: enough to measure a throughput, and little enough for two hundred mirrors.
     pub probe_bytes: u64,
-    /// The whole round asks for no more bytes.
+    /// Of the whole round.
     pub bytes: u64,
-    /// Probes under way at a time. More would share the client's line and all look slow.
+    /// The number of concurrent probes. More would share the client's network and all seem slow.
     pub parallel: usize,
-    /// A mirror that served within this time is not probed.
+    /// A mirror with a success within this time is not probed.
     pub fresh: Duration,
-    /// So many of the best are probed again, alone, because the first probe of each shared the
-    /// line and paid for the connection.
+    /// This number of the best is probed again, one at a time, because the first probes shared the
+    /// network and included the connection.
     pub finalists: usize,
 }
 
@@ -44,90 +44,76 @@ impl Default for ProbeConfig {
 /// A file that all mirrors should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeSample {
-    /// Its path, as in a [`Request`](crate::Request).
+    /// As in a [`Request`](crate::Request).
     pub path: String,
-    /// Its size in bytes.
+    /// In bytes.
     pub size: u64,
-    /// Whether the caller can tell by it which mirror is behind.
+    /// Whether the file shows which mirror is behind.
     pub compares_versions: bool,
 }
 
-/// What a probe measures.
+/// The purpose of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
     /// Latency and throughput.
     Speed,
-    /// Which version of the sample the mirror has.
+    /// The mirror's version of the sample.
     Freshness,
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeStep {
-    /// Ask the mirror for these bytes (half-open) of the sample.
+    /// Fetch this range of the sample.
     Speed {
-        /// Whom.
         mirror: MirrorId,
-        /// Which bytes.
         range: Range<u64>,
-        /// For how long at the most.
         timeout: Duration,
     },
-    /// Find out which version of the sample the mirror has, and report [`Class::Behind`] when it is
-    /// old.
-    Freshness {
-        /// Whom.
-        mirror: MirrorId,
-        /// For how long at the most.
-        timeout: Duration,
-    },
-    /// Until a probe has ended, at the latest until then.
-    Wait {
-        /// The end of the round.
-        until: Time,
-    },
-    /// The round is over. What still runs may be dropped.
+    /// Determine the mirror's version of the sample, and report [`Class::Behind`] if it is old.
+    Freshness { mirror: MirrorId, timeout: Duration },
+    /// Wait until a probe ends, or until this time.
+    Wait { until: Time },
+    /// The round is over. Probes in flight may be cancelled.
     Done,
 }
 
-/// What a round has shown of one mirror. The order is that of the ranking.
+/// The result for one mirror, in the order of the ranking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It serves.
+    /// The probe succeeded.
     Good,
-    /// It serves, and was known to: it was not probed.
+    /// Not probed, because of a recent success.
     Known,
-    /// It serves, but an old state.
+    /// The probe succeeded, but the mirror is behind.
     Behind,
-    /// It wants fewer requests.
+    /// The mirror throttled.
     Throttled,
-    /// It does not have the sample.
+    /// The mirror does not have the sample.
     NotHere,
-    /// Time or bytes ran out before its turn.
+    /// The limits of the round were reached before.
     NotProbed,
-    /// It answered, and then no more bytes came.
+    /// The body stalled.
     Stalled,
-    /// It wants credentials.
+    /// Credentials are missing or wrong.
     Denied,
-    /// It did not answer, or with an error.
+    /// No response, or an error.
     Dead,
-    /// What it served was wrong, now or before.
+    /// Wrong bytes, now or before.
     Corrupt,
 }
 
 /// A row of the ranking.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProbeResult {
-    /// The mirror.
     pub mirror: MirrorId,
-    /// What can be said of it.
     pub verdict: Verdict,
-    /// The shortest time to a first byte in this round.
+    /// The shortest time to first byte in this round.
     pub first_byte: Option<Duration>,
-    /// The highest rate of a body in this round, in bytes per second.
+    /// The highest throughput in this round, in bytes per second.
     pub rate: Option<f64>,
-    /// What is expected of a request of the usual size, by all that is known.
+    /// The expected time of a request of the usual size.
     pub expected: Duration,
 }
 
@@ -143,15 +129,14 @@ struct Seen {
     rate: Option<f64>,
 }
 
-/// One round of probes: whom, with what, and what came of it. Driven by asking
-/// [`next`](Self::next) until it says [`ProbeStep::Wait`] and by reporting how each probe ended with
-/// [`finished`](Self::finished); the caller tells the [`Selector`] the same.
+/// One round of probes. The caller calls [`next`](Self::next) until it returns [`ProbeStep::Wait`] and
+/// reports the end of each probe by [`finished`](Self::finished), and to the [`Selector`], too.
 #[derive(Clone, Debug)]
 pub struct ProbePlan {
     config: ProbeConfig,
     sample: ProbeSample,
     end: Time,
-    /// Whom to probe first, the next one last.
+    /// The mirrors to probe; the next one is the last.
     waiting: Vec<MirrorId>,
     known: Vec<MirrorId>,
     seen: BTreeMap<MirrorId, Seen>,
@@ -160,8 +145,8 @@ pub struct ProbePlan {
 }
 
 impl ProbePlan {
-    /// A round that begins now. Mirrors that lately served are left out, and so are liars; the
-    /// rest goes by tier, the new ones first, and those with an open circuit last.
+    /// A round that begins now. Mirrors with a recent success and quarantined mirrors are left out; the
+    /// others are ordered by tier, new ones first, those with an open circuit breaker last.
     pub fn new(selector: &Selector, sample: ProbeSample, config: ProbeConfig, now: Time) -> Self {
         let mut waiting = Vec::new();
         let mut known = Vec::new();
@@ -197,7 +182,7 @@ impl ProbePlan {
         }
     }
 
-    /// What to do next.
+    /// The next step.
     pub fn next(&mut self, selector: &Selector, now: Time) -> ProbeStep {
         if now >= self.end {
             return ProbeStep::Done;
@@ -219,7 +204,7 @@ impl ProbePlan {
             return self.speed(mirror, range, timeout);
         }
         let is_first_round = !self.waiting.is_empty() && self.bytes_left > 0;
-        // A dead mirror must not keep the finalists waiting: they begin when only silent ones run.
+        // A dead mirror must not delay the finalists: they begin when only silent probes are left.
         let all_talked = self
             .seen
             .values()
@@ -264,13 +249,13 @@ impl ProbePlan {
         }
     }
 
-    /// The first body byte of a probe has come: it is not dead.
+    /// The first byte of a probe's body has arrived.
     pub fn answered(&mut self, mirror: MirrorId) {
         self.seen.entry(mirror).or_default().got_bytes = true;
     }
 
-    /// A probe has ended, or was ended by its timeout, which is [`Class::Unwell`]. Of a probe of
-    /// freshness only the class counts.
+    /// A probe has ended, or reached its timeout, which is [`Class::Unwell`]. Of a freshness probe only
+    /// the class counts.
     pub fn finished(&mut self, mirror: MirrorId, kind: ProbeKind, seen: &Observation<'_>) {
         let of_it = self.seen.entry(mirror).or_default();
         of_it.running = of_it.running.saturating_sub(1);
@@ -284,7 +269,7 @@ impl ProbePlan {
             return;
         }
         of_it.got_bytes |= seen.bytes > 0;
-        // One success outweighs what failed in the other probe, except a lie.
+        // One success outweighs a failure of the other probe, except wrong bytes.
         if of_it.class != Some(Class::Ok) || seen.outcome == Class::Corrupt {
             of_it.class = Some(seen.outcome);
         }
@@ -303,7 +288,7 @@ impl ProbePlan {
         }
     }
 
-    /// The mirrors, the best first.
+    /// All mirrors, the best first.
     pub fn ranking(&self, selector: &Selector, now: Time) -> Vec<ProbeResult> {
         let mut results: Vec<ProbeResult> = selector
             .ids()
@@ -318,7 +303,7 @@ impl ProbePlan {
                 }
             })
             .collect();
-        // What is known and what was probed compete; the rest follows by what is wrong with it.
+        // Known and probed mirrors are ranked together; the others follow by their verdict.
         let serves = |verdict: Verdict| {
             if verdict == Verdict::Known {
                 Verdict::Good
@@ -349,7 +334,7 @@ impl ProbePlan {
             };
         };
         match seen.class {
-            // It was not asked by this plan; who asked it otherwise found it to be behind, or not.
+            // This plan did not probe it; another request may have shown that it is behind.
             None if self.known.contains(&mirror) && seen.is_behind => Verdict::Behind,
             None if self.known.contains(&mirror) => Verdict::Known,
             Some(Class::Ok) if seen.is_behind => Verdict::Behind,
@@ -379,7 +364,7 @@ impl ProbePlan {
         good.into_iter().map(|(_, mirror)| mirror).collect()
     }
 
-    /// The next mirror that serves and of which it is open whether it is behind.
+    /// The next mirror that serves and whose freshness is unknown.
     fn wants_freshness(&self) -> Option<MirrorId> {
         (self.seen.iter())
             .filter(|_| self.sample.compares_versions)
@@ -387,14 +372,14 @@ impl ProbePlan {
             .map(|(&mirror, _)| mirror)
     }
 
-    /// What to ask for, as long as bytes are left.
+    /// The range to fetch, while bytes are left.
     fn range(&self) -> Option<Range<u64>> {
         let bytes = self.config.probe_bytes.min(self.sample.size).max(1);
         (bytes <= self.bytes_left).then_some(0..bytes)
     }
 }
 
-/// How long a request of the usual size is expected to take.
+/// The expected time of a request of the usual size.
 fn expected(mirror: MirrorId, selector: &Selector, now: Time) -> Duration {
     let usual = selector.usual_bytes;
     let (first_byte, rate) = selector.outlook(mirror, now);

@@ -3,10 +3,10 @@ use std::str::FromStr;
 
 use url::Url;
 
-/// What is written in place of a secret.
+/// Replaces a secret.
 const MASK: &str = "***";
 
-/// Query keys whose value grants access. Compared without regard to case.
+/// Query keys whose value grants access. The comparison ignores case.
 const SECRET_KEYS: &[&str] = &[
     "access_token",
     "api_key",
@@ -32,21 +32,19 @@ const SECRET_KEYS: &[&str] = &[
     "x-oss-signature",
 ];
 
-/// A URL that may be shown: its `Display` and `Debug` mask what grants access.
-///
-/// Masked are user name and password, the values of query keys that sign or authorise
+/// A URL whose `Display` and `Debug` mask secrets: user name and password, the values of query keys that sign or authorise
 /// (`X-Amz-Signature`, `token`, `sig` and the like), and the segment after `/t/` in the path, where
 /// some servers expect a token.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SafeUrl(Url);
 
 impl SafeUrl {
-    /// The URL with its secrets, for the one who makes the request.
+    /// The URL with its secrets, for requests.
     pub fn as_url(&self) -> &Url {
         &self.0
     }
 
-    /// The URL with its secrets, for the one who makes the request.
+    /// The URL with its secrets, for requests.
     pub fn into_url(self) -> Url {
         self.0
     }
@@ -78,7 +76,7 @@ impl fmt::Debug for SafeUrl {
     }
 }
 
-/// Whether the value of this query key must not be shown.
+/// Whether the value of this query key is a secret.
 fn is_secret_key(key: &str) -> bool {
     SECRET_KEYS
         .iter()
@@ -113,7 +111,7 @@ pub(crate) fn write_masked(url: &Url, f: &mut impl fmt::Write) -> fmt::Result {
         for (index, pair) in query.split('&').enumerate() {
             f.write_str(if index == 0 { "?" } else { "&" })?;
             match pair.split_once('=') {
-                // The key may itself be percent-encoded to slip past the list.
+                // The key may be percent-encoded to evade the list.
                 Some((key, _)) if is_secret_key(&decoded_key(pair)) => write!(f, "{key}={MASK}")?,
                 _ => f.write_str(pair)?,
             }
@@ -132,19 +130,18 @@ fn decoded_key(pair: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Masks the user information of a text that may not be a URL at all, and cuts it to a length that
-/// an error message can bear.
+/// Masks the secrets of a text that may not be a URL, and cuts it for an error message.
 pub(crate) fn mask_text(text: &str) -> String {
     const LONGEST: usize = 200;
-    // `me:password@host` parses as a URL of the scheme `me`, hence the look at the authority.
+    // `me:password@host` parses as a URL of the scheme `me`, so the authority is checked, too.
     if let Some(url) = Url::parse(text).ok().filter(Url::has_authority) {
         let mut masked = String::new();
         if write_masked(&url, &mut masked).is_ok() {
             return shorten(&masked, LONGEST);
         }
     }
-    // Nothing is known about the structure, so everything that could be a secret goes: what stands
-    // before the last `@`, and what follows the first `?`.
+    // The structure is unknown, so everything that could be a secret is removed: the text before the
+    // last `@` and after the first `?`.
     let (scheme, rest) = text.split_once("://").map_or(("", text), |(s, r)| (s, r));
     let (rest, queried) = rest
         .split_once('?')
@@ -161,8 +158,7 @@ pub(crate) fn mask_text(text: &str) -> String {
     shorten(&format!("{scheme}{rest}{query}"), LONGEST)
 }
 
-/// Cuts a text to so many characters and drops control characters, which have no business on a
-/// terminal.
+/// Cuts a text to `most` characters and drops control characters, which must not reach a terminal.
 pub(crate) fn shorten(text: &str, longest: usize) -> String {
     let mut out: String = text
         .chars()
@@ -229,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_url_is_masked_and_cut() {
+    fn text_that_is_not_a_url_is_masked_and_cut() {
         assert_eq!(mask_text("htp//me:secret@host/x"), "***@host/x");
         assert_eq!(
             mask_text("https://me:secret@:x/?token=1"),

@@ -2,20 +2,22 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::selector::Selector;
+use rangemap::RangeSet;
+
+use crate::Selector;
 use crate::{Choice, MirrorId, Pick, Request, Time, Tried, Why};
 
-/// How a large file is cut.
+/// The limits of a segment plan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentConfig {
-    /// No segment is smaller, in bytes, unless less is left: each costs a first byte.
+    /// The minimum length of a segment in bytes, because each costs a time to first byte.
     pub least_bytes: u64,
-    /// How long one segment should take. Shorter ones cost more requests, longer ones more when
-    /// their mirror turns out to be slow.
+    /// The intended duration of a segment. Shorter ones cost more requests, longer ones cost more if
+    /// their mirror is slow.
     pub length: Duration,
-    /// The most segments under way at a time.
+    /// The maximum number of concurrent segments.
     pub most_connections: usize,
-    /// A segment without a byte for so long is given to others.
+    /// After this time without a byte a segment is given to another mirror.
     pub silence: Duration,
     /// The share of the file that may be fetched twice.
     pub extra_share: f64,
@@ -37,73 +39,59 @@ impl Default for SegmentConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentId(u64);
 
-/// A connection is judged when it has run for so long.
+/// A connection is judged after this time.
 const JUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// What to do next.
+/// The next step of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SegmentStep {
-    /// Fetch these bytes (half-open) from the mirror of the pick.
+    /// Fetch this range from the mirror of the pick.
     Fetch {
-        /// The new segment.
         segment: SegmentId,
-        /// Offsets in the file.
         range: Range<u64>,
-        /// The mirror, and how much patience to have with it.
         pick: Pick,
     },
-    /// This segment now ends here: what follows was given to another. Read to there, then drop the
-    /// connection and say [`ended`](SegmentPlan::ended).
-    Shorten {
-        /// The segment.
-        segment: SegmentId,
-        /// Its new end, as an offset in the file.
-        end: u64,
-    },
-    /// Drop this segment's connection, whether its bytes are all there (a shortened one) or another
-    /// has them; the plan has forgotten it.
-    Drop {
-        /// The segment.
-        segment: SegmentId,
-    },
-    /// Nothing to do until this time, or until something was reported.
+    /// The segment now ends at `end`, because its tail was given to another one. Read up to there, then
+    /// drop the connection and report [`ended`](SegmentPlan::ended).
+    Shorten { segment: SegmentId, end: u64 },
+    /// Drop the connection of this segment: its bytes are complete, or another segment has them. The
+    /// plan has removed it.
+    Drop { segment: SegmentId },
+    /// Nothing to do until this time, or until the next report.
     Wait {
-        /// When at the latest to ask again.
         until: Time,
-        /// Why no mirror can be asked just now, when that is the reason.
+        /// The reason, if no mirror can be used now.
         why: Option<Why>,
     },
-    /// All bytes are there.
+    /// All bytes have arrived.
     Done,
-    /// No mirror is left: each one, and why not.
+    /// No mirror is left: each mirror, and why it is excluded.
     Exhausted(Vec<(MirrorId, Why)>),
 }
 
 /// How one large file is fetched from several mirrors at once.
 ///
-/// It is driven by asking [`next`](Self::next) until it says [`SegmentStep::Wait`], and by reporting
+/// The caller calls [`next`](Self::next) until it returns [`SegmentStep::Wait`], and reports
 /// [`progress`](Self::progress) and [`ended`](Self::ended). The lowest missing bytes come first, so
-/// that a reader of the file can follow. Who is done takes over the tail of the segment that would be
-/// done last (work stealing), and of the very last bytes a second copy is fetched when their mirror
-/// is slow, within [`extra_share`](SegmentConfig::extra_share). A connection is added only as long as
-/// the last one has made the sum grow.
+/// that a reader of the file can follow. A connection that has finished takes over the tail of the
+/// segment that would finish last (work stealing). The last bytes of a slow mirror are fetched a second
+/// time from another one, within [`extra_share`](SegmentConfig::extra_share). Connections are added
+/// while the last one increased the total throughput.
 ///
-/// The caller tells the [`Selector`] of the requests, as of any other; that the file waits for a
-/// mirror, the plan tells it itself.
+/// The caller reports the requests to the [`Selector`], as any other; the plan itself reports that the
+/// job waits.
 #[derive(Clone, Debug)]
 pub struct SegmentPlan {
     config: SegmentConfig,
     path: String,
     seed: u64,
     size: u64,
-    /// What nobody fetches: disjoint, by start.
-    gaps: BTreeMap<u64, u64>,
+    gaps: RangeSet<u64>,
     running: BTreeMap<SegmentId, Segment>,
     tried: Tried,
-    /// Segments that failed.
     failures: u32,
     serial: u64,
-    /// Drops that the caller was not told of yet.
+    /// Segments to drop that the caller does not know of yet.
     drops: Vec<SegmentId>,
     extra: u64,
     growth: Growth,
@@ -113,13 +101,12 @@ pub struct SegmentPlan {
 struct Segment {
     mirror: MirrorId,
     range: Range<u64>,
-    /// Bytes that arrived.
     got: u64,
     started: Time,
     last_byte: Option<Time>,
-    /// Bytes per second, once measured.
+    /// Bytes per second.
     rate: Option<f64>,
-    /// Of the same bytes.
+    /// The other segment of a race for the same bytes.
     twin: Option<SegmentId>,
 }
 
@@ -137,10 +124,10 @@ impl Segment {
     }
 }
 
-/// Whether more connections carry more.
+/// Whether another connection increases the total throughput.
 #[derive(Clone, Copy, Debug, Default)]
 struct Growth {
-    /// The highest sum of rates seen with fewer connections than now.
+    /// The highest total with fewer connections.
     before: f64,
     connections: usize,
     since: Time,
@@ -148,8 +135,8 @@ struct Growth {
 }
 
 impl SegmentPlan {
-    /// A file of so many bytes of which these ranges (half-open) are missing; for a whole file
-    /// `0..size`. The path is that of the [`Request`]s. Ranges beyond the size are cut.
+    /// A plan for the missing ranges of a file of `size` bytes; `0..size` for a whole file. Ranges are
+    /// cut to the size. The path is that of the [`Request`]s.
     pub fn new(
         path: &str,
         size: u64,
@@ -162,7 +149,7 @@ impl SegmentPlan {
             path: path.to_owned(),
             seed,
             size,
-            gaps: BTreeMap::new(),
+            gaps: RangeSet::new(),
             running: BTreeMap::new(),
             tried: Tried::new(),
             failures: 0,
@@ -177,20 +164,19 @@ impl SegmentPlan {
         plan
     }
 
-    /// The file's size in bytes.
+    /// The size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The bytes that are still missing.
+    /// The number of missing bytes.
     pub fn left(&self) -> u64 {
-        let gaps: u64 = self.gaps.iter().map(|(start, end)| end - start).sum();
+        let gaps: u64 = self.gaps.iter().map(|gap| gap.end - gap.start).sum();
         let firsts = self
             .running
             .iter()
             .filter(|(id, segment)| segment.twin.is_none_or(|twin| twin < **id));
-        // Of two that fetch the same bytes the one that is further counts, and the older one began
-        // where it was when the other was sent.
+        // Of two segments in a race the one with fewer bytes left counts.
         gaps + firsts
             .map(|(_, segment)| {
                 let other = segment.twin.and_then(|twin| self.running.get(&twin));
@@ -199,19 +185,19 @@ impl SegmentPlan {
             .sum::<u64>()
     }
 
-    /// Bytes fetched twice, so far and in races under way.
+    /// The number of bytes fetched twice, including the races in flight.
     pub fn extra(&self) -> u64 {
         self.extra
     }
 
-    /// The segments under way, with what is left of each.
+    /// The segments in flight, with the missing range of each.
     pub fn running(&self) -> impl Iterator<Item = (SegmentId, MirrorId, Range<u64>)> + '_ {
         (self.running.iter())
             .map(|(&id, segment)| (id, segment.mirror, segment.next_byte()..segment.range.end))
     }
 
-    /// More bytes of a segment have arrived. Returns how many of them are new: of a shortened or
-    /// raced segment the end may be known already.
+    /// Bytes of a segment have arrived. Returns how many of them are new: the end of a shortened segment
+    /// is fetched by another.
     pub fn progress(&mut self, id: SegmentId, bytes: u64, now: Time) -> u64 {
         let Some(segment) = self.running.get_mut(&id) else {
             return 0;
@@ -220,9 +206,8 @@ impl SegmentPlan {
         let passed = now.since(segment.silent_since()).as_secs_f64();
         if bytes > 0 {
             if segment.last_byte.is_some() && passed > 0.0 {
-                // A mean that forgets within a second.
-                #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-                let rate = bytes as f64 / passed;
+                // An exponential mean over about a second.
+                let rate = approximately(bytes) / passed;
                 let keep = (-passed).exp();
                 segment.rate = Some(
                     segment
@@ -236,8 +221,7 @@ impl SegmentPlan {
         bytes
     }
 
-    /// A segment's connection has ended: by itself when its bytes are all there, otherwise by a
-    /// failure of the mirror. What is missing of it will be fetched anew.
+    /// The connection of a segment has ended. Its missing bytes become a gap again.
     pub fn ended(&mut self, id: SegmentId, is_failure: bool) {
         let Some(segment) = self.running.remove(&id) else {
             return;
@@ -251,7 +235,6 @@ impl SegmentPlan {
             let other = self.running.get_mut(&twin).expect("looked at just now");
             other.twin = None;
             if segment.left() == 0 {
-                // The race is over.
                 self.running.remove(&twin);
                 self.drops.push(twin);
             }
@@ -272,34 +255,17 @@ impl SegmentPlan {
         if self.gaps.is_empty() && self.running.is_empty() {
             return SegmentStep::Done;
         }
-        if let Some(pick) = self.fresh_mirror(selector, now) {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.cut(start..end, pick, selector, now);
-            }
-            if let Some(step) = self.steal(Some(pick), selector, now) {
-                return step;
-            }
-        }
-        if self.running.is_empty() || self.wants_more(now) {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.fetch(start..end, selector, now);
-            }
-            if let Some(step) = self.steal(None, selector, now) {
-                return step;
-            }
-        }
-        // Who has fallen silent is helped even when more connections carry no more.
-        let is_silent =
-            |segment: &Segment| now.since(segment.silent_since()) >= self.config.silence;
-        if self.running.len() <= self.config.most_connections
-            && self.running.values().any(is_silent)
+        let fresh = self.fresh_mirror(selector, now);
+        if fresh.is_some()
+            && let Some(step) = self.next_segment(fresh, selector, now)
         {
-            if let Some((&start, &end)) = self.gaps.first_key_value() {
-                return self.fetch(start..end, selector, now);
-            }
-            if let Some(step) = self.steal(None, selector, now) {
-                return step;
-            }
+            return step;
+        }
+        let may_add = self.may_add_connection(now);
+        if (may_add || self.has_silent_segment(now))
+            && let Some(step) = self.next_segment(None, selector, now)
+        {
+            return step;
         }
         SegmentStep::Wait {
             until: now + Duration::from_millis(250),
@@ -307,12 +273,27 @@ impl SegmentPlan {
         }
     }
 
-    /// Asks this mirror for no more segments, whatever becomes of the others.
+    /// A segment from the first gap or, without gaps, from the slowest segment; for the fresh mirror or
+    /// else for the best one.
+    fn next_segment(
+        &mut self,
+        fresh: Option<Pick>,
+        selector: &mut Selector,
+        now: Time,
+    ) -> Option<SegmentStep> {
+        match (self.gaps.first().cloned(), fresh) {
+            (Some(gap), Some(pick)) => Some(self.cut(gap, pick, selector, now)),
+            (Some(gap), None) => Some(self.fetch(gap, selector, now)),
+            (None, fresh) => self.steal(fresh, selector, now),
+        }
+    }
+
+    /// Excludes this mirror from further segments.
     pub fn exclude(&mut self, mirror: MirrorId) {
         self.tried.exclude(mirror);
     }
 
-    /// A shortened segment that has come to its new end needs no connection any more.
+    /// Drops a shortened segment that has reached its new end.
     fn finish_complete(&mut self) -> Option<SegmentStep> {
         let id = (self.running.iter())
             .find(|(_, segment)| segment.left() == 0)
@@ -321,8 +302,23 @@ impl SegmentPlan {
         Some(SegmentStep::Drop { segment: id })
     }
 
-    fn wants_more(&mut self, now: Time) -> bool {
-        /// It must have added this share.
+    /// Whether a silent segment needs help, which is given even if another connection is not worth it.
+    fn has_silent_segment(&self, now: Time) -> bool {
+        self.running.len() <= self.config.most_connections
+            && self
+                .running
+                .values()
+                .any(|segment| self.is_silent(segment, now))
+    }
+
+    fn is_silent(&self, segment: &Segment, now: Time) -> bool {
+        now.since(segment.silent_since()) >= self.config.silence
+    }
+
+    /// Whether another connection is worth it: the last one increased the total throughput, or it is
+    /// one of the first two. Judges the last connection once, after a while.
+    fn may_add_connection(&mut self, now: Time) -> bool {
+        /// The last connection must have increased the total by this factor.
         const WORTH_IT: f64 = 1.1;
         let count = self.running.len();
         if count >= self.config.most_connections.max(1) {
@@ -334,7 +330,7 @@ impl SegmentPlan {
             .filter_map(|segment| segment.rate)
             .sum();
         if count < self.growth.connections {
-            // One has ended; to have as many as before needs no new reason.
+            // A connection has ended and is replaced.
             return true;
         }
         if count > self.growth.connections {
@@ -342,7 +338,7 @@ impl SegmentPlan {
             self.growth.since = now;
             self.growth.is_settled = false;
         }
-        // Two are always worth a try: the second mirror may be the faster one.
+        // A second connection is always tried, because its mirror may be faster.
         if count < 2 {
             return true;
         }
@@ -365,11 +361,10 @@ impl SegmentPlan {
             .with_seed(self.seed ^ self.serial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// A mirror that gives nothing of this file yet, and may add its own line to those of the others.
-    /// Whether a second connection to one mirror carries more has to be seen; of another mirror that
-    /// is to be expected.
+    /// A mirror that does not serve this file yet. It is expected to increase the total throughput,
+    /// unlike a second connection to the same mirror.
     fn fresh_mirror(&self, selector: &Selector, now: Time) -> Option<Pick> {
-        /// A mirror that has less than this share of the fastest one's rate is left alone.
+        /// The minimum throughput, as a share of that of the fastest connection.
         const WORTH_IT: f64 = 0.05;
         if self.running.is_empty() || self.running.len() >= self.config.most_connections {
             return None;
@@ -395,7 +390,7 @@ impl SegmentPlan {
         }
     }
 
-    /// Cuts a segment off the beginning of a gap, for the mirror that serves it soonest.
+    /// Cuts a segment off the beginning of a gap, for the best mirror.
     fn fetch(&mut self, gap: Range<u64>, selector: &mut Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
         let request = self.request((gap.end - gap.start).min(4 * least), &self.tried);
@@ -422,24 +417,19 @@ impl SegmentPlan {
     fn cut(&mut self, gap: Range<u64>, pick: Pick, selector: &Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
         let (_, rate) = selector.outlook(pick.mirror, now);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "an estimate"
-        )]
-        let mut bytes = ((rate * self.config.length.as_secs_f64()) as u64).max(least);
+        let mut bytes = whole(rate * self.config.length.as_secs_f64()).max(least);
         if !matches!(pick.why, Why::Soonest { measured: true, .. }) {
-            // Nobody knows yet how long it will take.
+            // The throughput is not measured yet.
             bytes = bytes.min(4 * least);
         }
-        // What would remain must be worth a segment of its own.
+        // The rest of the gap must be long enough for a segment.
         let end = gap.start.saturating_add(bytes);
         let end = if end.saturating_add(least) >= gap.end {
             gap.end
         } else {
             end
         };
-        self.take(gap.start..end);
+        self.gaps.remove(gap.start..end);
         self.start(gap.start..end, pick, now)
     }
 
@@ -463,122 +453,134 @@ impl SegmentPlan {
         }
     }
 
-    /// Gives another mirror the tail of the segment that would be done last, or a copy of it.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "estimates of bytes"
-    )]
+    /// Gives another mirror the tail of the segment that would finish last, or a copy of it.
     fn steal(
         &mut self,
         fresh: Option<Pick>,
         selector: &Selector,
         now: Time,
     ) -> Option<SegmentStep> {
-        /// To take over costs a connection; less than this is not worth it.
-        const LEAST_GAIN: f64 = 0.2;
-        let mut last: Option<(f64, SegmentId)> = None;
-        for (&id, segment) in &self.running {
-            let seconds = expected_left(segment, selector, now);
-            if segment.twin.is_none() && last.is_none_or(|(most, _)| seconds > most) {
-                last = Some((seconds, id));
-            }
-        }
-        let (seconds, victim) = last?;
+        let (seconds, victim) = self.slowest(selector, now)?;
         let segment = &self.running[&victim];
-        let (left, from, end, slow) = (
-            segment.left(),
-            segment.next_byte(),
-            segment.range.end,
-            segment.mirror,
-        );
-        let is_silent = now.since(segment.silent_since()) >= self.config.silence;
-        let has_run = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
+        let is_silent = self.is_silent(segment, now);
         let pick = if let Some(pick) = fresh {
             pick
         } else {
-            let tried = self.tried.excluding(is_silent.then_some(slow));
-            match selector.choose(&self.request(left, &tried), now) {
-                Choice::Use(pick) => pick,
-                _ => return None,
-            }
+            let tried = self.tried.excluding(is_silent.then_some(segment.mirror));
+            let Choice::Use(pick) = selector.choose(&self.request(segment.left(), &tried), now)
+            else {
+                return None;
+            };
+            pick
         };
-        let (first_byte, rate) = selector.outlook(pick.mirror, now);
-        let alone = first_byte + left as f64 / rate;
-        // Both shall be done at the same time.
-        let pace = left as f64 / seconds.max(1e-3);
-        let share = (seconds - first_byte) / (pace.recip() + rate.recip());
-        let stolen = (share.max(0.0) as u64).min(left);
-        let gain = seconds - (first_byte + stolen as f64 / rate);
-        if !is_silent && stolen >= self.config.least_bytes && left - stolen > 0 && gain > LEAST_GAIN
-        {
-            let cut = end - stolen;
-            self.running.get_mut(&victim)?.range.end = cut;
-            self.give_back(cut..end);
+        let outlook = selector.outlook(pick.mirror, now);
+        if !is_silent && let Some(tail) = self.tail_for(segment, seconds, outlook) {
+            let end = tail.start;
+            self.running.get_mut(&victim)?.range.end = end;
+            self.give_back(tail);
             return Some(SegmentStep::Shorten {
                 segment: victim,
-                end: cut,
+                end,
             });
         }
-        // The end of the file, or a mirror that has fallen silent: a second copy.
-        let budget = (self.size as f64 * self.config.extra_share) as u64;
-        let affordable = self.extra.saturating_add(left) <= budget;
-        if alone * 2.0 > seconds || pick.mirror == slow {
+        self.race(victim, seconds, &pick, outlook, now)
+    }
+
+    /// The segment that would finish last, and in how many seconds. Those in a race do not count.
+    fn slowest(&self, selector: &Selector, now: Time) -> Option<(f64, SegmentId)> {
+        let mut slowest: Option<(f64, SegmentId)> = None;
+        for (&id, segment) in self.running.iter().filter(|(_, it)| it.twin.is_none()) {
+            let seconds = expected_left(segment, selector, now);
+            if slowest.is_none_or(|(most, _)| seconds > most) {
+                slowest = Some((seconds, id));
+            }
+        }
+        slowest
+    }
+
+    /// The tail of a segment that another mirror would fetch in the time in which this one fetches the
+    /// rest, if that is worth a connection.
+    fn tail_for(
+        &self,
+        segment: &Segment,
+        seconds: f64,
+        (first_byte, rate): (f64, f64),
+    ) -> Option<Range<u64>> {
+        /// The minimum gain in seconds, because a connection has a cost.
+        const LEAST_GAIN: f64 = 0.2;
+        let left = segment.left();
+        let pace = approximately(left) / seconds.max(1e-3);
+        let share = (seconds - first_byte) / (pace.recip() + rate.recip());
+        let stolen = whole(share).min(left);
+        let gain = seconds - (first_byte + approximately(stolen) / rate);
+        let is_worth_it = stolen >= self.config.least_bytes && stolen < left && gain > LEAST_GAIN;
+        is_worth_it.then(|| segment.range.end - stolen..segment.range.end)
+    }
+
+    /// At the end of the file, or for a silent mirror: fetches the rest of a segment a second time.
+    /// Without a budget for that, a slow segment is dropped after it has been measured.
+    fn race(
+        &mut self,
+        victim: SegmentId,
+        seconds: f64,
+        pick: &Pick,
+        (first_byte, rate): (f64, f64),
+        now: Time,
+    ) -> Option<SegmentStep> {
+        let segment = &self.running[&victim];
+        let left = segment.left();
+        let alone = first_byte + approximately(left) / rate;
+        if alone * 2.0 > seconds || pick.mirror == segment.mirror {
             return None;
         }
-        if affordable {
+        let budget = whole(approximately(self.size) * self.config.extra_share);
+        if self.extra.saturating_add(left) <= budget {
+            let rest = segment.next_byte()..segment.range.end;
             self.extra += left;
-            let step = self.start(from..end, pick, now);
-            let twin = SegmentId(self.serial - 1);
-            self.running.get_mut(&twin)?.twin = Some(victim);
-            self.running.get_mut(&victim)?.twin = Some(twin);
+            let copy = SegmentId(self.serial);
+            let step = self.start(rest, *pick, now);
+            self.running.get_mut(&copy)?.twin = Some(victim);
+            self.running.get_mut(&victim)?.twin = Some(copy);
             return Some(step);
         }
-        // No budget for a copy, so the slow one goes, once it has shown that it is.
-        if is_silent || has_run {
+        let is_silent = self.is_silent(segment, now);
+        let is_measured = segment.rate.is_some() && now.since(segment.started) >= JUDGED_AFTER;
+        if is_silent || is_measured {
             self.ended(victim, is_silent);
             return Some(SegmentStep::Drop { segment: victim });
         }
         None
     }
 
-    /// Takes a range out of the gap that begins where it does.
-    fn take(&mut self, range: Range<u64>) {
-        if let Some(end) = self.gaps.remove(&range.start)
-            && range.end < end
-        {
-            self.gaps.insert(range.end, end);
-        }
-    }
-
-    /// Puts a range among the gaps, joined with its neighbours.
+    /// Adds a range to the gaps.
     fn give_back(&mut self, range: Range<u64>) {
-        if range.start >= range.end {
-            return;
+        if !range.is_empty() {
+            self.gaps.insert(range);
         }
-        let (mut start, mut end) = (range.start, range.end);
-        let touching: Vec<(u64, u64)> = (self.gaps.range(..=end))
-            .map(|(&start, &end)| (start, end))
-            .filter(|&(_, gap_end)| gap_end >= start)
-            .collect();
-        for (gap_start, gap_end) in touching {
-            self.gaps.remove(&gap_start);
-            start = start.min(gap_start);
-            end = end.max(gap_end);
-        }
-        self.gaps.insert(start, end);
     }
 }
 
-/// Seconds until a segment is done.
 #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn approximately(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate; the cast saturates"
+)]
+fn whole(bytes: f64) -> u64 {
+    bytes as u64
+}
+
+/// The expected seconds until a segment is complete.
 fn expected_left(segment: &Segment, selector: &Selector, now: Time) -> f64 {
     let silence = now.since(segment.silent_since()).as_secs_f64();
     let (first_byte, usual) = selector.outlook(segment.mirror, now);
-    let left = segment.left() as f64;
+    let left = approximately(segment.left());
     match segment.rate {
-        // Silence counts as if it went on for as long again.
+        // Silence is expected to last as long again.
         Some(rate) => left / rate.max(1.0) + if silence > 0.5 { silence * 2.0 } else { 0.0 },
         None => left / usual.max(1.0) + (first_byte - silence).max(silence),
     }

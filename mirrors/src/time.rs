@@ -2,33 +2,30 @@ use std::fmt;
 use std::ops::Add;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A moment of the caller's clock, counted from the Unix epoch.
+/// A time of the caller's clock, since the Unix epoch.
 ///
-/// All arithmetic saturates, because a clock that is set back or years ahead must cost precision
-/// and never a panic.
+/// All arithmetic saturates, so that a clock that is set back or years ahead costs precision and
+/// never panics.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(Duration);
 
 impl Time {
-    /// The Unix epoch.
     pub const ZERO: Self = Self(Duration::ZERO);
 
-    /// A moment so long after the epoch.
     pub const fn from_unix(since_epoch: Duration) -> Self {
         Self(since_epoch)
     }
 
-    /// The time passed since the epoch.
     pub const fn unix(self) -> Duration {
         self.0
     }
 
-    /// The time from `earlier` to `self`, zero when `earlier` is in fact later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The moment so long before this one, at the least the epoch.
+    /// The time before this one by `duration`; not before the epoch.
     #[must_use]
     pub const fn before(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(by))
@@ -44,7 +41,7 @@ impl Add<Duration> for Time {
 }
 
 impl From<SystemTime> for Time {
-    /// A moment before the epoch becomes the epoch.
+    /// A time before the epoch becomes the epoch.
     fn from(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }

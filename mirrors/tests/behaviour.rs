@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Choice, Circuit, Class, Location, Mirror, MirrorId, Observation, Origin, Pick, Progress,
-    Request, SavedState, Selector, SelectorConfig, Standing, StateWarning, Time, Tried, Why,
+    Choice, Circuit, Class, DemotionReason, Location, Mirror, MirrorId, Observation, Pick,
+    Progress, Provenance, Request, SavedState, Selector, SelectorConfig, StateWarning, Time, Tried,
+    Why,
 };
 
 fn at(millis: u64) -> Time {
@@ -17,7 +18,7 @@ fn ms(millis: u64) -> Duration {
 
 fn mirror(name: &str) -> Mirror {
     let url = format!("https://{name}.example/pub");
-    Mirror::new(Location::parse(&url).unwrap(), Origin::CommandLine)
+    Mirror::new(Location::parse(&url).unwrap(), Provenance::CommandLine)
 }
 
 fn selector(mirrors: Vec<Mirror>) -> Selector {
@@ -90,7 +91,7 @@ fn known(mirrors: Vec<Mirror>, times: &[u64]) -> Selector {
     selector
 }
 
-/// Of a request that was cancelled at once.
+/// The report of a request that was cancelled at once.
 fn nothing_yet(now: u64) -> Progress {
     Progress {
         at: at(now),
@@ -181,7 +182,7 @@ fn a_lower_priority_number_comes_first_even_when_slower() {
 }
 
 #[test]
-fn the_next_tier_serves_when_the_first_is_ill_but_not_when_it_is_only_busy() {
+fn the_next_tier_serves_when_the_first_fails_and_not_when_it_is_busy() {
     let first = mirror("first").with_max_connections(1);
     let mut selector = known(vec![first, mirror("second").with_priority(5)], &[100, 100]);
     let request = Request::content("x").with_bytes(1 << 22);
@@ -198,7 +199,7 @@ fn the_next_tier_serves_when_the_first_is_ill_but_not_when_it_is_only_busy() {
 }
 
 #[test]
-fn a_missing_path_is_asked_elsewhere_and_leaves_the_health_alone() {
+fn a_missing_path_causes_failover_and_does_not_change_the_health() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 400]);
     attempt(&mut selector, 0, "new", 2000, 20, Class::NotHere);
     let request = Request::content("new").with_bytes(1 << 22);
@@ -214,21 +215,24 @@ fn a_missing_path_is_asked_elsewhere_and_leaves_the_health_alone() {
 }
 
 #[test]
-fn a_path_that_none_had_a_while_ago_is_asked_for_once_more() {
+fn a_path_that_was_missing_everywhere_is_requested_again() {
     let mut selector = known(vec![mirror("a")], &[50]);
     attempt(&mut selector, 0, "new", 2000, 20, Class::NotHere);
     let pick = used(&selector.choose(&Request::content("new"), at(2100)));
-    assert_eq!(pick.why, Why::LastResort(Standing::PathNotHere));
+    assert_eq!(pick.why, Why::LastResort(DemotionReason::PathNotHere));
     let tried = failed_on(id(0));
     let again = Request::content("new").with_tried(&tried);
     let Choice::Exhausted(reasons) = selector.choose(&again, at(2100)) else {
         panic!()
     };
-    assert_eq!(reasons, [(id(0), Why::StandsBack(Standing::PathNotHere))]);
+    assert_eq!(
+        reasons,
+        [(id(0), Why::Demoted(DemotionReason::PathNotHere))]
+    );
 }
 
 #[test]
-fn a_mirror_that_never_worked_is_left_alone_after_one_failure() {
+fn one_failure_opens_the_circuit_of_a_mirror_that_never_worked() {
     let mut selector = selector(vec![mirror("dead"), mirror("alive")]);
     attempt(&mut selector, 0, "x", 0, 100, Class::Unwell);
     let counts = shares(&selector, 2, &Request::content("y"), at(200));
@@ -287,7 +291,7 @@ fn a_half_open_circuit_gets_one_trial_at_a_time_and_closes_on_success() {
 }
 
 #[test]
-fn when_all_circuits_are_open_the_pause_is_waited_for_rather_than_failing() {
+fn when_all_circuits_are_open_a_job_waits_for_the_backoff() {
     let mut selector = selector(vec![mirror("a"), mirror("b")]);
     attempt(&mut selector, 0, "x", 0, 10, Class::Unwell);
     attempt(&mut selector, 1, "x", 0, 10, Class::Unwell);
@@ -318,7 +322,7 @@ fn retry_after_is_obeyed_and_other_mirrors_serve_meanwhile() {
 }
 
 #[test]
-fn a_lone_throttled_mirror_is_waited_for_until_it_said_and_not_shorter() {
+fn a_job_waits_for_the_full_retry_after_of_its_only_mirror() {
     let mut selector = known(vec![mirror("a")], &[50]);
     selector.started_unchosen(id(0), at(2000));
     let seen =
@@ -328,7 +332,10 @@ fn a_lone_throttled_mirror_is_waited_for_until_it_said_and_not_shorter() {
         panic!()
     };
     assert!(until >= at(32_000) && until <= at(35_000), "{until:?}");
-    assert!(matches!(why, Why::StandsBack(Standing::Throttled { .. })));
+    assert!(matches!(
+        why,
+        Why::Demoted(DemotionReason::Throttled { .. })
+    ));
 }
 
 #[test]
@@ -347,7 +354,7 @@ fn throttling_shrinks_the_window_and_success_opens_it_again() {
         "{before} {after}"
     );
     for round in 0..30 {
-        // What it said is believed for half a minute.
+        // The limit is kept for half a minute.
         let start = 40_000 + round * 100;
         for _ in 0..after {
             selector.started_unchosen(id(0), at(start));
@@ -361,7 +368,7 @@ fn throttling_shrinks_the_window_and_success_opens_it_again() {
 }
 
 #[test]
-fn a_liar_is_quarantined_for_the_run_but_serves_when_nobody_else_can() {
+fn a_corrupt_mirror_is_quarantined_for_the_run_and_used_as_last_resort() {
     let mut selector = known(vec![mirror("liar"), mirror("b")], &[50, 400]);
     attempt(&mut selector, 0, "x", 2000, 50, Class::Corrupt);
     let request = Request::content("y").with_bytes(1 << 22);
@@ -376,7 +383,7 @@ fn a_liar_is_quarantined_for_the_run_but_serves_when_nobody_else_can() {
     let tried = Tried::new().excluding([id(1)]);
     let pick = used(&selector.choose(&request.with_tried(&tried), at(2100)));
     assert_eq!(pick.mirror, id(0));
-    assert_eq!(pick.why, Why::LastResort(Standing::Quarantined));
+    assert_eq!(pick.why, Why::LastResort(DemotionReason::Quarantined));
 }
 
 #[test]
@@ -405,7 +412,7 @@ fn a_mirror_that_is_behind_serves_content_but_no_metadata() {
 }
 
 #[test]
-fn denied_is_no_stain_but_the_mirror_steps_back() {
+fn denied_demotes_a_mirror_and_does_not_change_its_health() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 400]);
     attempt(&mut selector, 0, "x", 2000, 50, Class::Denied);
     let request = Request::content("y").with_bytes(1 << 22);
@@ -464,7 +471,7 @@ fn a_mirror_with_a_lasting_fault_is_not_retried_for_the_same_job() {
 }
 
 #[test]
-fn without_mirrors_the_answer_is_exhausted() {
+fn without_mirrors_a_choice_is_exhausted() {
     let choice = selector(Vec::new()).choose(&Request::content("x"), at(0));
     assert_eq!(choice, Choice::Exhausted(Vec::new()));
 }
@@ -507,6 +514,34 @@ fn exploration_reaches_every_mirror_and_stays_within_its_share() {
 }
 
 #[test]
+fn an_unmeasured_mirror_of_the_preferred_country_is_chosen_first() {
+    let config = SelectorConfig {
+        country: Some("DE".into()),
+        ..SelectorConfig::default()
+    };
+    let mirrors = || {
+        vec![
+            mirror("us").with_country("US"),
+            mirror("anywhere"),
+            mirror("de").with_country("DE"),
+        ]
+    };
+    let choices = |selector: &Selector| -> Vec<u32> {
+        let chosen = |seed| {
+            let request = Request::content("a").with_bytes(100_000).with_seed(seed);
+            used(&selector.choose(&request, at(0))).mirror
+        };
+        let index = |id: MirrorId| u32::try_from(id.index()).unwrap();
+        (0..500).map(|seed| index(chosen(seed))).collect()
+    };
+    let preferred = choices(&Selector::new(mirrors(), config));
+    assert!(preferred.iter().all(|&mirror| mirror == 2), "{preferred:?}");
+    // Without a preference all three are used.
+    let any = choices(&selector(mirrors()));
+    assert!((0..3).all(|mirror| any.contains(&mirror)), "{any:?}");
+}
+
+#[test]
 fn mirrors_of_the_same_country_are_explored_first() {
     let config = SelectorConfig {
         country: Some("DE".into()),
@@ -523,7 +558,7 @@ fn mirrors_of_the_same_country_are_explored_first() {
 }
 
 #[test]
-fn timeouts_are_short_with_alternatives_and_patient_without() {
+fn timeouts_are_short_with_alternatives_and_long_without() {
     let alone = known(vec![mirror("a")], &[50]);
     let pair = known(vec![mirror("a"), mirror("b")], &[50, 50]);
     let request = Request::content("x").with_bytes(1 << 22);
@@ -540,7 +575,7 @@ fn timeouts_are_short_with_alternatives_and_patient_without() {
 }
 
 #[test]
-fn the_minimum_rate_asks_no_more_than_the_clients_own_line_gives() {
+fn the_minimum_rate_is_bounded_by_the_network_of_the_client() {
     // Twenty connections share 10 MB/s, though one alone reached all of it.
     let mut selector = known(vec![mirror("a"), mirror("b")], &[20, 20]);
     for n in 0..20 {
@@ -586,7 +621,7 @@ fn hedging_stops_when_its_budget_of_wasted_bytes_is_spent() {
 }
 
 #[test]
-fn a_cancelled_request_teaches_speed_but_is_no_failure() {
+fn a_cancelled_request_updates_the_speed_and_is_not_a_failure() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[100, 100]);
     let request = Request::content("x").with_bytes(1 << 22);
     for _ in 0..3 {
@@ -639,7 +674,7 @@ fn saved_health_serves_the_next_run() {
 }
 
 #[test]
-fn speeds_of_another_network_are_not_believed() {
+fn estimates_of_another_network_are_not_used() {
     let home = SelectorConfig {
         network: "home".into(),
         ..SelectorConfig::default()
@@ -676,7 +711,7 @@ fn a_damaged_or_unknown_state_is_dropped_with_one_warning() {
         ("{\"version\":1,\"networks\":{", true),
         ("{\"version\":1,\"networks\":{\"\":{\"k\":3}}}", true),
         ("[]", true),
-        // What is out of range could not be written again.
+        // Numbers out of range could not be written again.
         (
             "{\"version\":1,\"distrust\":{\"k\":{\"amount\":1e99,\"at\":1}}}",
             true,
@@ -696,7 +731,7 @@ fn a_damaged_or_unknown_state_is_dropped_with_one_warning() {
 #[test]
 fn saved_state_holds_no_secret() {
     let location = Location::parse("https://me:hush@h.example/pub?token=hush").unwrap();
-    let mut selector = selector(vec![Mirror::new(location, Origin::CommandLine)]);
+    let mut selector = selector(vec![Mirror::new(location, Provenance::CommandLine)]);
     attempt(&mut selector, 0, "x", 0, 50, Class::Corrupt);
     let mut state = SavedState::new();
     selector.save(&mut state, at(100));
@@ -705,7 +740,7 @@ fn saved_state_holds_no_secret() {
 }
 
 #[test]
-fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
+fn explain_lists_every_mirror_and_changes_nothing() {
     let mut selector = known(vec![mirror("a"), mirror("b")], &[50, 80]);
     attempt(&mut selector, 1, "x", 2000, 50, Class::Corrupt);
     let request = Request::content("y").with_bytes(100_000);
@@ -714,7 +749,7 @@ fn how_each_mirror_stands_to_a_request_is_told_without_a_choice() {
         reasons[..],
         [
             (_, Why::Soonest { measured: true, .. }),
-            (_, Why::StandsBack(Standing::Quarantined)),
+            (_, Why::Demoted(DemotionReason::Quarantined)),
         ]
     ));
 }
@@ -738,7 +773,7 @@ fn reports_and_notices_about_unknown_mirrors_are_ignored() {
 }
 
 #[test]
-fn a_path_that_two_mirrors_have_wrong_is_blamed_itself() {
+fn a_digest_mismatch_on_two_mirrors_lifts_their_quarantine() {
     let mut selector = known(vec![mirror("a"), mirror("b"), mirror("c")], &[50, 50, 50]);
     attempt(&mut selector, 0, "x", 2000, 50, Class::Corrupt);
     assert!(selector.report(id(0), at(2100)).unwrap().quarantined);
@@ -751,7 +786,7 @@ fn a_path_that_two_mirrors_have_wrong_is_blamed_itself() {
     }
     let request = Request::content("x").with_bytes(1 << 22);
     assert_eq!(used(&selector.choose(&request, at(2200))).mirror, id(2));
-    // A second wrong path is one too many.
+    // A second wrong path quarantines again.
     attempt(&mut selector, 0, "y", 2200, 50, Class::Corrupt);
     attempt(&mut selector, 1, "y", 2200, 50, Class::Corrupt);
     assert!(selector.report(id(0), at(2300)).unwrap().quarantined);
@@ -791,12 +826,12 @@ fn a_large_request_leaves_a_mirror_that_proves_to_be_slow() {
     selector.started_unchosen(id(0), at(5000));
     let least = selector.min_rate(&request, id(0), at(5000));
     assert!(least > slow && least < fast, "{slow} {least} {fast}");
-    // The other way round there is nothing to be gained.
+    // On the fast mirror there is no better alternative.
     assert!(selector.min_rate(&request, id(1), at(5000)) < fast / 3.0);
 }
 
 #[test]
-fn mirrors_that_have_not_worked_yet_get_two_requests_at_once() {
+fn unproven_mirrors_get_at_most_two_concurrent_requests() {
     let mut selector = selector(vec![mirror("a"), mirror("b")]);
     let mut started = 0;
     for seed in 0..20 {
@@ -813,7 +848,7 @@ fn mirrors_that_have_not_worked_yet_get_two_requests_at_once() {
 }
 
 #[test]
-fn a_preferred_mirror_that_was_ill_is_tried_again_while_the_next_tier_serves() {
+fn a_failed_mirror_of_the_first_tier_gets_trials_while_the_next_tier_serves() {
     let mut selector = known(
         vec![mirror("first"), mirror("second").with_priority(1)],
         &[50, 50],
@@ -837,8 +872,8 @@ fn a_preferred_mirror_that_was_ill_is_tried_again_while_the_next_tier_serves() {
 }
 
 #[test]
-fn polling_earns_nothing_to_explore_with() {
-    // The slow one was not seen for long and would be measured again, if that could be afforded.
+fn polling_earns_no_exploration_credit() {
+    // The slow one was not measured for a long time and would be explored with enough credit.
     let mut selector = known(vec![mirror("fast"), mirror("slow")], &[100, 250]);
     let request = |seed| Request::content("x").with_bytes(100_000).with_seed(seed);
     let hour = 3_600_000;
@@ -849,7 +884,7 @@ fn polling_earns_nothing_to_explore_with() {
     let explores = |selector: &Selector| {
         (0..100).any(|seed| used(&selector.choose(&request(seed), at(now))).why == Why::Exploring)
     };
-    // Each pick that explores and goes out spends.
+    // Each started pick that explores spends.
     while let Some(pick) = (0..100)
         .map(|seed| used(&selector.choose(&request(seed), at(now))))
         .find(|pick| pick.why == Why::Exploring)
@@ -861,7 +896,7 @@ fn polling_earns_nothing_to_explore_with() {
         selector.choose(&request(seed), at(now));
     }
     assert!(!explores(&selector));
-    // Requests that go out earn it.
+    // Started requests earn it.
     for round in 0..50 {
         let pick = used(&selector.choose(&request(round), at(now)));
         follow(&mut selector, &pick, "x", now, 100);
@@ -873,7 +908,7 @@ fn polling_earns_nothing_to_explore_with() {
 }
 
 #[test]
-fn a_job_that_waits_counts_once_however_often_it_asks() {
+fn a_waiting_job_counts_once() {
     let fast = mirror("fast").with_max_connections(1);
     let mut selector = known(vec![fast, mirror("slow")], &[200, 1000]);
     selector.started_unchosen(id(0), at(12_000));
@@ -890,7 +925,7 @@ fn a_job_that_waits_counts_once_however_often_it_asks() {
     }
     let second = until(&selector, 2);
     assert!(second > alone, "the first one comes before it");
-    // When a request has ended all of them choose again.
+    // When a request has ended, all of them choose again.
     selector.cancelled(id(0), &nothing_yet(12_000));
     selector.started_unchosen(id(0), at(12_000));
     assert_eq!(until(&selector, 2), alone);

@@ -1,9 +1,11 @@
 //! Whatever a parser is given, it answers; and what it accepts is within its limits.
 
+use std::fmt::Write as _;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Duplicates, Location, Metalink, MirrorList, MirrorSource, MirrorsFile, Origin, SafeUrl,
+    Duplicates, Location, Metalink, MirrorList, MirrorSource, MirrorsFile, Provenance, SafeUrl,
     SavedState, digests_of_header,
 };
 use url::Url;
@@ -14,8 +16,8 @@ mirrors = ["https://one.example/pub", { url = "s3://bucket/prefix", weight = 0.5
 "#;
 const TABLE: &str =
     "[mirrors]\n\"https://o.example\" = [\"https://a.example/x\", \"oci://r.example/n\"]\n";
-const YAML: &str =
-    "mirrored_channels:\n  one:\n    - \"https://a.example/one\" # c\n  two: [/a, '/b']\n";
+const YAML: &str = "base: &b [https://a.example/x]\nurl: &u https://b.example/x\nmirrored_channels:\n  one:\n    \
+    - \"https://a.example/one\" # c\n  two: [/a,\n    '/b']\n  three: *b\n  \"fo\\x75r\": [*u]\n";
 const LIST: &str = "# c\nhttps://a.example/$arch/\nServer = https://b.example/${arch}\n/srv\n";
 const METALINK: &str = r#"<?xml version="1.0"?><metalink version="3.0" xmlns:m="x"><files><file name="a/b">
 <m:timestamp>1</m:timestamp><size>4</size><verification><hash type="md5">d41d8cd98f00b204e9800998ecf8427e</hash>
@@ -44,46 +46,46 @@ fn mutated(text: &'static str) -> impl Strategy<Value = String> {
 }
 
 fn read_all(text: &str) {
-    let origin = |_| Origin::CommandLine;
+    let provenance = |_| Provenance::CommandLine;
     for parsed in [
         MirrorsFile::parse(text, "f"),
-        MirrorsFile::parse_table(text, "f"),
-        MirrorsFile::parse_mirrored_channels(text, "f"),
+        MirrorsFile::parse_prefixes(text, "f"),
+        MirrorsFile::parse_yaml(text, "f"),
     ] {
         match parsed {
             Ok(file) => {
-                for channel in &file.channels {
-                    assert!(!channel.mirrors.is_empty());
-                    assert!(channel.line >= 1);
-                    assert!(file.mirrors_for(&channel.url).is_some());
-                    assert!(file.mirrors_below(&channel.url).is_some());
+                for entry in &file.collections {
+                    assert!(!entry.mirrors.is_empty());
+                    assert!(entry.line >= 1);
+                    assert!(file.mirrors_for(&entry.url).is_some());
+                    assert!(file.mirrors_below(&entry.url).is_some());
                 }
             }
             Err(error) => {
-                assert!(error.line >= 1 && error.column >= 1);
+                assert!(error.line >= 1 && error.column.is_some_and(|column| column >= 1));
                 assert!(error.to_string().starts_with("f:"));
             }
         }
     }
-    match MirrorList::parse(text, "f", &[("arch", "x")], origin) {
+    match MirrorList::parse(text, "f", &[("arch", "x")], provenance) {
         Ok(list) => assert!(!list.mirrors.is_empty()),
         Err(error) => assert!(error.to_string().starts_with("f:")),
     }
-    let found = |line: u32| Origin::Discovered {
+    let found = |line: u32| Provenance::Discovered {
         from: format!("l:{line}").into(),
     };
     match MirrorSource::parse(text, "f", &[("arch", "x")], found) {
-        Ok(MirrorSource::Channels(file) | MirrorSource::Table(file)) => {
-            let mirrors = file.channels.iter().flat_map(|channel| &channel.mirrors);
+        Ok(MirrorSource::Collections(file) | MirrorSource::Table(file)) => {
+            let mirrors = file.collections.iter().flat_map(|entry| &entry.mirrors);
             for mirror in mirrors {
                 assert!(!matches!(mirror.location, Location::File(_)));
-                assert!(matches!(mirror.origin, Origin::Discovered { .. }));
+                assert!(matches!(mirror.provenance, Provenance::Discovered { .. }));
             }
         }
         Ok(MirrorSource::List(_) | MirrorSource::Metalink(_)) => {}
         Err(error) => assert!(error.to_string().starts_with("f:")),
     }
-    if let Ok(metalink) = Metalink::parse(text, "f", origin) {
+    if let Ok(metalink) = Metalink::parse(text, "f", provenance) {
         for file in &metalink.files {
             assert!(!file.name.starts_with('/') && !file.name.split('/').any(|part| part == ".."));
             let weights = file.mirrors.iter().map(|mirror| mirror.weight);
@@ -103,7 +105,47 @@ fn read_all(text: &str) {
     let _ = SavedState::parse(text);
 }
 
+/// A YAML scalar of this text, in one of the styles.
+fn yaml_scalar(text: &str, style: usize) -> String {
+    match style {
+        0 => format!("'{}'", text.replace('\'', "''")),
+        1 => format!("{text:?}"),
+        _ => text.to_owned(),
+    }
+}
+
 proptest! {
+    #[test]
+    fn yaml_in_every_style_gives_the_same_mirrors(
+        entries in vec((vec(("[a-z]{1,6}", 0..3_usize), 1..5), any::<bool>()), 0..5)
+    ) {
+        let mut text = "other: {a: [1]}\nmirrored_channels:\n".to_owned();
+        let mut expected = Vec::new();
+        for (index, (mirrors, is_flow)) in entries.iter().enumerate() {
+            let url = |mirror: usize, name: &str| format!("https://m{mirror}.example/{name}");
+            let items: Vec<String> = mirrors
+                .iter()
+                .enumerate()
+                .map(|(mirror, (name, style))| yaml_scalar(&url(mirror, name), *style))
+                .collect();
+            let items = if *is_flow {
+                format!(" [{},]", items.join(",\n    "))
+            } else {
+                format!("\n  - {}", items.join("\n  - "))
+            };
+            writeln!(text, "  c{index}:{items}").unwrap();
+            let urls = mirrors.iter().enumerate().map(|(mirror, (name, _))| url(mirror, name));
+            expected.push(urls.collect::<Vec<_>>());
+        }
+        let file = MirrorsFile::parse_yaml(&text, "f").unwrap();
+        let read: Vec<Vec<String>> = file
+            .collections
+            .iter()
+            .map(|entry| entry.mirrors.iter().map(|mirror| mirror.location.to_string()).collect())
+            .collect();
+        prop_assert_eq!(read, expected, "{}", text);
+    }
+
     #[test]
     fn any_text_is_answered(text in "[\\PC\\n\\t\\r\\x00]{0,200}") {
         read_all(&text);
@@ -120,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_location_shows_is_read_as_the_same_place(
+    fn a_displayed_location_parses_to_the_same_location(
         text in "(https?|s3|oci|oci\\+http|file)://[a-zA-Z0-9.:@-]{0,20}(/[a-zA-Z0-9._%~+!-]{0,8}){0,4}"
     ) {
         if let Ok(location) = Location::parse(&text) {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, ProbeConfig, ProbeKind, ProbePlan,
-    ProbeResult, ProbeSample, ProbeStep, Selector, SelectorConfig, Time, Verdict,
+    Class, Location, Mirror, MirrorId, Observation, ProbeConfig, ProbeKind, ProbePlan, ProbeResult,
+    ProbeSample, ProbeStep, Provenance, Selector, SelectorConfig, Time, Verdict,
 };
 
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ fn selector(n: usize) -> Selector {
     let mirrors = (0..n)
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     Selector::new(mirrors, SelectorConfig::default())
@@ -49,7 +49,7 @@ struct Probe {
     began: Time,
 }
 
-/// Drives a round; gives its length, the bytes asked for, and the ranking.
+/// Drives a round; returns its duration, the requested bytes and the ranking.
 fn round(
     selector: &mut Selector,
     characters: &[Character],
@@ -147,7 +147,7 @@ fn five_mirrors_of_known_character_are_ranked_within_three_seconds() {
 }
 
 #[test]
-fn what_is_behind_or_lacks_the_sample_is_told_apart() {
+fn behind_and_missing_samples_have_their_own_verdicts() {
     let characters = [
         Character::Lacks,
         Character::Behind(20, 20_000),
@@ -163,7 +163,7 @@ fn what_is_behind_or_lacks_the_sample_is_told_apart() {
 }
 
 #[test]
-fn what_has_served_lately_is_not_probed_again() {
+fn a_mirror_with_a_recent_success_is_not_probed() {
     let mut selector = selector(2);
     let characters = [Character::Serves(20, 20_000), Character::Serves(80, 2000)];
     round(&mut selector, &characters, ProbeConfig::default());
@@ -173,7 +173,7 @@ fn what_has_served_lately_is_not_probed_again() {
 }
 
 #[test]
-fn what_has_served_lately_can_be_found_to_be_behind() {
+fn a_mirror_with_a_recent_success_can_be_found_to_be_behind() {
     let mut selector = selector(2);
     let characters = [Character::Serves(20, 20_000), Character::Serves(80, 2000)];
     round(&mut selector, &characters, ProbeConfig::default());

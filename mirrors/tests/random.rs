@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Progress,
+    Choice, Circuit, Class, Kind, Location, Mirror, MirrorId, Observation, Progress, Provenance,
     Request, SavedState, Selector, SelectorConfig, Time, Tried,
 };
 
@@ -65,7 +65,7 @@ fn mirrors(random: &mut Random, n: usize) -> Vec<Mirror> {
     (0..n)
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            let mut mirror = Mirror::new(location, Origin::CommandLine);
+            let mut mirror = Mirror::new(location, Provenance::CommandLine);
             mirror.priority = i32::try_from(random.below(3)).unwrap();
             if random.one_in(4) {
                 mirror.max_connections = Some(u32::try_from(random.below(4)).unwrap());
@@ -93,7 +93,7 @@ fn move_clock(random: &mut Random, now: &mut Time) {
     };
 }
 
-/// Whether nothing at all speaks against this mirror.
+/// Whether the mirror has no fault of any kind.
 fn lacks_nothing(selector: &Selector, id: MirrorId, now: Time) -> bool {
     let report = selector.report(id, now).unwrap();
     report.circuit == Circuit::Closed
@@ -141,6 +141,7 @@ fn check(selector: &Selector, request: &Request<'_>, choice: &Choice, now: Time)
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm per kind of step")]
 fn history(config: &SelectorConfig, n: usize, steps: u32) {
     let seed = config.seed;
     let mut random = Random(seed);
@@ -221,7 +222,7 @@ fn history(config: &SelectorConfig, n: usize, steps: u32) {
                 };
                 selector.cancelled(id, &shown);
             }
-            // A report that nothing asked for.
+            // A report without a request.
             9 if random.one_in(50) => {
                 selector.finished(any, &Observation::new(now, path, random.class()));
             }
@@ -300,8 +301,8 @@ fn absurd_settings_break_nothing() {
     }
 }
 
-/// One job on mirrors of which only the last is sure to serve, after whatever the history was.
-/// Returns how many attempts it took.
+/// One job on mirrors of which only the last always serves, after any history. Returns the number of
+/// attempts.
 fn run_job(random: &mut Random, selector: &mut Selector, path: &str, now: &mut Time) -> u32 {
     let n = selector.mirrors().len();
     let mut tried = Tried::new();
@@ -358,7 +359,7 @@ fn a_job_ends_whenever_one_mirror_can_serve_it() {
         );
         let mut now = Time::from_unix(Duration::from_hours(500_000));
         for job in 0..100 {
-            // Whatever the history says against the good one: it must be asked in the end.
+            // With any history the good mirror must be used in the end.
             let last = MirrorId::new(u32::try_from(n - 1).unwrap());
             selector.started_unchosen(last, now);
             let shown = Observation::new(now, "elsewhere", Class::ALL[random.index(7)]);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use taipan_mirrors::{
-    Class, Location, Mirror, MirrorId, Observation, Origin, Progress, SegmentConfig, SegmentId,
+    Class, Location, Mirror, MirrorId, Observation, Progress, Provenance, SegmentConfig, SegmentId,
     SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 
@@ -18,9 +18,9 @@ struct Server {
     /// Bytes per second and connection.
     rate: f64,
     first_byte: f64,
-    /// Every so-manieth request is refused (0: none).
+    /// Every n-th request is refused (0: none).
     refuses: u64,
-    /// Every so-manieth request stops in the middle (0: none).
+    /// Every n-th body is truncated (0: none).
     stalls: u64,
 }
 
@@ -45,13 +45,13 @@ fn fetch(servers: &[Server], size: u64, line: f64, seed: u64) -> Run {
     fetch_polling(servers, size, line, seed, 0)
 }
 
-/// Before each step so many copies of the plan are asked, and what they want is not done.
+/// Before each step copies of the plan are polled, and their steps are not carried out.
 #[expect(clippy::too_many_lines, reason = "one loop, as an engine has it")]
 fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32) -> Run {
     let mirrors = (0..servers.len())
         .map(|i| {
             let location = Location::parse(&format!("https://m{i}.example/x")).unwrap();
-            Mirror::new(location, Origin::CommandLine)
+            Mirror::new(location, Provenance::CommandLine)
         })
         .collect();
     let mut selector = Selector::new(mirrors, SelectorConfig::default());
@@ -182,7 +182,7 @@ fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32
     }
 }
 
-/// The bytes covered, and those delivered beyond that.
+/// The number of bytes covered, and of those delivered twice.
 fn coverage(mut ranges: Vec<Range<u64>>) -> (u64, u64) {
     ranges.sort_by_key(|range| range.start);
     let (mut end, mut covered, mut all) = (0, 0, 0);
@@ -232,7 +232,7 @@ fn a_mirror_that_stops_in_the_middle_costs_seconds_only() {
 }
 
 #[test]
-fn asking_a_plan_more_often_changes_nothing() {
+fn polling_a_plan_more_often_changes_nothing() {
     let servers = [
         steady(4e6),
         steady(2e6),

@@ -254,7 +254,7 @@ async fn the_merged_list_shows_where_each_mirror_was_named() {
     let own = sandbox
         .run(&["mirror", "list", "-c", "conda-forge", "--json"])
         .expect(0);
-    assert_eq!(own.objects()[0]["origin"], "the channel itself");
+    assert_eq!(own.objects()[0]["origin"], "upstream");
 }
 
 /// A mirror list of each kind, with this URL as the mirror of the channel.

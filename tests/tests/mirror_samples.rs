@@ -1,8 +1,7 @@
 //! Lists of mirrors as real servers and programs write them, good and broken.
 
 use taipan_mirrors::{
-    ListedDigest, Location, Metalink, MirrorList, MirrorSource, MirrorSourceError, Origin,
-    SkipReason,
+    ListError, ListedDigest, Location, Metalink, MirrorList, MirrorSource, Provenance, SkipReason,
 };
 use taipan_tests::required;
 
@@ -17,8 +16,8 @@ fn sample(name: &str) -> Option<String> {
     Some(text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
 }
 
-fn read(name: &str, text: &str) -> Result<MirrorSource, MirrorSourceError> {
-    MirrorSource::parse(text, name, &[("arch", "x86_64")], |line| Origin::File {
+fn read(name: &str, text: &str) -> Result<MirrorSource, ListError> {
+    MirrorSource::parse(text, name, &[("arch", "x86_64")], |line| Provenance::File {
         file: name.into(),
         line,
     })
@@ -162,7 +161,7 @@ fn plain_lists_are_read_and_those_without_mirrors_refused() {
     ] {
         let Some(text) = sample(name) else { return };
         let message = refused(name, &text);
-        assert_eq!(message, format!("{name}:1: no usable mirror in it"));
+        assert_eq!(message, format!("{name}:1: no usable mirror"));
     }
 
     // As its users do, who take the comment signs away.
@@ -170,7 +169,7 @@ fn plain_lists_are_read_and_those_without_mirrors_refused() {
     let Some(text) = sample(name) else { return };
     let enabled = text.replace("# Server", "Server");
     let list = MirrorList::parse(&enabled, name, &[("arch", "x86_64")], |_| {
-        Origin::CommandLine
+        Provenance::CommandLine
     })
     .unwrap();
     assert_eq!(list.mirrors.len(), text.matches("# Server = ").count());
@@ -188,10 +187,10 @@ fn yaml_is_read_for_its_mirrors_and_refused_without() {
         ("yaml/remote_mirrors.yml", "conda-forge", 2),
     ] {
         let Some(text) = sample(name) else { return };
-        let Ok(MirrorSource::Channels(file)) = read(name, &text) else {
+        let Ok(MirrorSource::Collections(file)) = read(name, &text) else {
             panic!("{name} has channels")
         };
-        assert_eq!(file.channels.len(), 1, "{name}");
+        assert_eq!(file.collections.len(), 1, "{name}");
         assert_eq!(file.mirrors_for(channel).unwrap().len(), count, "{name}");
     }
     for name in [

@@ -5,7 +5,7 @@
 
 use std::{error::Error, io::Write as _, path::Path, sync::Arc};
 
-use taipan_mirrors::{Location, Mirror, Origin, SelectorConfig};
+use taipan_mirrors::{Location, Mirror, Provenance, SelectorConfig};
 use taipan_transfer::{
     Engine, EngineOptions, Expected, HttpClient, HttpOptions, Job, MirrorSet, Silent, Target,
 };
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let mirrors = mirrors
         .iter()
-        .map(|url| Ok(Mirror::new(Location::parse(url)?, Origin::CommandLine)))
+        .map(|url| Ok(Mirror::new(Location::parse(url)?, Provenance::CommandLine)))
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
     let client = HttpClient::new(&HttpOptions::default())?;
     let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);

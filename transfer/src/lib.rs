@@ -50,7 +50,7 @@
 //!
 //! ```no_run
 //! # use std::{path::Path, sync::Arc};
-//! # use taipan_mirrors::{Location, Mirror, Origin, SelectorConfig};
+//! # use taipan_mirrors::{Location, Mirror, Provenance, SelectorConfig};
 //! # use taipan_transfer::{
 //! #     Engine, EngineOptions, Expected, HttpClient, HttpOptions, Job, MirrorSet, Silent, Target,
 //! # };
@@ -58,7 +58,7 @@
 //! let places = ["https://one.example/pub", "s3://bucket/pub", "file:///mnt/pub"];
 //! let mirrors = places
 //!     .into_iter()
-//!     .map(|place| Ok(Mirror::new(Location::parse(place)?, Origin::CommandLine)))
+//!     .map(|place| Ok(Mirror::new(Location::parse(place)?, Provenance::CommandLine)))
 //!     .collect::<Result<Vec<_>, taipan_mirrors::LocationError>>()?;
 //! let client = HttpClient::new(&HttpOptions::default())?;
 //! let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);

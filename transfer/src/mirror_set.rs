@@ -9,8 +9,8 @@ use std::{
 };
 
 use taipan_mirrors::{
-    Choice, Location, Mirror, MirrorId, MirrorReport, Observation, Origin, Pick, Progress, Request,
-    SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
+    Choice, Location, Mirror, MirrorId, MirrorReport, Observation, Pick, Progress, Provenance,
+    Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -84,7 +84,7 @@ impl MirrorSet {
 
     /// A set of one mirror; `None` if the URL is not a valid location.
     pub fn of_url(url: &str, client: &HttpClient) -> Option<Self> {
-        let mirror = Mirror::new(Location::parse(url).ok()?, Origin::Channel);
+        let mirror = Mirror::new(Location::parse(url).ok()?, Provenance::Upstream);
         Some(Self::new(vec![mirror], SelectorConfig::default(), client))
     }
 

@@ -17,8 +17,8 @@ use futures_util::{
     FutureExt as _, StreamExt as _, future::LocalBoxFuture, stream::FuturesUnordered,
 };
 use taipan_mirrors::{
-    Class, Freshness, Location, MirrorId, Observation, Origin, ProbeConfig, ProbeKind, ProbePlan,
-    ProbeResult, ProbeSample, ProbeStep, Verdict, Version, judge_freshness,
+    Class, Freshness, Location, MirrorId, Observation, ProbeConfig, ProbeKind, ProbePlan,
+    ProbeResult, ProbeSample, ProbeStep, Provenance, Verdict, Version, judge_freshness,
 };
 use tokio::time::{sleep, timeout};
 
@@ -489,7 +489,8 @@ impl<'a> Measuring<'a> {
             known.iter().position(|&id| {
                 selector.mirror(id).is_some_and(|mirror| {
                     let is_it = |upstream: &Location| upstream.same_place(&mirror.location);
-                    mirror.origin == Origin::Channel || self.round.upstream.is_some_and(is_it)
+                    mirror.provenance == Provenance::Upstream
+                        || self.round.upstream.is_some_and(is_it)
                 })
             })
         });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use taipan_mirrors::{Standing, Time, Why};
+use taipan_mirrors::{DemotionReason, Time, Why};
 use tokio::{sync::futures::Notified, time::timeout};
 
 use crate::{EngineOptions, MirrorSet};
@@ -48,8 +48,8 @@ impl WaitBudget {
             // A request under way will end, so the budget is not used.
             Why::Busy { .. }
             | Why::WaitingForBetter { .. }
-            | Why::StandsBack(Standing::OnTrial) => None,
-            Why::StandsBack(Standing::Throttled { .. }) => Some(&mut self.throttled),
+            | Why::Demoted(DemotionReason::OnTrial) => None,
+            Why::Demoted(DemotionReason::Throttled { .. }) => Some(&mut self.throttled),
             _ => Some(&mut self.left),
         };
         if left.as_ref().is_some_and(|left| pause > **left) {

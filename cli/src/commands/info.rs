@@ -52,6 +52,7 @@ pub(crate) fn run(
         Priority::Flexible => "flexible",
         Priority::Disabled => "disabled",
     };
+    let country = settings.prefer_country.value.as_deref();
     let config = match &settings.config_file {
         Some(path) => path.display().to_string(),
         None => "none".to_owned(),
@@ -88,6 +89,11 @@ pub(crate) fn run(
             "lists of mirrors",
             join(&mirrors),
             Some(&settings.mirrors.origin),
+        ),
+        (
+            "preferred country",
+            country.unwrap_or("none").to_owned(),
+            Some(&settings.prefer_country.origin),
         ),
         (
             "cache directory",

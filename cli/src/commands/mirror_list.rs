@@ -103,7 +103,7 @@ fn show(printer: &Printer, channel: &MirroredChannel) {
         names.push(vec![
             number.to_string(),
             report.location.clone(),
-            report.origin.clone(),
+            report.provenance.clone(),
         ]);
         rows.push(row(number, mirror, report, state, now));
         printer.object(

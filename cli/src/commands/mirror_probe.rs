@@ -221,7 +221,7 @@ impl<'a> Ranked<'a> {
             channel,
             place: is_usable(result.verdict).then_some(place),
             mirror: &report.location,
-            origin: &report.origin,
+            origin: &report.provenance,
             verdict: verdict_text(result.verdict),
             freshness: detail.freshness,
             latency_seconds: detail.latency.map(|time| time.as_secs_f64()),

@@ -1,7 +1,7 @@
 use std::{fmt::Write as _, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use taipan_channel::ChannelError;
-use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Origin, SafeUrl};
+use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Provenance, SafeUrl};
 use taipan_solver::{SolveError, parse_spec};
 use taipan_transfer::{BackendError, Netrc, Sha256, VerifyError};
 
@@ -103,6 +103,9 @@ fn errors_of_settings() {
         SettingsError::Alias {
             text: "here".to_owned(),
         },
+        SettingsError::Country {
+            text: "Germany".to_owned(),
+        },
         SettingsError::Platform {
             text: "amiga".to_owned(),
         },
@@ -145,7 +148,7 @@ fn errors_of_channels_and_mirror_lists() {
             source: Location::parse("ftp://a.example/").unwrap_err(),
         },
     ];
-    let parse = |text: &str| MirrorSource::parse(text, "list", &[], |_| Origin::CommandLine);
+    let parse = |text: &str| MirrorSource::parse(text, "list", &[], |_| Provenance::CommandLine);
     let fetch = |source| MirrorListError::Fetch {
         url: safe_url("https://me:pw@a.example/list"),
         source,
@@ -184,7 +187,7 @@ fn errors_of_fetch_arguments() {
         url("oci://r.example/n/f"),
         url("https://a.example/"),
     ];
-    let metalink = Metalink::parse("<metalink>", "f.meta4", |_| Origin::CommandLine);
+    let metalink = Metalink::parse("<metalink>", "f.meta4", |_| Provenance::CommandLine);
     let path = || "out/f".into();
     let others = [
         AppError::Metalink(metalink.unwrap_err()),

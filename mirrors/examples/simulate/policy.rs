@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use taipan_mirrors::{
-    Choice, Class, Kind, Location, Mirror, MirrorId, Observation, Origin, Pick, Progress, Request,
-    SavedState, Selector, SelectorConfig, Time, Tried, Why,
+    Choice, Class, Kind, Location, Mirror, MirrorId, Observation, Pick, Progress, Provenance,
+    Request, SavedState, Selector, SelectorConfig, Time, Tried, Why,
 };
 
 use crate::draw::{Draw, uniform};
@@ -144,7 +144,7 @@ impl Ours {
             .map(|model| {
                 let url = format!("https://{}.example/pub", model.name);
                 let location = Location::parse(&url).expect("names are fit for a host");
-                Mirror::new(location, Origin::CommandLine).with_weight(model.weight)
+                Mirror::new(location, Provenance::CommandLine).with_weight(model.weight)
             })
             .collect();
         let config = SelectorConfig {

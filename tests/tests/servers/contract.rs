@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
+use taipan_mirrors::{Class, Location, Mirror, Provenance, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
 use taipan_transfer::{
     Backend, BackendError, ByteRange, Engine, EngineOptions, FetchError, GetRequest, GetResponse,
@@ -72,7 +72,7 @@ pub(crate) fn engine() -> Engine {
 /// Mirrors in order of priority.
 pub(crate) fn set(places: &[Place]) -> MirrorSet {
     let mirror = |(priority, place): (i32, &Place)| {
-        Mirror::new(place.location.clone(), Origin::Channel).with_priority(priority)
+        Mirror::new(place.location.clone(), Provenance::Upstream).with_priority(priority)
     };
     let mirrors = (0..).zip(places).map(mirror).collect();
     let backends = places.iter().map(|place| Arc::clone(&place.backend));

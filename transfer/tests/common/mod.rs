@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use taipan_mirrors::{Location, Mirror, OciLocation, Origin, S3Location, SelectorConfig};
+use taipan_mirrors::{Location, Mirror, OciLocation, Provenance, S3Location, SelectorConfig};
 use taipan_mock_servers::{OciServer, TestCa};
 use taipan_transfer::{Expected, HttpClient, HttpOptions, OciTarget, ProxyChoice, Sha256, Target};
 
@@ -71,7 +71,7 @@ pub(crate) fn short_timeouts() -> SelectorConfig {
 pub(crate) fn in_order(locations: impl IntoIterator<Item = Location>) -> Vec<Mirror> {
     (0..)
         .zip(locations)
-        .map(|(tier, location)| Mirror::new(location, Origin::Channel).with_priority(tier))
+        .map(|(tier, location)| Mirror::new(location, Provenance::Upstream).with_priority(tier))
         .collect()
 }
 

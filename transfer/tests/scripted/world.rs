@@ -12,7 +12,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
+use taipan_mirrors::{Class, Location, Mirror, Provenance, SelectorConfig};
 use taipan_transfer::{
     Backend, BackendError, Engine, EngineOptions, Expected, FetchError, GetRequest, GetResponse,
     Job, MemorySink, MirrorSet, Ranges, Sha256, Silent, Target, Validators,
@@ -325,7 +325,7 @@ impl World {
             .enumerate()
             .map(|(index, mirror)| {
                 let place = Location::parse(&format!("http://{}/", mirror.name)).unwrap();
-                tweak(index, Mirror::new(place, Origin::Channel))
+                tweak(index, Mirror::new(place, Provenance::Upstream))
             })
             .collect();
         let backends = mirrors

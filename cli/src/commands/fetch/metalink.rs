@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use taipan_mirrors::{Location, Metalink, MetalinkFile, Mirror, Origin};
+use taipan_mirrors::{Location, Metalink, MetalinkFile, Mirror, Provenance};
 use taipan_transfer::{Backend, Expected, Job, MirrorSet, RenamedBackend, Target};
 use url::Url;
 
@@ -53,11 +53,11 @@ impl<'a> MetalinkResolver<'a> {
         let client = Some(&self.context.client).filter(|_| !self.offline);
         let text = fetch_text(location, client).await?;
         let origin = |line: u32| match location {
-            ListLocation::File(_) => Origin::File {
+            ListLocation::File(_) => Provenance::File {
                 file: name.as_str().into(),
                 line,
             },
-            ListLocation::Url(_) => Origin::Discovered {
+            ListLocation::Url(_) => Provenance::Discovered {
                 from: format!("{name}:{line}").into(),
             },
         };
@@ -162,7 +162,7 @@ fn directory_and_name(mirror: &Mirror, path: &str) -> Option<(Mirror, String)> {
 /// Whether these are the same mirrors with the same preferences, wherever they were named.
 fn are_equal(one: &[Mirror], other: &[Mirror]) -> bool {
     let unlisted = |mirror: &Mirror| Mirror {
-        origin: Origin::CommandLine,
+        provenance: Provenance::CommandLine,
         ..mirror.clone()
     };
     let mut pairs = one.iter().zip(other);

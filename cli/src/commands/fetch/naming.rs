@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use taipan_channel::MirroredChannel;
 use taipan_channel::{Channel, metadata_target};
-use taipan_mirrors::{Location, Mirror, Origin};
+use taipan_mirrors::{Location, Mirror, Provenance};
 use taipan_transfer::{Expected, Job, MirrorSet, Target};
 use url::Url;
 
@@ -201,7 +201,7 @@ impl<'a> Resolver<'a> {
             let Ok(location) = Location::parse(url.as_str()) else {
                 continue;
             };
-            let itself = Mirror::new(location, Origin::CommandLine);
+            let itself = Mirror::new(location, Provenance::CommandLine);
             let mut mirrors = vec![itself];
             mirrors.extend(found.mirrors);
             let path = file.job.target.path.clone();
@@ -224,7 +224,7 @@ impl<'a> Resolver<'a> {
         if let Some((_, set)) = known.find(|(known, _)| *known == directory) {
             return set.clone();
         }
-        let mirror = Mirror::new(directory.clone(), Origin::CommandLine);
+        let mirror = Mirror::new(directory.clone(), Provenance::CommandLine);
         let set = self.context.mirror_set(vec![mirror], None);
         self.standalone.push((directory, set.clone()));
         set

@@ -1,21 +1,20 @@
-//! Estimates that fade: the older an observation, the less it weighs.
+//! Estimates with decay: the weight of an observation falls with its age.
 
 use std::time::Duration;
 
 use crate::Time;
 
-/// An estimate loses half of its weight in this time while it has much, so that the state of an
-/// hour ago does not outvote the last minute.
+/// The half-life of the weight above one observation, so that the last minute outweighs an hour ago.
 const HALF_LIFE: Duration = Duration::from_mins(10);
-/// What is left of it, the weight of one observation at most, loses half of that in this time: a
-/// mirror that was fast yesterday is a better guess than one never seen.
+/// The half-life of the last observation's weight: a mirror that was fast yesterday is a better guess
+/// than an unknown one.
 const LONG_HALF_LIFE: Duration = Duration::from_hours(7 * 24);
-/// The most weight that the past has against one new observation.
+/// The maximum weight of the past against one new observation.
 const MEMORY: f64 = 12.0;
-/// The weight of the assumption that stands in for measurements.
+/// The weight of the prior.
 const PRIOR_WEIGHT: f64 = 0.3;
 
-/// The weight that is left of `weight` after `age`.
+/// The weight after `age`.
 pub(crate) fn faded(weight: f64, age: Duration) -> f64 {
     if age.is_zero() {
         return weight;
@@ -23,35 +22,33 @@ pub(crate) fn faded(weight: f64, age: Duration) -> f64 {
     quickly_faded(weight, age).max(weight.min(1.0) * halvings(age, LONG_HALF_LIFE))
 }
 
-/// The same without the long memory, for what should be forgiven.
+/// The weight after `age` without the long half-life, for failures.
 pub(crate) fn quickly_faded(weight: f64, age: Duration) -> f64 {
     weight * halvings(age, HALF_LIFE)
 }
 
-/// What is left of a whole after `age`.
+/// The remaining share after `age`.
 pub(crate) fn halvings(age: Duration, half_life: Duration) -> f64 {
     (-age.as_secs_f64() / half_life.as_secs_f64().max(1e-3)).exp2()
 }
 
-/// A duration that is log-normally distributed, as latencies nearly are.
+/// A log-normally distributed duration; latencies nearly are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Latency {
     /// The weight of the observations at `at`.
     pub(crate) weight: f64,
     /// Mean of the natural logarithm of the seconds.
     pub(crate) mean: f64,
-    /// Variance of the same.
+    /// Variance of these logarithms.
     pub(crate) variance: f64,
-    /// The moment of the last observation.
     pub(crate) at: Time,
 }
 
-/// What is expected of a duration.
+/// The expectation of a duration, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Expected {
-    /// Seconds.
     pub(crate) mean: f64,
-    /// Seconds that 95 of 100 stay below.
+    /// The 95th percentile.
     pub(crate) p95: f64,
 }
 
@@ -71,30 +68,30 @@ impl Latency {
         faded(self.weight, now.since(self.at))
     }
 
-    /// The expectation, where `prior` seconds are assumed as long as little is known.
+    /// The expectation, starting from `prior` seconds.
     pub(crate) fn expected(&self, prior: f64, now: Time) -> Expected {
-        /// A factor of about 1.6 either way is usual between two answers of one server.
+        /// A factor of about 1.6 either way is usual between two responses of one server.
         const PRIOR_VARIANCE: f64 = 0.25;
         let weight = self.weight(now);
         let total = weight + PRIOR_WEIGHT;
         let mean = (weight * self.mean + PRIOR_WEIGHT * prior.ln()) / total;
         let variance = (weight * self.variance + PRIOR_WEIGHT * PRIOR_VARIANCE) / total;
         Expected {
-            // The variance is bounded here because a mean is not helped by a tail that was seen
-            // once: an hour's stall among milliseconds would make it astronomic.
+            // The variance is bounded, because one stall of an hour among milliseconds would make the
+            // mean absurdly large.
             mean: (mean + variance.min(2.0) / 2.0).exp(),
             p95: (mean + 1.645 * variance.sqrt()).exp(),
         }
     }
 }
 
-/// The time that a byte takes on one connection, as a straight line over the number of
-/// connections: what each connection can do by itself, plus its share of what they contend for.
+/// The time per byte on one connection, linear in the number of connections: a part that each
+/// connection has alone, and a part that all share.
 ///
-/// The rate of one of `n` connections is `1 / (alone + shared × n)`, so all together approach
-/// `1 / shared`. The line is fitted by weighted least squares, held towards an assumed slope while
-/// the number of connections has not varied enough to tell. Times per byte, unlike rates, average
-/// to the right expectation of a duration.
+/// The rate of one of `n` connections is `1 / (alone + shared × n)`, so the sum approaches
+/// `1 / shared`. The line is fitted by weighted least squares with a prior for the slope, which
+/// matters until the number of connections has varied. Times per byte are averaged instead of rates,
+/// because their mean gives the expected duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct RateModel {
     pub(crate) weight: f64,
@@ -115,7 +112,7 @@ pub(crate) struct RateLine {
 }
 
 impl RateLine {
-    /// Seconds that a byte takes on one of `n` connections.
+    /// Seconds per byte on one of `n` connections.
     pub(crate) fn seconds_per_byte(&self, n: f64) -> f64 {
         self.alone + self.shared * n
     }
@@ -125,7 +122,7 @@ impl RateLine {
         self.seconds_per_byte(n).recip()
     }
 
-    /// What one connection more than `n` adds to the sum, as a share of what one of `n` carries.
+    /// The throughput that connection `n + 1` adds to the sum, as a share of that of one of `n`.
     pub(crate) fn marginal_gain(&self, n: f64) -> f64 {
         let sum = |n: f64| n / self.seconds_per_byte(n);
         (sum(n + 1.0) - sum(n)) * self.seconds_per_byte(n)
@@ -133,14 +130,14 @@ impl RateLine {
 }
 
 impl RateModel {
-    /// Bodies shorter than this say more about the first byte than about the rate.
+    /// Shorter bodies are dominated by the time to first byte.
     pub(crate) const LEAST_BYTES: u64 = 16 << 10;
-    /// The number of connections at which, without better knowledge, half of the capacity is used.
+    /// The prior: at this number of connections half of the capacity is used.
     const HALF_CAPACITY: f64 = 8.0;
 
     /// `connections` were open on average while `bytes` of body took `seconds`.
     pub(crate) fn observe(&mut self, connections: f64, bytes: u64, seconds: f64, at: Time) {
-        /// A body of this size has half of the weight of an endless one.
+        /// A body of this size has half the weight of an infinite one.
         const HALF_WEIGHT: f64 = 131_072.0;
         if bytes < Self::LEAST_BYTES {
             return;
@@ -153,7 +150,7 @@ impl RateModel {
         let mut y = (seconds / bytes).clamp(1e-11, 1.0);
         let keep = faded(self.weight, at.since(self.at)).min(MEMORY) / self.weight.max(1e-9);
         if self.weight * keep > 1.0 {
-            // One body that crawled must not rule the mirror out for a dozen good ones.
+            // One very slow body must not outweigh a dozen good ones.
             y = y.min(self.y / self.weight * 20.0);
         }
         let n = connections.clamp(1.0, 4096.0);
@@ -170,10 +167,9 @@ impl RateModel {
         faded(self.weight, now.since(self.at))
     }
 
-    /// The line, where `prior` bytes per second of a lone connection are assumed as long as little
-    /// is known.
+    /// The fitted line, starting from `prior` bytes per second for a single connection.
     pub(crate) fn fit(&self, prior: f64, now: Time) -> RateLine {
-        /// The pull towards the assumed slope, as so much variance of the number of connections.
+        /// The weight of the prior slope, as a variance of the number of connections.
         const PULL: f64 = 2.0;
         let keep = self.weight(now) / self.weight.max(1e-9);
         let weight = self.weight * keep + PRIOR_WEIGHT;
@@ -197,7 +193,7 @@ impl RateModel {
     }
 }
 
-/// How attempts end: shares that fade. Failures are forgiven faster than successes are forgotten.
+/// Shares of outcomes, with decay. Failures decay faster than successes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Outcomes {
     pub(crate) good: f64,
@@ -227,10 +223,10 @@ impl Outcomes {
         self.good += 1.0;
     }
 
-    /// `is_news` is false for what failed together with others.
+    /// `is_news` is false for further failures of one burst.
     pub(crate) fn bad(&mut self, at: Time, is_news: bool) {
-        /// When a server breaks down, all that it was serving fails, which is one mishap: otherwise
-        /// the busier of two equal mirrors would look the worse.
+        /// When a server goes down, all its requests fail. They count as one failure: otherwise the
+        /// busier of two equal mirrors would seem worse.
         const IN_A_BURST: f64 = 0.2;
         self.fade_to(at);
         self.bad += if is_news { 1.0 } else { IN_A_BURST };
@@ -241,8 +237,7 @@ impl Outcomes {
         self.missing += 1.0;
     }
 
-    /// The expected share of attempts that fail by the mirror's fault, and of those that find the
-    /// path missing; both below one.
+    /// The expected shares of failures of the mirror, and of missing paths; both below one.
     pub(crate) fn shares(&self, now: Time) -> (f64, f64) {
         let mut at_now = *self;
         at_now.fade_to(now);
@@ -260,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_recovers_a_shared_capacity() {
+    fn the_fit_recovers_a_shared_capacity() {
         // 10 MB/s alone, 20 MB/s together.
         let mut model = RateModel::default();
         for i in 0..200_u32 {
@@ -301,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn without_observations_the_assumption_stands() {
+    fn without_observations_the_prior_is_expected() {
         let expected = Latency::default().expected(0.2, at(0));
         assert!((0.2..0.25).contains(&expected.mean));
         let rate = RateModel::default().fit(3e6, at(0)).rate(1.0);

@@ -1,46 +1,46 @@
 use std::time::Duration;
 
-/// How a [`Selector`](crate::Selector) behaves. The defaults suit one client that fetches some
+/// The configuration of a [`Selector`](crate::Selector). The defaults suit one client that fetches some
 /// hundred files.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectorConfig {
-    /// A number that differs from client to client, so that a thousand of them do not come back to
-    /// a recovering mirror in step.
+    /// A number that differs between clients, so that a thousand of them do not return to a recovering
+    /// mirror at the same time.
     pub seed: u64,
-    /// The country of the client, as two upper-case letters: mirrors there are assumed to be nearer
-    /// until they are measured.
+    /// The preferred country, as two upper-case letters: mirrors there are assumed to be nearer until
+    /// they are measured.
     pub country: Option<String>,
-    /// The network that the client is in, by any name: a default route, a proxy. Speeds measured in
-    /// one network are not believed in another.
+    /// A name for the network of the client, such as its default route or proxy. Estimates are kept
+    /// per network.
     pub network: String,
-    /// The most requests in flight on one mirror that names no limit of its own.
+    /// The maximum number of requests in flight on a mirror without a limit of its own.
     pub max_connections: u32,
-    /// How often one job may try one mirror.
+    /// The maximum number of attempts of one job on one mirror.
     pub attempts_per_mirror: u32,
-    /// How long to wait for a good mirror that pauses before a worse one is asked.
+    /// How long a good mirror in backoff is preferred to a demoted one.
     pub patience: Duration,
-    /// The longest pause that a `Retry-After` may impose.
+    /// The maximum delay that a `Retry-After` can impose.
     pub max_retry_after: Duration,
-    /// The failures in a row that open the circuit of a mirror that has worked before. One that has
-    /// never worked gets a single one.
+    /// The number of consecutive failures that open the circuit breaker of a mirror that has worked
+    /// before. For a mirror that has never worked it is one.
     pub failures_to_open: u32,
-    /// The first pause of an open circuit; it doubles with each failed trial.
+    /// The first backoff; it doubles with each failed trial.
     pub backoff: Duration,
-    /// The longest pause of an open circuit.
+    /// The longest backoff.
     pub max_backoff: Duration,
-    /// How long it is remembered that a mirror lacks a path, is behind or wants credentials.
+    /// How long a mirror stays demoted that lacks a path, is behind or rejected the credentials.
     pub memory: Duration,
-    /// The time after which a quarantine has lost half of its weight across runs.
+    /// The half-life of distrust between runs.
     pub quarantine: Duration,
-    /// The share of the time that may go into learning about mirrors which are not the best.
+    /// The share of the time that exploration may cost.
     pub exploration: f64,
     /// The largest request, in bytes, that explores.
     pub exploration_bytes: u64,
     /// The largest request, in bytes, that is hedged.
     pub hedge_bytes: u64,
-    /// The share of all bytes that hedging may fetch in vain.
+    /// The share of all bytes that hedging may waste.
     pub hedge_share: f64,
-    /// The longest time to a first byte, and the longest without one once the body flows.
+    /// The longest time to first byte, and between two pieces of a body.
     pub idle_timeout: Duration,
 }
 
@@ -69,9 +69,8 @@ impl Default for SelectorConfig {
 }
 
 impl SelectorConfig {
-    /// The same with every value in the range in which arithmetic on it is safe.
+    /// Clamps every value to the range in which arithmetic is safe.
     pub(crate) fn bounded(mut self) -> Self {
-        /// No pause, timeout or memory is longer.
         const LONGEST: Duration = Duration::from_hours(30 * 24);
         for duration in [
             &mut self.patience,
@@ -91,7 +90,6 @@ impl SelectorConfig {
                 share.clamp(0.0, 1.0)
             };
         }
-        // No answer comes in no time.
         self.idle_timeout = self.idle_timeout.max(Duration::from_millis(10));
         self
     }

@@ -17,7 +17,7 @@ struct Record {
 }
 
 impl Tried {
-    /// Of a job that has not begun.
+    /// Nothing tried.
     pub const fn new() -> Self {
         Self(BTreeMap::new())
     }
@@ -50,15 +50,14 @@ impl Tried {
         self.0.entry(mirror).or_default().is_excluded = true;
     }
 
-    /// Takes an exclusion back. The failures stay.
+    /// Removes an exclusion. The failures stay.
     pub fn include(&mut self, mirror: MirrorId) {
         if let Some(record) = self.0.get_mut(&mirror) {
             record.is_excluded = false;
         }
     }
 
-    /// A copy that excludes these mirrors, too: for a request that must go elsewhere, because they
-    /// serve this job at the moment.
+    /// A copy that also excludes these mirrors, because they are serving this job at the moment.
     #[must_use]
     pub fn excluding(&self, mirrors: impl IntoIterator<Item = MirrorId>) -> Self {
         let mut tried = self.clone();

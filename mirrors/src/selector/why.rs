@@ -3,93 +3,81 @@ use std::time::Duration;
 
 use crate::{Class, Time};
 
-/// Why a mirror was chosen, or why not. Its `Display` is one line.
+/// Why a mirror was chosen, or why not. `Display` is one line.
 ///
-/// It holds numbers only, so that a choice costs no text unless somebody reads it.
+/// It has numbers only, so that a choice formats no text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Why {
-    /// It is expected to finish soonest, or nearly so.
+    /// It is expected to finish first, or nearly so.
     Soonest {
         /// The expected time of the whole request.
         expected: Duration,
-        /// Of this, the time to the first byte.
+        /// The part of it until the first byte.
         first_byte: Duration,
-        /// The rate expected for this request, in bytes per second.
+        /// The expected throughput, in bytes per second.
         rate: f64,
-        /// The requests that it serves at the moment.
         in_flight: u32,
-        /// Whether this rests on measurements of this mirror, or only on an assumption.
+        /// Whether the mirror was measured, or the prior is used.
         measured: bool,
     },
-    /// Little is known of it, and this request is cheap enough to learn more.
+    /// It is not well measured, and this request is cheap enough to measure it.
     Exploring,
-    /// Its circuit was open for long enough to try it once.
+    /// Its circuit breaker is half-open.
     Trial {
         /// Failures since its last success.
         failures: u32,
     },
-    /// It failed for this job before, and nothing better is left.
+    /// It failed for this job, and no eligible mirror is left.
     Retry {
-        /// The attempts made on it for this job.
+        /// Of this job.
         attempts: u32,
     },
-    /// Nothing better is left: the reason why it stood back.
-    LastResort(Standing),
-    /// Not chosen: it stands back.
-    StandsBack(Standing),
-    /// Not chosen: it serves as many requests as it should.
-    Busy {
-        /// The requests that it serves at the moment.
-        in_flight: u32,
-        /// The most that it should serve.
-        limit: u32,
-    },
-    /// Not chosen: it was tried for this job.
+    /// No eligible mirror is left: the reason why this one was demoted.
+    LastResort(DemotionReason),
+    /// Not chosen: it is demoted.
+    Demoted(DemotionReason),
+    /// Not chosen: it serves the maximum number of requests.
+    Busy { in_flight: u32, limit: u32 },
+    /// Not chosen: this job has made all its attempts on it.
     Tried {
-        /// How often.
         attempts: u32,
-        /// How its last attempt of any job ended.
+        /// The class of its last attempt, of any job.
         last: Option<Class>,
     },
     /// Not chosen: it is excluded for this job.
     Excluded,
-    /// A better mirror is about to be free.
+    /// A busy mirror is expected to finish first nevertheless.
     WaitingForBetter {
-        /// The expected time until it is.
+        /// The expected time until it can serve the request.
         queue: Duration,
     },
 }
 
-/// Why a mirror stands back behind the others.
+/// Why a mirror is demoted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum Standing {
-    /// It asked for a pause.
-    Throttled {
-        /// When the pause ends.
-        until: Time,
-        /// From now until then.
-        left: Duration,
-    },
-    /// Too many failures in a row.
+pub enum DemotionReason {
+    /// It throttled.
+    Throttled { until: Time, left: Duration },
+    /// Too many consecutive failures.
     CircuitOpen {
         /// Failures since its last success.
         failures: u32,
-        /// From now until it is tried again.
+        /// Until the next trial.
         left: Duration,
     },
-    /// Its circuit is half open, and the trial is still under way.
+    /// Its circuit breaker is half-open, and the trial is in flight.
     OnTrial,
-    /// It did not have this path a while ago.
+    /// It did not have this path recently.
     PathNotHere,
-    /// It served a wrong body for this path.
+    /// It served this path with a digest mismatch.
     PathCorrupt,
-    /// It serves an older state than the trusted one.
+    /// Its metadata is older than the upstream's.
     Behind,
-    /// It wants other credentials.
+    /// It rejected the credentials.
     Denied,
-    /// It has served a wrong body.
+    /// It sent wrong bytes.
     Quarantined,
 }
 
@@ -112,48 +100,50 @@ impl fmt::Display for Why {
                     if measured { "" } else { "; assumed" },
                 )
             }
-            Self::Exploring => f.write_str("little is known of it, and this request is small"),
+            Self::Exploring => {
+                f.write_str("exploration: not well measured, and this request is small")
+            }
             Self::Trial { failures } => {
                 write!(f, "trial after {failures} failure{}", plural(failures))
             }
             Self::Retry { attempts } => write!(
                 f,
-                "nothing better is left: retry after {attempts} attempt{}",
+                "no better mirror is left: retry after {attempts} attempt{}",
                 plural(attempts)
             ),
-            Self::LastResort(standing) => write!(f, "nothing better is left: {standing}"),
-            Self::StandsBack(standing) => standing.fmt(f),
+            Self::LastResort(reason) => write!(f, "no better mirror is left: {reason}"),
+            Self::Demoted(reason) => reason.fmt(f),
             Self::Busy { in_flight, limit } => write!(f, "busy: {in_flight} of {limit} in flight"),
             Self::Tried { attempts, last } => {
-                write!(f, "tried {attempts} time{} for this", plural(attempts))?;
-                last.map_or(Ok(()), |last| write!(f, ", its last answer was: {last}"))
+                write!(f, "tried {attempts} time{} for this job", plural(attempts))?;
+                last.map_or(Ok(()), |last| write!(f, ", last outcome: {last}"))
             }
             Self::Excluded => f.write_str("excluded for this job"),
             Self::WaitingForBetter { queue } => {
-                write!(f, "a better one is free in about {}", Brief(queue))
+                write!(f, "a better mirror is free in about {}", Brief(queue))
             }
         }
     }
 }
 
-impl fmt::Display for Standing {
+impl fmt::Display for DemotionReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Throttled { left, .. } => {
-                write!(f, "it asked for a pause of {} more", Brief(left))
+                write!(f, "throttled for another {}", Brief(left))
             }
             Self::CircuitOpen { failures, left } => write!(
                 f,
-                "{failures} failure{} in a row, no trial for {}",
+                "{failures} consecutive failure{}, next trial in {}",
                 plural(failures),
                 Brief(left)
             ),
             Self::OnTrial => f.write_str("on trial after failures"),
-            Self::PathNotHere => f.write_str("it did not have this path lately"),
+            Self::PathNotHere => f.write_str("it did not have this path recently"),
             Self::PathCorrupt => f.write_str("its copy of this path is corrupt"),
-            Self::Behind => f.write_str("it is behind the trusted state"),
-            Self::Denied => f.write_str("it wants other credentials"),
-            Self::Quarantined => f.write_str("in quarantine after a corrupt body"),
+            Self::Behind => f.write_str("it is behind the upstream"),
+            Self::Denied => f.write_str("it rejected the credentials"),
+            Self::Quarantined => f.write_str("quarantined after a digest mismatch"),
         }
     }
 }
@@ -206,13 +196,13 @@ mod tests {
             soonest.to_string(),
             "expected to finish in 1.2 s (35 ms to the first byte, then 12.3 MB/s; 2 in flight)"
         );
-        let open = Standing::CircuitOpen {
+        let open = DemotionReason::CircuitOpen {
             failures: 1,
             left: Duration::from_mins(4),
         };
         assert_eq!(
             Why::LastResort(open).to_string(),
-            "nothing better is left: 1 failure in a row, no trial for 4 min"
+            "no better mirror is left: 1 consecutive failure, next trial in 4 min"
         );
         assert_eq!(
             Why::Tried {
@@ -220,7 +210,7 @@ mod tests {
                 last: Some(Class::NotHere)
             }
             .to_string(),
-            "tried 2 times for this, its last answer was: not here"
+            "tried 2 times for this job, last outcome: not here"
         );
     }
 }

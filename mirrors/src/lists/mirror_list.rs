@@ -1,52 +1,39 @@
 use std::collections::HashSet;
 
-use crate::list_error::{ListError, ListProblem, SkipReason, Skipped};
+use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped, within};
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin};
+use crate::{Location, Mirror, Provenance};
 
-/// The longest list that is read, in bytes.
+/// In bytes.
 const MOST_BYTES: usize = 4 << 20;
-/// The most mirrors of a list.
 const MOST_MIRRORS: usize = 4096;
 
-/// A plain list of mirrors: one per line.
+/// A plain list of mirrors, one per line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MirrorList {
-    /// The mirrors in the order of the list; never empty, no two at the same place.
+    /// In the order of the list; never empty, no two at the same location.
     pub mirrors: Vec<Mirror>,
-    /// What was passed over.
     pub skipped: Vec<Skipped>,
 }
 
 impl MirrorList {
     /// Reads a list in which each line is a URL or an absolute path, or `Server = URL`. Blank lines
-    /// and lines that begin with `#` say nothing. In a URL, `$name` and `${name}` stand for the
-    /// values given in `variables`.
+    /// and lines that begin with `#` are ignored. In a URL, `$name` and `${name}` are replaced by the
+    /// values in `variables`.
     ///
-    /// `file` is what errors call the list; `origin` says who named the mirrors of a line.
+    /// Errors call the list `file`; `provenance` gives that of the mirror in a line.
     pub fn parse(
         text: &str,
         file: &str,
         variables: &[(&str, &str)],
-        origin: impl Fn(u32) -> Origin,
+        provenance: impl Fn(u32) -> Provenance,
     ) -> Result<Self, ListError> {
-        let error = |line, problem| ListError {
-            file: file.to_owned(),
-            line,
-            problem,
-        };
-        if text.len() > MOST_BYTES {
-            let what = "the length in bytes";
-            let problem = ListProblem::TooMuch {
-                what,
-                got: text.len(),
-                most: MOST_BYTES,
-            };
-            return Err(error(1, problem));
-        }
+        let error = |line, problem| ListError::at_line(file, line, problem);
+        within("the length in bytes", text.len(), MOST_BYTES)
+            .map_err(|problem| error(1, problem))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.trim_start().starts_with('<') {
-            // A server that answers with a page instead of a list is common behind login portals.
+            // Login portals respond with a page instead of the list.
             let found = shorten(text.trim_start().lines().next().unwrap_or_default(), 60);
             let found = format!("markup (`{found}`)");
             return Err(error(
@@ -67,24 +54,16 @@ impl MirrorList {
             if entry.is_empty() || entry.starts_with('#') {
                 continue;
             }
-            if list.mirrors.len() + list.skipped.len() == MOST_MIRRORS {
-                let (what, most) = ("the number of entries", MOST_MIRRORS);
-                return Err(error(
-                    line,
-                    ListProblem::TooMuch {
-                        what,
-                        got: most + 1,
-                        most,
-                    },
-                ));
-            }
+            let entries = list.mirrors.len() + list.skipped.len() + 1;
+            within("the number of entries", entries, MOST_MIRRORS)
+                .map_err(|problem| error(line, problem))?;
             match read_entry(entry, variables) {
-                Ok(location) if !origin(line).may_name(&location) => {
+                Ok(location) if !provenance(line).may_name(&location) => {
                     let why = SkipReason::LocalPath;
                     list.skipped.push(Skipped { line, why });
                 }
                 Ok(location) if seen.insert(location.key()) => {
-                    list.mirrors.push(Mirror::new(location, origin(line)));
+                    list.mirrors.push(Mirror::new(location, provenance(line)));
                 }
                 Ok(location) => {
                     let why = SkipReason::Duplicate(location.to_string());
@@ -96,7 +75,7 @@ impl MirrorList {
         if list.mirrors.is_empty() {
             return Err(error(
                 1,
-                ListProblem::NoMirrors {
+                ListProblem::NothingUsable {
                     skipped: list.skipped,
                 },
             ));
@@ -116,7 +95,7 @@ fn read_entry(entry: &str, variables: &[(&str, &str)]) -> Result<Location, SkipR
     Location::parse(&substitute(entry, variables)?).map_err(SkipReason::Location)
 }
 
-/// Puts values for `$name` and `${name}`, once: values are not looked at again.
+/// Replaces `$name` and `${name}` by their values, which are not expanded again.
 fn substitute(text: &str, variables: &[(&str, &str)]) -> Result<String, SkipReason> {
     let mut out = String::new();
     let mut rest = text;
@@ -143,11 +122,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<MirrorList, ListError> {
-        let origin = |line| Origin::File {
+        let provenance = |line| Provenance::File {
             file: "list".into(),
             line,
         };
-        MirrorList::parse(text, "list", &[("arch", "x86_64")], origin)
+        MirrorList::parse(text, "list", &[("arch", "x86_64")], provenance)
     }
 
     fn urls(list: &MirrorList) -> Vec<String> {
@@ -174,8 +153,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            list.mirrors[2].origin,
-            Origin::File {
+            list.mirrors[2].provenance,
+            Provenance::File {
                 file: "list".into(),
                 line: 5
             }
@@ -184,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_passed_over_with_its_line() {
+    fn unusable_entries_are_skipped_with_their_line() {
         let list = parse(
             "https://a.example/\nftp://b.example/\nhttps://A.example:443\nhello\n\
              https://c.example/$release\n",
@@ -199,9 +178,9 @@ mod tests {
         assert_eq!(
             said[1..],
             [
-                "line 3: `https://a.example/` stands there already",
+                "line 3: `https://a.example/` is already in the list",
                 "line 4: neither a mirror nor a comment",
-                "line 5: `$release` has no value"
+                "line 5: the variable `$release` is not set"
             ]
         );
     }
@@ -209,10 +188,10 @@ mod tests {
     #[test]
     fn a_list_from_a_server_names_no_local_path() {
         let text = "/etc\nfile:///etc\nhttps://a.example/\n";
-        let origin = |_| Origin::Discovered {
+        let provenance = |_| Provenance::Discovered {
             from: "https://list.example/".into(),
         };
-        let list = MirrorList::parse(text, "list", &[], origin).unwrap();
+        let list = MirrorList::parse(text, "list", &[], provenance).unwrap();
         assert_eq!(urls(&list), ["https://a.example/"]);
         assert!(
             list.skipped
@@ -222,16 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_mirrors_says_what_it_has_instead() {
+    fn the_error_of_a_list_without_mirrors_names_a_skipped_entry() {
         assert_eq!(
             parse("# only\n# comments\n").unwrap_err().to_string(),
-            "list:1: no usable mirror in it"
+            "list:1: no usable mirror"
         );
         let message = parse("rsync://a.example/\nrsync://b.example/\n")
             .unwrap_err()
             .to_string();
         assert!(
-            message.contains("no usable mirror in it; line 1: `rsync://`"),
+            message.contains("no usable mirror; line 1: `rsync://`"),
             "{message}"
         );
         assert!(message.ends_with("and 1 more"), "{message}");
@@ -244,12 +223,12 @@ mod tests {
             .to_string();
         assert_eq!(
             message,
-            "list:1: this is markup (`<!DOCTYPE html><p>https://a.example/`), not a list of mirrors"
+            "list:1: expected a list of mirrors, found markup (`<!DOCTYPE html><p>https://a.example/`)"
         );
     }
 
     #[test]
-    fn a_list_without_end_is_refused() {
+    fn a_list_over_the_limit_is_refused() {
         let many: Vec<String> = (0..5000)
             .map(|i| format!("https://m{i}.example/\n"))
             .collect();

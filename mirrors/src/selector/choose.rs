@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-use crate::draw::exponential;
-use crate::selector::Selector;
-use crate::stance::{Query, Stance};
+use crate::Selector;
+use crate::selector::draw::exponential;
+use crate::selector::eligibility::{Eligibility, Query};
 use crate::{Choice, Kind, MirrorId, Pick, Request, Time, Why};
 
-/// How strongly requests prefer the mirror that is expected to finish first. A mirror that takes
-/// twice as long gets none of its requests; one that takes a tenth longer gets a fifth of them. Less
-/// would waste time, more would send a thousand clients with the same knowledge to one place.
+/// The exponent of the preference for the fastest mirror. A mirror that takes a tenth longer gets a
+/// fifth of its requests, one that takes twice as long gets none. A smaller exponent wastes time; a
+/// larger one sends a thousand clients with the same state to one mirror.
 const PREFERENCE: i32 = 16;
 
 /// A mirror that could be chosen.
@@ -19,7 +19,7 @@ struct Candidate {
     on_trial: bool,
 }
 
-/// The two cheapest mirrors that are fit, so that each has an alternative.
+/// The two cheapest eligible mirrors, so that each has an alternative.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cheapest {
     best: Option<(f64, usize)>,
@@ -45,22 +45,22 @@ impl Cheapest {
     }
 }
 
-/// What looking at all mirrors gave, apart from the candidates.
+/// The result of looking at all mirrors, apart from the candidates.
 #[derive(Default)]
 struct Overview {
     cheapest: Cheapest,
-    /// The tier from which the candidates come.
+    /// The tier of the candidates.
     tier: Option<i32>,
-    /// Whether a measured mirror of good health is there, free or not.
+    /// Whether a measured mirror is eligible or busy.
     settled: bool,
-    /// The shortest time in which one of the busy mirrors would be done, and its queue.
+    /// The shortest expected time of a busy mirror, and its queue.
     busy: Option<(f64, f64)>,
-    /// The least bad of those that stand back: total, wait, index, reason.
+    /// The best demoted mirror: total, wait, index, reason.
     back: Option<(f64, f64, usize, Why)>,
 }
 
 impl Selector {
-    /// Which mirror should serve this request now. Costs well under a microsecond per ten mirrors.
+    /// Chooses a mirror for a request. Takes less than a microsecond per ten mirrors.
     pub fn choose(&self, request: &Request<'_>, now: Time) -> Choice {
         let query = self.query(request, now);
         let mut candidates = Vec::with_capacity(self.mirrors.len());
@@ -68,21 +68,18 @@ impl Selector {
         self.decide(&query, &overview, &candidates)
     }
 
-    /// Every mirror, and how it stands to this request: why it would be chosen, or why not. Which one
-    /// [`choose`](Self::choose) would draw it does not say: among those that are as good, that is by
-    /// lot.
+    /// Why each mirror would be chosen for this request, or why not. Among equally good mirrors
+    /// [`choose`](Self::choose) draws by the seed.
     pub fn explain(&self, request: &Request<'_>, now: Time) -> Vec<(MirrorId, Why)> {
         let query = self.query(request, now);
         self.reasons(&query)
     }
 
-    /// How long to wait for this request, just begun on the mirror `id`, before it is sent to a
-    /// second mirror as well; nothing when it should not be: it is too large, there is no other
-    /// mirror, or enough was fetched in vain. The second mirror is asked for with
-    /// [`choose`](Self::choose), with `id` excluded; should the others have become worse in the
-    /// meantime, so that a last resort comes back, the first is better left alone.
+    /// The delay after which this request, just started on the mirror `id`, should be hedged; `None` if
+    /// it is too large, there is no other mirror, or the budget is used up. The second mirror is chosen
+    /// by [`choose`](Self::choose) with `id` excluded; if that gives a last resort, do not hedge.
     pub fn hedge_after(&self, request: &Request<'_>, id: MirrorId, now: Time) -> Option<Duration> {
-        /// Below this the race is decided by chance, and above that a timeout is due.
+        /// The minimum and maximum delay in seconds.
         const RANGE: (f64, f64) = (0.02, 10.0);
         if id.index() >= self.mirrors.len() {
             return None;
@@ -91,10 +88,14 @@ impl Selector {
         if !self.is_hedged(&query) {
             return None;
         }
-        // The request is under way, and counted already.
+        // The request is in flight and already counted.
         let soonest = (0..self.mirrors.len())
             .filter(|&index| {
-                index != id.index() && matches!(self.stance(index, &query), Stance::Fit { .. })
+                index != id.index()
+                    && matches!(
+                        self.eligibility(index, &query),
+                        Eligibility::Eligible { .. }
+                    )
             })
             .map(|index| (self.cost(index, &query), query.forecast(index).known))
             .min_by(|a, b| a.0.total_cmp(&b.0));
@@ -104,22 +105,22 @@ impl Selector {
         let mut seconds =
             forecast.first_byte.p95 + 2.0 * query.bytes * forecast.throughput.seconds_per_byte(n);
         if known {
-            // Who looks at a mirror that is new or has been slow need not wait for its tail: the
-            // other would have been done by now.
+            // For a new or slow mirror, do not wait for its tail: the other mirror would have finished.
             let ours = forecast.cost(query.bytes, n);
             if ours > 1.3 * theirs || !forecast.known {
                 seconds = seconds.min(1.2 * theirs);
             }
         } else if !forecast.known {
-            // Until anything is measured, all may well be far away; a second request at once would
-            // double the load for nothing.
+            // Nothing is measured yet and all mirrors may be far away: an early second request would only
+            // double the load.
             seconds = seconds.max(0.5);
         }
         Some(Duration::from_secs_f64(seconds.clamp(RANGE.0, RANGE.1)))
     }
 
-    /// The rate in bytes per second below which this request, running on the mirror `id`, should go
-    /// on elsewhere; zero when there is no better place. To be asked again every second or so.
+    /// The throughput in bytes per second below which this request, in flight on the mirror `id`, should
+    /// continue on another mirror; zero if there is no better one. It changes with time: query it about
+    /// once a second.
     pub fn min_rate(&self, request: &Request<'_>, id: MirrorId, now: Time) -> f64 {
         if id.index() >= self.mirrors.len() {
             return 0.0;
@@ -127,7 +128,10 @@ impl Selector {
         let query = self.query(request, now);
         let mut cheapest = Cheapest::default();
         for index in (0..self.mirrors.len()).filter(|&index| index != id.index()) {
-            if matches!(self.stance(index, &query), Stance::Fit { .. }) {
+            if matches!(
+                self.eligibility(index, &query),
+                Eligibility::Eligible { .. }
+            ) {
                 cheapest.offer(self.cost(index, &query), index);
             }
         }
@@ -142,12 +146,12 @@ impl Selector {
         let turns = (ahead + 1) as f64;
         for &index in &self.order {
             let index = index as usize;
-            let stance = self.stance(index, query);
+            let eligibility = self.eligibility(index, query);
             let priority = self.mirrors[index].priority;
             let in_tier = seen.tier.is_none_or(|tier| tier == priority);
             let forecast = query.forecast(index);
-            match stance {
-                Stance::Fit { on_trial } => {
+            match eligibility {
+                Eligibility::Eligible { on_trial } => {
                     let cost = self.cost(index, query);
                     if !on_trial {
                         seen.cheapest.offer(cost, index);
@@ -162,13 +166,13 @@ impl Selector {
                             on_trial,
                         });
                         seen.settled |= !on_trial && forecast.known;
-                        // A mirror on trial does not keep its tier closed to the next one.
+                        // A mirror on trial alone does not make its tier the one to use.
                         if !on_trial {
                             seen.tier = Some(priority);
                         }
                     }
                 }
-                Stance::Busy { queue } if in_tier => {
+                Eligibility::Busy { queue } if in_tier => {
                     let queue = queue * turns;
                     let total = self.cost(index, query) + queue;
                     if seen.busy.is_none_or(|(best, _)| total < best) {
@@ -177,13 +181,13 @@ impl Selector {
                     seen.settled |= forecast.known;
                     seen.tier = Some(priority);
                 }
-                Stance::Back { wait, penalty, why } => {
+                Eligibility::Demoted { wait, penalty, why } => {
                     let total = wait + penalty + self.cost(index, query);
                     if seen.back.is_none_or(|(best, ..)| total < best) {
                         seen.back = Some((total, wait, index, why));
                     }
                 }
-                Stance::Busy { .. } | Stance::Out(_) => {}
+                Eligibility::Busy { .. } | Eligibility::Excluded(_) => {}
             }
         }
         seen
@@ -209,7 +213,7 @@ impl Selector {
                 .map(|candidate| candidate.cost)
                 .fold(f64::INFINITY, f64::min);
             if let Some((total, queue)) = seen.busy {
-                // The expected queue is a guess, so the gain must be worth it.
+                // The queue is a rough estimate, so the gain must be clear.
                 if total < 0.8 * soonest {
                     let queue = Duration::from_secs_f64(queue.min(5.0));
                     let why = Why::WaitingForBetter { queue };
@@ -219,7 +223,7 @@ impl Selector {
                     };
                 }
             }
-            // `soonest` is finite here: without a free mirror any busy one is better.
+            // `soonest` is finite here: without an eligible mirror the busy one was taken.
             if let Some(index) = self.race(query, sound(), soonest) {
                 let why = self.soonest(index, query);
                 return Choice::Use(self.pick(index, why, query, seen));
@@ -245,7 +249,7 @@ impl Selector {
             }
             Some((_, _, index, why)) => {
                 let why = match why {
-                    Why::StandsBack(standing) => Why::LastResort(standing),
+                    Why::Demoted(reason) => Why::LastResort(reason),
                     other => other,
                 };
                 Choice::Use(self.pick(index, why, query, seen))
@@ -254,30 +258,28 @@ impl Selector {
         }
     }
 
-    /// Every mirror, and why it cannot be used.
     fn reasons(&self, query: &Query<'_>) -> Vec<(MirrorId, Why)> {
-        let reason = |index| match self.stance(index, query) {
-            Stance::Out(why) | Stance::Back { why, .. } => why,
-            Stance::Fit { .. } | Stance::Busy { .. } => self.soonest(index, query),
+        let reason = |index| match self.eligibility(index, query) {
+            Eligibility::Excluded(why) | Eligibility::Demoted { why, .. } => why,
+            Eligibility::Eligible { .. } | Eligibility::Busy { .. } => self.soonest(index, query),
         };
         (0..self.mirrors.len())
             .map(|index| (MirrorId::at(index), reason(index)))
             .collect()
     }
 
-    /// A mirror of which more should be known, when this request can afford it, after its price.
+    /// The price and the index of a mirror to explore with this request, if the credit suffices.
     fn explore(
         &self,
         query: &Query<'_>,
         seen: &Overview,
         candidates: &[Candidate],
     ) -> Option<(f64, usize)> {
-        /// What looking costs at the least, as a share of what the request takes: it may go wrong.
+        /// The minimum price, as a share of the request's time, because the request may fail.
         const LEAST: f64 = 0.25;
-        /// A request that is hedged takes about twice as long at the most: it is sent elsewhere when
-        /// the best mirror would have been done.
+        /// The maximum price of a hedged request: it is hedged when the best mirror would have finished.
         const HEDGED: f64 = 1.5;
-        // As long as nothing is known every choice explores anyway.
+        // As long as nothing is measured, every choice explores anyway.
         if !seen.settled {
             return None;
         }
@@ -297,7 +299,7 @@ impl Selector {
         };
         let price = |candidate: &Candidate| {
             let price = (candidate.cost / soonest - 1.0).max(LEAST);
-            // What is unwell may not answer at all.
+            // A mirror on trial may not respond at all.
             let price = if candidate.on_trial {
                 price + 1.0
             } else {
@@ -309,7 +311,7 @@ impl Selector {
             let mirror = &self.mirrors[candidate.index];
             let near = self.config.country.is_some() && mirror.country == self.config.country;
             let new = self.health[candidate.index].last_tried.is_none();
-            // What was bad when it was last seen is looked at less often.
+            // Mirrors that were slow are explored less often.
             let promise = (soonest / candidate.cost).min(1.0).powi(2);
             mirror.weight * promise * if near { 4.0 } else { 1.0 } * if new { 4.0 } else { 1.0 }
         };
@@ -334,15 +336,15 @@ impl Selector {
         small && self.may_waste()
     }
 
-    /// Draws among the candidates: each has a chance that falls steeply with its cost. The smallest
-    /// of exponential variables with such rates is drawn, which needs no sum over all of them.
+    /// Draws a candidate with a probability that falls steeply with its cost, as the smallest of
+    /// exponential variables, which needs no sum over all of them.
     fn race<'c>(
         &self,
         query: &Query<'_>,
         candidates: impl Iterator<Item = &'c Candidate>,
         soonest: f64,
     ) -> Option<usize> {
-        /// A mirror this many times slower is out of the question.
+        /// A mirror this many times slower is never drawn.
         const HOPELESS: f64 = 2.0;
         candidates
             .filter(|candidate| candidate.cost <= soonest * HOPELESS)
@@ -380,8 +382,8 @@ impl Selector {
         let forecast = query.forecast(index);
         let has_alternative = seen.cheapest.other_than(index).is_some();
         let (first_byte, stall) = if has_alternative {
-            // With others at hand a mirror gets a few times its usual time, an unknown one less
-            // than a user would notice as a hang. To go on elsewhere costs one first byte only.
+            // With an alternative, a mirror gets a few times its usual time, an unknown one less than a
+            // user would notice as a hang. A failover costs only one first byte.
             let tail = if forecast.known {
                 forecast.first_byte.p95
             } else {
@@ -392,8 +394,8 @@ impl Selector {
             let idle = self.config.idle_timeout.as_secs_f64();
             (idle, idle)
         };
-        // What failed for want of patience gets twice of it each time: it may well be the client's
-        // own line that pauses, and then all mirrors seem to.
+        // Timeouts double with each failed attempt: if the network of the client stalls, all mirrors
+        // seem to.
         let stretch = f64::from(1_u32 << query.request.attempt.min(6));
         let most = self.config.idle_timeout.as_secs_f64() * if stretch > 1.0 { 2.0 } else { 1.0 };
         let timeout = |seconds: f64| Duration::from_secs_f64((seconds * stretch).min(most));
@@ -406,9 +408,9 @@ impl Selector {
         }
     }
 
-    /// The rate below which a request on `index` had better go on at `alternative`.
+    /// The throughput below which a request on `index` should continue on `alternative`.
     fn rate_to_beat(&self, index: usize, alternative: Option<usize>, query: &Query<'_>) -> f64 {
-        /// The other place must be this much faster to be worth another first byte.
+        /// A switch must pay for another first byte.
         const CLEARLY: f64 = 0.3;
         let Some(alternative) = alternative else {
             return 0.0;
@@ -421,7 +423,7 @@ impl Selector {
         let worth_it = if query.forecast(alternative).known {
             theirs
         } else if query.forecast(index).known {
-            // To leave for the unknown, this one must do worse than it usually does.
+            // To switch to an unknown mirror, this one must be slower than usual.
             (0.5 * theirs).min(0.5 * rate(index))
         } else {
             0.5 * theirs

@@ -1,32 +1,32 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::estimate::{Expected, RateLine};
-use crate::health::Health;
-use crate::selector::Selector;
+use crate::Selector;
+use crate::selector::estimate::{Expected, RateLine};
+use crate::selector::health::Health;
 use crate::{Location, Mirror, Time};
 
-/// What is expected of a mirror.
+/// The expected behaviour of a mirror.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Forecast {
     pub(crate) first_byte: Expected,
     pub(crate) throughput: RateLine,
-    /// Seconds that its failures cost per success.
+    /// The seconds lost by failures per success.
     pub(crate) failure_cost: f64,
     /// Whether it was measured.
     pub(crate) known: bool,
-    /// Whether the last measurement is so old that another is wanted.
+    /// Whether the last measurement is old.
     pub(crate) stale: bool,
 }
 
 impl Forecast {
-    /// Seconds until one of `n` requests in flight, with so many bytes, is done.
+    /// The expected seconds of a request of `bytes`, one of `n` in flight.
     pub(crate) fn cost(&self, bytes: f64, n: f64) -> f64 {
         self.first_byte.mean + bytes * self.throughput.seconds_per_byte(n) + self.failure_cost
     }
 }
 
-/// What is assumed of a mirror that was not measured: to be like those that were.
+/// The assumption for a mirror that was not measured: the mean of the measured ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Prior {
     pub(crate) first_byte: f64,
@@ -42,8 +42,7 @@ impl Default for Prior {
     }
 }
 
-/// The forecasts of all mirrors. They are kept, because they change with observations and slowly
-/// with time, while choices are frequent.
+/// The forecasts of all mirrors. They are cached, because choices are more frequent than observations.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forecasts {
     at: Option<Time>,
@@ -52,23 +51,23 @@ pub(crate) struct Forecasts {
 }
 
 impl Forecasts {
-    /// Older ones are computed anew.
+    /// Older forecasts are computed again.
     const RENEWAL: Duration = Duration::from_secs(1);
 
     fn are_recent(&self, now: Time) -> bool {
-        // Requests may be reported out of order, so the present may be a little before them.
+        // Reports may be out of order, so `now` may be a little before `at`.
         self.at
             .is_some_and(|at| now.since(at).max(at.since(now)) < Self::RENEWAL)
     }
 }
 
 impl Selector {
-    /// A mirror that was not asked for so long should be measured again.
+    /// After this time without a request a mirror should be measured again.
     const STALE: Duration = Duration::from_mins(10);
-    /// The weight of observations from which on a mirror counts as known.
+    /// The minimum weight of observations of a known mirror.
     const KNOWN: f64 = 0.25;
 
-    /// The kept forecasts while they are recent, otherwise new ones.
+    /// The cached forecasts if they are recent, otherwise new ones.
     pub(crate) fn forecasts(&self, now: Time) -> Cow<'_, Forecasts> {
         if self.forecasts.are_recent(now) {
             Cow::Borrowed(&self.forecasts)
@@ -77,9 +76,8 @@ impl Selector {
         }
     }
 
-    /// Renews the forecasts if they are older than a second, which the other methods that take
-    /// `&mut self` do, too. Queries do not need it; but while nothing is reported, each of them
-    /// computes its own forecasts.
+    /// Renews the forecasts if they are older than a second, as the other methods with `&mut self` do.
+    /// Queries work without it; but while nothing is reported, each of them computes its own forecasts.
     pub fn tick(&mut self, now: Time) {
         if !self.forecasts.are_recent(now) {
             self.renew_forecasts(now);
@@ -90,7 +88,7 @@ impl Selector {
         self.forecasts = self.new_forecasts(now);
     }
 
-    /// Takes in what was observed of one mirror.
+    /// Renews the forecast of one mirror after an observation.
     pub(crate) fn renew_forecast(&mut self, index: usize, at: Time) {
         if self.forecasts.are_recent(at) {
             let new = self.forecast(index, &self.forecasts.prior, at);
@@ -98,7 +96,7 @@ impl Selector {
             if old.known == new.known {
                 return;
             }
-            // What is assumed of the others rests on one mirror more, or one less.
+            // The prior of the others depends on the set of known mirrors.
         }
         self.renew_forecasts(at);
     }
@@ -120,7 +118,7 @@ impl Selector {
         let first_byte = health.first_byte.expected(prior.first_byte, now);
         let (bad, missing) = health.outcomes.shares(now);
         let failure = health.failure.expected(2.0, now).mean.clamp(0.05, 60.0);
-        // Of attempts that fail with the share p, p / (1 - p) come before each success.
+        // With a failure share of p, p / (1 - p) failures precede each success.
         let odds = |share: f64| share / (1.0 - share.min(0.95));
         Forecast {
             first_byte,
@@ -133,11 +131,11 @@ impl Selector {
         }
     }
 
-    /// The geometric means over the mirrors that were measured.
+    /// The geometric means over the measured mirrors.
     fn measured_prior(&self, now: Time) -> Prior {
         let assumed = Prior::default();
         let mean = |assumed: f64, measured: &dyn Fn(&Health) -> Option<f64>| {
-            // The assumption keeps the weight of one mirror.
+            // The default prior has the weight of one mirror.
             let (sum, count) = self
                 .health
                 .iter()
@@ -161,7 +159,7 @@ impl Selector {
         }
     }
 
-    /// What is assumed of one mirror before it is measured.
+    /// The prior of one mirror, by its location and country.
     fn prior_of(&self, mirror: &Mirror, prior: &Prior) -> Prior {
         if matches!(mirror.location, Location::File(_)) {
             return Prior {

@@ -1,15 +1,15 @@
 use std::borrow::Cow;
 
-use crate::breaker::BreakerState;
-use crate::forecast::{Forecast, Forecasts};
-use crate::health::Health;
-use crate::hold::Hold;
-use crate::path_memory::{PathFault, PathHash};
-use crate::selector::Selector;
-use crate::why::Standing;
+use crate::Selector;
+use crate::selector::breaker::BreakerState;
+use crate::selector::forecast::{Forecast, Forecasts};
+use crate::selector::health::Health;
+use crate::selector::hold::Hold;
+use crate::selector::path_memory::{PathFault, PathHash};
+use crate::selector::why::DemotionReason;
 use crate::{Kind, MirrorId, Request, Time, Why};
 
-/// A request, prepared for looking at many mirrors.
+/// A request with the data that all mirrors are judged by.
 pub(crate) struct Query<'a> {
     pub(crate) request: &'a Request<'a>,
     pub(crate) path: PathHash,
@@ -24,17 +24,31 @@ impl Query<'_> {
     }
 }
 
-/// How a mirror stands to a request.
-pub(crate) enum Stance {
-    /// It may be used. On trial it has yet to show that it is well again.
-    Fit { on_trial: bool },
-    /// It may be used when one of its requests has ended, in so many seconds.
+/// The penalties of demoted mirrors, as shares of [`SelectorConfig::patience`]. Their order is that
+/// in which demoted mirrors are used when no other is left.
+mod penalty {
+    pub(super) const PATH_CORRUPT: f64 = 0.9;
+    pub(super) const QUARANTINED: f64 = 0.8;
+    pub(super) const DENIED: f64 = 0.6;
+    pub(super) const BEHIND: f64 = 0.4;
+    pub(super) const PATH_NOT_HERE: f64 = 0.2;
+    /// The circuit breaker is not closed; added to the others.
+    pub(super) const CIRCUIT: f64 = 0.1;
+    /// For each failure of this job; added to the others.
+    pub(super) const FAILURE: f64 = 0.02;
+}
+
+/// Whether and when a mirror can serve a request.
+pub(crate) enum Eligibility {
+    /// Usable now. `on_trial` means that its circuit breaker is half-open.
+    Eligible { on_trial: bool },
+    /// Usable when one of its requests ends, which takes about `queue` seconds.
     Busy { queue: f64 },
-    /// It should be used only when all others cannot, in so many seconds at the earliest. The
-    /// penalty is how many seconds of waiting for a better one it is worth not to use it.
-    Back { wait: f64, penalty: f64, why: Why },
-    /// It must not be used for this job.
-    Out(Why),
+    /// Used only when no eligible mirror is left, and not before `wait` seconds have passed. To
+    /// avoid it, waiting `penalty` seconds longer for another mirror is acceptable.
+    Demoted { wait: f64, penalty: f64, why: Why },
+    /// Not used for this job.
+    Excluded(Why),
 }
 
 impl Selector {
@@ -53,15 +67,15 @@ impl Selector {
         }
     }
 
-    /// Seconds until the request would be done if it were sent to this mirror now.
+    /// The expected seconds of the request if it is sent to this mirror now.
     pub(crate) fn cost(&self, index: usize, query: &Query<'_>) -> f64 {
         let n = f64::from(self.health[index].in_flight.count()) + 1.0;
         query.forecast(index).cost(query.bytes, n)
     }
 
-    /// The most requests that a mirror should serve at the moment.
+    /// The maximum number of requests in flight on a mirror at the moment.
     pub(crate) fn limit(&self, health: &Health) -> u32 {
-        /// Of several mirrors each gets so many before it has shown that it is alive at all.
+        /// The maximum before a mirror has worked, if there are others.
         const UNPROVEN: u32 = 2;
         let limit = health.window.limit();
         if health.has_worked || self.mirrors.len() == 1 {
@@ -71,7 +85,7 @@ impl Selector {
         }
     }
 
-    /// Seconds until one of the requests of a mirror has ended.
+    /// The expected seconds until one of the mirror's requests ends.
     pub(crate) fn queue(&self, index: usize, query: &Query<'_>) -> f64 {
         let health = &self.health[index];
         let usual = query
@@ -82,7 +96,7 @@ impl Selector {
         (service / f64::from(health.window.limit().max(1))).clamp(0.005, 5.0)
     }
 
-    pub(crate) fn stance(&self, index: usize, query: &Query<'_>) -> Stance {
+    pub(crate) fn eligibility(&self, index: usize, query: &Query<'_>) -> Eligibility {
         let health = &self.health[index];
         let now = query.now;
         let id = MirrorId::at(index);
@@ -94,66 +108,68 @@ impl Selector {
         let denied = health.denied.is_some_and(|hold| hold.active(now));
         let behind = query.request.kind == Kind::Metadata
             && health.behind.is_some_and(|hold| hold.active(now));
-        let standing = if fault == Some(PathFault::Corrupt) {
-            Some((0.9, Standing::PathCorrupt))
+        let reason = if fault == Some(PathFault::Corrupt) {
+            Some((penalty::PATH_CORRUPT, DemotionReason::PathCorrupt))
         } else if health.distrust.quarantined(now, self.config.quarantine) {
-            Some((0.8, Standing::Quarantined))
+            Some((penalty::QUARANTINED, DemotionReason::Quarantined))
         } else if denied {
-            Some((0.6, Standing::Denied))
+            Some((penalty::DENIED, DemotionReason::Denied))
         } else if behind {
-            Some((0.4, Standing::Behind))
+            Some((penalty::BEHIND, DemotionReason::Behind))
         } else if fault == Some(PathFault::NotHere) {
-            Some((0.2, Standing::PathNotHere))
+            Some((penalty::PATH_NOT_HERE, DemotionReason::PathNotHere))
         } else {
             None
         };
         if attempts > 0 || is_excluded {
-            if let Some((_, standing)) = standing.filter(|_| fault.is_some() || denied || behind) {
-                return Stance::Out(Why::StandsBack(standing));
+            if let Some((_, reason)) = reason.filter(|_| fault.is_some() || denied || behind) {
+                return Eligibility::Excluded(Why::Demoted(reason));
             }
             if attempts >= self.config.attempts_per_mirror {
                 let last = health.last.map(|last| last.class);
-                return Stance::Out(Why::Tried { attempts, last });
+                return Eligibility::Excluded(Why::Tried { attempts, last });
             }
             if is_excluded {
-                return Stance::Out(Why::Excluded);
+                return Eligibility::Excluded(Why::Excluded);
             }
         }
         let circuit = health.breaker.state(now);
         let in_flight = health.in_flight.count();
         let busy = in_flight >= self.limit(health);
         let throttled = health.throttled.and_then(|hold| hold.until(now));
-        if standing.is_none() && attempts == 0 && throttled.is_none() {
+        if reason.is_none() && attempts == 0 && throttled.is_none() {
             match circuit {
                 BreakerState::Closed if busy => {
-                    return Stance::Busy {
+                    return Eligibility::Busy {
                         queue: self.queue(index, query),
                     };
                 }
-                BreakerState::Closed => return Stance::Fit { on_trial: false },
-                BreakerState::HalfOpen if in_flight == 0 => return Stance::Fit { on_trial: true },
+                BreakerState::Closed => return Eligibility::Eligible { on_trial: false },
+                BreakerState::HalfOpen if in_flight == 0 => {
+                    return Eligibility::Eligible { on_trial: true };
+                }
                 BreakerState::HalfOpen | BreakerState::Open(_) => {}
             }
         }
-        self.stands_back(index, query, attempts, standing, circuit, throttled)
+        self.demoted(index, query, attempts, reason, circuit, throttled)
     }
 
-    /// The stance of a mirror that is not simply fit.
-    fn stands_back(
+    /// The wait, the penalty and the reason of a mirror that is neither eligible nor busy.
+    fn demoted(
         &self,
         index: usize,
         query: &Query<'_>,
         attempts: u32,
-        standing: Option<(f64, Standing)>,
+        reason: Option<(f64, DemotionReason)>,
         circuit: BreakerState,
         throttled: Option<Time>,
-    ) -> Stance {
+    ) -> Eligibility {
         let health = &self.health[index];
         let now = query.now;
         let patience = self.config.patience.as_secs_f64();
         let mut wait: f64 = 0.0;
-        let mut penalty = standing.map_or(0.0, |(share, _)| share * patience);
-        let mut why = standing.map(|(_, standing)| Why::StandsBack(standing));
+        let mut penalty = reason.map_or(0.0, |(share, _)| share * patience);
+        let mut why = reason.map(|(_, reason)| Why::Demoted(reason));
         match circuit {
             BreakerState::Closed => {
                 if health.in_flight.count() >= self.limit(health) {
@@ -162,18 +178,18 @@ impl Selector {
             }
             BreakerState::HalfOpen | BreakerState::Open(_) if health.in_flight.count() > 0 => {
                 wait = wait.max(self.queue(index, query));
-                penalty += 0.1 * patience;
-                why = why.or(Some(Why::StandsBack(Standing::OnTrial)));
+                penalty += penalty::CIRCUIT * patience;
+                why = why.or(Some(Why::Demoted(DemotionReason::OnTrial)));
             }
-            BreakerState::HalfOpen => penalty += 0.1 * patience,
+            BreakerState::HalfOpen => penalty += penalty::CIRCUIT * patience,
             BreakerState::Open(hold) => {
-                // When nothing else is left, the pause is cut to what a caller can bear.
+                // If no other mirror is left, the backoff is cut to the patience of the caller.
                 let end = (hold.since + hold.length).min(hold.since + self.config.patience);
                 let left = end.since(now);
                 wait = wait.max(left.as_secs_f64());
-                penalty += 0.1 * patience;
+                penalty += penalty::CIRCUIT * patience;
                 let failures = health.breaker.failures();
-                why = why.or(Some(Why::StandsBack(Standing::CircuitOpen {
+                why = why.or(Some(Why::Demoted(DemotionReason::CircuitOpen {
                     failures,
                     left,
                 })));
@@ -182,17 +198,20 @@ impl Selector {
         if let Some(until) = throttled {
             let left = until.since(now);
             wait = wait.max(left.as_secs_f64());
-            why = why.or(Some(Why::StandsBack(Standing::Throttled { until, left })));
+            why = why.or(Some(Why::Demoted(DemotionReason::Throttled {
+                until,
+                left,
+            })));
         }
         if attempts > 0 {
             wait = wait.max(self.retry_wait(health, attempts, now));
-            penalty += 0.02 * patience * f64::from(attempts);
+            penalty += penalty::FAILURE * patience * f64::from(attempts);
         }
         let why = why.unwrap_or(Why::Retry { attempts });
-        Stance::Back { wait, penalty, why }
+        Eligibility::Demoted { wait, penalty, why }
     }
 
-    /// Seconds before a mirror that failed for this job is asked again for it.
+    /// Seconds until this job may retry on a mirror that failed.
     fn retry_wait(&self, health: &Health, attempts: u32, now: Time) -> f64 {
         let Some(last) = health.last.filter(|last| last.class.is_transient()) else {
             return 0.0;

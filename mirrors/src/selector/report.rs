@@ -4,66 +4,60 @@ use serde::Serialize;
 
 use crate::{Class, Time};
 
-/// What is known of a mirror, for tables.
+/// The state of a mirror, for display.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct MirrorReport {
-    /// The mirror without secrets.
+    /// Without secrets.
     pub location: String,
-    /// Who named it.
-    pub origin: String,
-    /// Its tier; lower is asked first.
+    /// Where it was named.
+    #[serde(rename = "origin")]
+    pub provenance: String,
+    /// The tier; lower is used first.
     pub priority: i32,
-    /// Its share of the load among equals.
+    /// The share of the load among equal mirrors.
     pub weight: f64,
-    /// Its country.
     pub country: Option<String>,
-    /// Attempts of this run by outcome.
+    /// Attempts of this run.
     pub counts: ClassCounts,
-    /// Attempts of this run that the caller ended itself.
+    /// Attempts of this run that the caller cancelled.
     pub cancelled: u64,
-    /// Bytes of body that came from it in this run.
+    /// Bytes of bodies in this run.
     pub bytes: u64,
-    /// The expected rate of one lone request, in bytes per second; nothing without a measurement.
+    /// The expected throughput of a single request, in bytes per second; `None` if not measured.
     pub rate: Option<f64>,
-    /// The rate that all its connections together are expected to reach, in bytes per second;
-    /// nothing without a measurement.
+    /// The expected throughput of all connections together, in bytes per second; `None` if not
+    /// measured.
     pub total_rate: Option<f64>,
-    /// The highest rate of all its connections together that was seen in this run, in bytes per
-    /// second.
+    /// The highest throughput of all connections together in this run, in bytes per second.
     pub peak_rate: f64,
-    /// The expected time to the first byte; nothing without a measurement.
+    /// The expected time to first byte; `None` if not measured.
     pub first_byte: Option<Duration>,
-    /// Of a hundred first bytes, 95 are expected within this time; nothing without a measurement.
+    /// The 95th percentile of the time to first byte; `None` if not measured.
     pub first_byte_p95: Option<Duration>,
-    /// The expected share of attempts that fail through the mirror's fault.
+    /// The expected share of attempts that fail because of the mirror.
     pub failure_share: f64,
-    /// The state of its circuit.
     pub circuit: Circuit,
-    /// Whether it is in quarantine.
     pub quarantined: bool,
-    /// Whether it is known to serve an older state than the trusted one.
+    /// Whether its metadata is known to be older than the upstream's.
     pub behind: bool,
-    /// Whether it lately wanted other credentials.
+    /// Whether it recently rejected the credentials.
     pub denied: bool,
-    /// When the pause ends that it asked for.
+    /// The end of the delay that it requested.
     #[serde(skip)]
     pub throttled_until: Option<Time>,
-    /// Requests in flight.
     pub in_flight: u32,
-    /// The most requests in flight at the moment.
+    /// The maximum number of requests in flight at the moment.
     pub window: u32,
-    /// How its last attempt ended, in this run or before.
+    /// The last attempt, in this run or before.
     pub last: Option<LastOutcome>,
 }
 
-/// How and when an attempt ended.
+/// The outcome of an attempt, and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct LastOutcome {
-    /// How.
     pub class: Class,
-    /// When.
     #[serde(serialize_with = "as_unix_seconds")]
     pub at: Time,
 }
@@ -72,28 +66,20 @@ fn as_unix_seconds<S: serde::Serializer>(at: &Time, serializer: S) -> Result<S::
     serializer.serialize_u64(at.unix().as_secs())
 }
 
-/// Attempts by outcome.
+/// The number of attempts per class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ClassCounts {
-    /// See [`Class::Ok`].
     pub ok: u64,
-    /// See [`Class::NotHere`].
     pub not_here: u64,
-    /// See [`Class::Behind`].
     pub behind: u64,
-    /// See [`Class::Corrupt`].
     pub corrupt: u64,
-    /// See [`Class::Unwell`].
     pub unwell: u64,
-    /// See [`Class::Throttled`].
     pub throttled: u64,
-    /// See [`Class::Denied`].
     pub denied: u64,
 }
 
 impl ClassCounts {
-    /// The count of one class.
     pub fn get(&self, class: Class) -> u64 {
         match class {
             Class::Ok => self.ok,
@@ -106,7 +92,7 @@ impl ClassCounts {
         }
     }
 
-    /// The attempts of all classes.
+    /// The sum over all classes.
     pub fn total(&self) -> u64 {
         Class::ALL
             .iter()
@@ -127,14 +113,14 @@ impl ClassCounts {
     }
 }
 
-/// The state of a mirror's circuit.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Circuit {
-    /// Requests flow.
+    /// Normal.
     Closed,
-    /// No requests for a while, after failures.
+    /// In backoff after failures.
     Open,
-    /// One request may try, or is trying, whether it is well again.
+    /// One trial is allowed or in flight.
     HalfOpen,
 }

@@ -2,30 +2,29 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::Time;
-use crate::estimate::RateLine;
-use crate::hold::Hold;
+use crate::selector::estimate::RateLine;
+use crate::selector::hold::Hold;
 
-/// How many requests a mirror should serve at once: opens while one more adds to the sum of the
-/// rates, closes by a share when the mirror complains (additive increase, multiplicative decrease).
+/// The number of requests that a mirror should serve at once, by additive increase and multiplicative
+/// decrease: it grows while another connection adds throughput, and shrinks on failures and throttling.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Window {
     size: f64,
     most: f64,
-    /// Until the first complaint the window opens by one per success, afterwards by one per
-    /// windowful.
+    /// Until the window shrinks first, it grows by one per success, afterwards by one per window.
     complained: bool,
     last_shrink: Option<Hold>,
-    /// A mirror that has said how many are too many is believed for a while, and longer each time
-    /// that it had to say it.
+    /// After throttling, the window stays below the number of requests that was too many. This
+    /// period becomes longer each time.
     ceiling: Option<(f64, Hold)>,
     throttles: u32,
 }
 
 impl Window {
     const INITIAL: f64 = 4.0;
-    /// All requests of a burst fail together; they count as one complaint.
+    /// Failures within this time count as one.
     pub(crate) const BURST: Duration = Duration::from_secs(1);
-    /// How long the first answer that throttles bounds the window.
+    /// How long the first throttled response bounds the window.
     const BELIEVED: Duration = Duration::from_secs(30);
 
     pub(crate) fn new(most: u32) -> Self {
@@ -49,11 +48,11 @@ impl Window {
         self.size as u32
     }
 
-    /// A request ended well while `in_flight` were open, itself included.
+    /// A request succeeded while `in_flight` were open, itself included.
     pub(crate) fn grow(&mut self, in_flight: u32, line: &RateLine, at: Time) {
-        /// One connection more must add this share of what one carries.
+        /// The minimum marginal gain of another connection.
         const WORTH_IT: f64 = 0.2;
-        // A window that is not full says nothing about what lies beyond it.
+        // Only a full window shows whether a larger one is useful.
         if in_flight < self.limit() || line.marginal_gain(self.size) < WORTH_IT {
             return;
         }
@@ -69,7 +68,7 @@ impl Window {
         self.size = (self.size + step).min(most.max(self.size));
     }
 
-    /// The mirror asked for less while `in_flight` requests were open.
+    /// The mirror throttled while `in_flight` requests were open.
     pub(crate) fn throttled(&mut self, in_flight: u32, at: Time) {
         if self.last_shrink.is_some_and(|hold| hold.active(at)) {
             return;
@@ -82,7 +81,7 @@ impl Window {
         self.size = self.size.floor().max(1.0);
     }
 
-    /// The mirror complained while `in_flight` requests were open; keep this share of them.
+    /// Shrinks to this share of `in_flight` requests.
     pub(crate) fn shrink(&mut self, in_flight: u32, share: f64, at: Time) {
         if self.last_shrink.is_some_and(|hold| hold.active(at)) {
             return;
@@ -93,11 +92,11 @@ impl Window {
     }
 }
 
-/// The requests in flight, now and a short while back.
+/// The number of requests in flight, now and in the recent past.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     now: u32,
-    /// From when on there were so many, the last entry being the present.
+    /// The number since each time; the last entry is the present.
     changes: VecDeque<(Time, u32)>,
 }
 
@@ -117,7 +116,7 @@ impl InFlight {
     }
 
     fn change(&mut self, at: Time, count: u32) {
-        // Reports may come out of order, and the clock may step back: the list stays sorted.
+        // Reports may be out of order, and the clock may step back; the list stays sorted.
         while self.changes.back().is_some_and(|&(last, _)| last >= at) {
             self.changes.pop_back();
         }
@@ -143,7 +142,7 @@ impl InFlight {
                 break;
             }
         }
-        // What is older than the list is taken to be as its oldest entry.
+        // Before the list begins, the oldest entry is assumed.
         sum += upper.since(start).as_secs_f64() * f64::from(count);
         let seconds = end.since(start).as_secs_f64();
         if seconds > 0.0 {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_of_complaints_halves_once() {
+    fn a_burst_of_throttling_halves_the_window_once() {
         let mut window = Window::new(16);
         for _ in 0..12 {
             window.grow(window.limit(), &INDEPENDENT, at(0));
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_complaint_it_opens_slowly_and_never_closes_entirely() {
+    fn after_throttling_the_window_grows_slowly_and_never_closes() {
         let mut window = Window::new(16);
         for i in 0..10 {
             window.shrink(1, 0.5, at(i * 2000));
@@ -219,7 +218,7 @@ mod tests {
         in_flight.start(at(500));
         in_flight.start(at(750));
         assert!((in_flight.mean(at(1000), Duration::from_secs(1)) - 1.75).abs() < 1e-9);
-        // Beyond what is remembered the oldest entry stands.
+        // Before the list begins, the oldest entry is assumed.
         assert!((in_flight.mean(at(1000), Duration::from_secs(2)) - 1.375).abs() < 1e-9);
     }
 

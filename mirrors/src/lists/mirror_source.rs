@@ -1,88 +1,66 @@
-use thiserror::Error;
+use crate::lists::list_error::{ListError, ListProblem};
+use crate::lists::yaml_file::section;
+use crate::{Metalink, Mirror, MirrorList, MirrorsFile, Provenance};
 
-use crate::list_error::{ListError, ListProblem};
-use crate::mirrors_file_error::{MirrorsFileError, MirrorsFileProblem};
-use crate::safe_url::{mask_text, shorten};
-use crate::{Metalink, Mirror, MirrorList, MirrorsFile, Origin};
-
-/// A list of mirrors of whatever kind, recognised by its content.
+/// A mirror list of any kind, recognised by its content.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MirrorSource {
-    /// Channels with their mirrors: our TOML, or the `mirrored_channels` of a YAML file.
-    Channels(MirrorsFile),
-    /// A `[mirrors]` table, in which a key stands for all that lies below it.
+    /// Collections with their mirrors: a mirrors file, or the section of a YAML file.
+    Collections(MirrorsFile),
+    /// A `[mirrors]` table, whose keys apply to all URLs below them.
     Table(MirrorsFile),
-    /// A plain list, which does not say what it is a list of.
+    /// A plain list, which does not name the collection that it is for.
     List(MirrorList),
-    /// A metalink: files and where they are.
+    /// A metalink: files, their digests and locations.
     Metalink(Metalink),
 }
 
-/// Why a list of mirrors is refused.
-#[derive(Debug, Error, PartialEq, Eq)]
-pub enum MirrorSourceError {
-    /// A file with channels.
-    #[error(transparent)]
-    Channels(#[from] MirrorsFileError),
-    /// A plain list or a metalink.
-    #[error(transparent)]
-    List(#[from] ListError),
-}
-
-/// What a text looks like.
+/// The kind of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Metalink,
     OurToml,
     Table,
     Yaml,
-    /// YAML without a section that is read.
+    /// YAML without a section of mirrors.
     OtherYaml,
     List,
 }
 
 impl MirrorSource {
-    /// Reads a list of any kind. What kind it is shows in its content: `<?xml` or `<metalink` begins
+    /// Reads a list of any kind. Its content decides the kind: `<?xml` or `<metalink` begins
     /// a metalink; `[…]` or `key = …` begins TOML, with a `[mirrors]` table or with `[[channel]]`
     /// entries; `mirrored_channels:` or `mirrors:` at the beginning of a line makes it YAML; anything
-    /// else is a plain list. A name that ends in `.toml` decides what has no content at all.
+    /// else is a plain list. A text without content is a mirrors file if its name ends in `.toml`.
     ///
-    /// `file` is what errors call it, `variables` are those of [`MirrorList::parse`], and `origin`
-    /// says who named the mirrors of a line.
+    /// Errors call the list `file`; `variables` are those of [`MirrorList::parse`]; `provenance` gives
+    /// that of the mirrors in a line.
     pub fn parse(
         text: &str,
         file: &str,
         variables: &[(&str, &str)],
-        origin: impl Fn(u32) -> Origin,
-    ) -> Result<Self, MirrorSourceError> {
-        let channels = |parsed: MirrorsFile| named_by(parsed, file, &origin);
+        provenance: impl Fn(u32) -> Provenance,
+    ) -> Result<Self, ListError> {
+        let named = |parsed: MirrorsFile| named_by(parsed, file, &provenance);
         Ok(match shape(text, file) {
-            Shape::Metalink => Self::Metalink(Metalink::parse(text, file, &origin)?),
-            Shape::OurToml => Self::Channels(channels(MirrorsFile::parse(text, file)?)?),
-            Shape::Table => Self::Table(channels(MirrorsFile::parse_table(text, file)?)?),
-            Shape::Yaml => {
-                Self::Channels(channels(MirrorsFile::parse_mirrored_channels(text, file)?)?)
-            }
+            Shape::Metalink => Self::Metalink(Metalink::parse(text, file, &provenance)?),
+            Shape::OurToml => Self::Collections(named(MirrorsFile::parse(text, file)?)?),
+            Shape::Table => Self::Table(named(MirrorsFile::parse_prefixes(text, file)?)?),
+            Shape::Yaml => Self::Collections(named(MirrorsFile::parse_yaml(text, file)?)?),
             Shape::OtherYaml => {
                 let found = "YAML without `mirrored_channels:`".to_owned();
-                return Err(ListError {
-                    file: file.to_owned(),
-                    line: 1,
-                    problem: ListProblem::Foreign {
-                        expected: "a list of mirrors",
-                        found,
-                    },
-                }
-                .into());
+                let expected = "a list of mirrors";
+                let problem = ListProblem::Foreign { expected, found };
+                return Err(ListError::at_line(file, 1, problem));
             }
-            Shape::List => Self::List(MirrorList::parse(text, file, variables, &origin)?),
+            Shape::List => Self::List(MirrorList::parse(text, file, variables, &provenance)?),
         })
     }
 
-    /// What to call its kind.
+    /// A name for the kind of list.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Channels(_) => "mirrors file",
+            Self::Collections(_) => "mirrors file",
             Self::Table(_) => "table of mirrors",
             Self::List(_) => "plain list",
             Self::Metalink(_) => "metalink",
@@ -90,7 +68,7 @@ impl MirrorSource {
     }
 }
 
-/// Looks at the first line that says something, and for the sections of YAML at all of them.
+/// Looks at the first line with content, and for the sections of YAML at all lines.
 fn shape(text: &str, file: &str) -> Shape {
     let text = text.trim_start_matches('\u{feff}');
     let start = text.trim_start();
@@ -144,31 +122,23 @@ fn is_toml_line(line: &str) -> bool {
     key != "Server" && (quoted || (!key.is_empty() && key.chars().all(bare)))
 }
 
-/// The name of a section of YAML that lists mirrors, when a line begins one.
-pub(crate) fn section(line: &str) -> Option<&'static str> {
-    ["mirrored_channels", "mirrors"].into_iter().find(|name| {
-        line.strip_prefix(name)
-            .is_some_and(|rest| rest.trim_end() == ":" || rest.starts_with(": "))
-    })
-}
-
-/// Replaces the origin that the parser gave each mirror, and refuses what that origin may not name.
+/// Replaces the provenance of each mirror, and rejects locations that it may not name.
 fn named_by(
     mut parsed: MirrorsFile,
     file: &str,
-    origin: &dyn Fn(u32) -> Origin,
-) -> Result<MirrorsFile, MirrorsFileError> {
-    for channel in &mut parsed.channels {
-        for mirror in &mut channel.mirrors {
-            let line = line_of(mirror).unwrap_or(channel.line);
-            mirror.origin = origin(line);
-            if !mirror.origin.may_name(&mirror.location) {
-                return Err(MirrorsFileError {
+    provenance: &dyn Fn(u32) -> Provenance,
+) -> Result<MirrorsFile, ListError> {
+    for collection in &mut parsed.collections {
+        for mirror in &mut collection.mirrors {
+            let line = line_of(mirror).unwrap_or(collection.line);
+            mirror.provenance = provenance(line);
+            if !mirror.provenance.may_name(&mirror.location) {
+                return Err(ListError {
                     file: file.to_owned(),
                     line,
-                    column: 1,
-                    key: shorten(&mask_text(&channel.url), 200),
-                    problem: MirrorsFileProblem::LocalPath {
+                    column: None,
+                    key: String::new(),
+                    problem: ListProblem::LocalPath {
                         path: mirror.location.to_string(),
                     },
                 });
@@ -179,8 +149,8 @@ fn named_by(
 }
 
 fn line_of(mirror: &Mirror) -> Option<u32> {
-    match mirror.origin {
-        Origin::File { line, .. } => Some(line),
+    match mirror.provenance {
+        Provenance::File { line, .. } => Some(line),
         _ => None,
     }
 }
@@ -189,8 +159,8 @@ fn line_of(mirror: &Mirror) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<MirrorSource, MirrorSourceError> {
-        MirrorSource::parse(text, "f", &[], |line| Origin::File {
+    fn read(text: &str) -> Result<MirrorSource, ListError> {
+        MirrorSource::parse(text, "f", &[], |line| Provenance::File {
             file: "f".into(),
             line,
         })
@@ -237,18 +207,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_named() {
+    fn a_text_that_is_not_a_list_is_refused_and_named() {
         for (text, expected) in [
-            ("<!DOCTYPE html><p>", "f:1: this is markup"),
+            (
+                "<!DOCTYPE html><p>",
+                "f:1: expected a list of mirrors, found markup",
+            ),
             (
                 "- provider: x\n  url: https://a.example\n",
-                "f:1: this is YAML without `mirrored_channels:`, not a list of mirrors",
+                "f:1: expected a list of mirrors, found YAML without `mirrored_channels:`",
             ),
-            ("channels: [c]\n", "f:1: this is YAML without"),
-            ("\n# nothing\n", "f:1: no usable mirror in it"),
+            (
+                "channels: [c]\n",
+                "f:1: expected a list of mirrors, found YAML without",
+            ),
+            ("\n# nothing\n", "f:1: no usable mirror"),
             (
                 "[[channel]]\nurl = \"c\"\n",
-                "f:1:1: channel[0]: `mirrors` is missing",
+                "f:1:1: channel[0]: missing field `mirrors`",
             ),
             ("[repos]\na = 1\n", "f:1:2: repos: unknown key"),
         ] {
@@ -258,13 +234,13 @@ mod tests {
                 "\n got {message}\nwant {expected}"
             );
         }
-        let empty = MirrorSource::parse("# nothing\n", "m.toml", &[], |_| Origin::CommandLine);
+        let empty = MirrorSource::parse("# nothing\n", "m.toml", &[], |_| Provenance::CommandLine);
         assert_eq!(empty.unwrap().kind(), "mirrors file");
     }
 
     #[test]
     fn a_file_from_a_server_names_no_local_path() {
-        let found = |line: u32| Origin::Discovered {
+        let found = |line: u32| Provenance::Discovered {
             from: format!("https://l.example/m:{line}").into(),
         };
         let text = "[[channel]]\nurl = \"c\"\nmirrors = [\"https://a.example/c\",\n\"/etc\"]\n";
@@ -273,16 +249,16 @@ mod tests {
             .to_string();
         assert_eq!(
             message,
-            "https://l.example/m:4:1: c: `file:///etc` is a path on this machine, which a server must not name"
+            "https://l.example/m:4: `file:///etc` is a local path: a list from a server must not name one"
         );
         let text = "[[channel]]\nurl = \"c\"\nmirrors = [\"https://a.example/c\"]\n";
-        let MirrorSource::Channels(file) =
+        let MirrorSource::Collections(file) =
             MirrorSource::parse(text, "https://l.example/m", &[], found).unwrap()
         else {
             panic!("it is a mirrors file")
         };
         assert_eq!(
-            file.channels[0].mirrors[0].origin.to_string(),
+            file.collections[0].mirrors[0].provenance.to_string(),
             "discovered at https://l.example/m:3"
         );
     }

@@ -2,38 +2,36 @@ use std::collections::HashSet;
 
 use url::Url;
 
-use crate::list_error::SkipReason;
-use crate::listed_digest::ListedDigest;
-use crate::metalink::rank_weight;
+use crate::lists::list_error::SkipReason;
+use crate::lists::listed_digest::ListedDigest;
+use crate::lists::metalink::rank_weight;
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin, SafeUrl};
+use crate::{Location, Mirror, Provenance, SafeUrl};
 
-/// The most bytes of headers that are looked at, over all of them.
+/// Over all headers.
 const MOST_BYTES: usize = 1 << 18;
-/// The most links that are looked at.
 const MOST_LINKS: usize = 1024;
-/// The most digests of one header.
+/// Of one header.
 const MOST_DIGESTS: usize = 16;
 
-/// What `Link` headers say about other places of the same thing (RFC 6249).
+/// The duplicates of a file according to `Link` headers (RFC 6249).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Duplicates {
-    /// `rel=duplicate`: where the same bytes are. Each location is that of the file itself. As with
-    /// a [metalink](crate::Metalink), `pri` becomes a weight.
+    /// `rel=duplicate`. Each location is that of the file itself. As in a
+    /// [metalink](crate::Metalink), `pri` becomes a weight.
     pub mirrors: Vec<Mirror>,
-    /// `rel=describedby` of a metalink's type: documents that say more.
+    /// `rel=describedby` with the media type of a metalink.
     pub metalinks: Vec<SafeUrl>,
-    /// What was passed over.
     pub skipped: Vec<SkipReason>,
 }
 
 impl Duplicates {
-    /// Reads the values of all `Link` headers of an answer to `base`, against which relative
-    /// references are resolved. Whatever is no link is passed over.
+    /// Reads the values of all `Link` headers of a response from `base`, which relative references are
+    /// resolved against. Malformed links are skipped.
     pub fn parse<'a>(headers: impl IntoIterator<Item = &'a str>, base: &Url) -> Self {
         let mut found = Self::default();
         let from = SafeUrl::from(base.clone()).to_string();
-        let origin = Origin::Discovered { from: from.into() };
+        let provenance = Provenance::Discovered { from: from.into() };
         let (mut bytes, mut links) = (0, 0);
         let mut seen = HashSet::new();
         for header in headers {
@@ -48,13 +46,19 @@ impl Duplicates {
                 if links > MOST_LINKS {
                     return found;
                 }
-                found.take(&link, base, &origin, &mut seen);
+                found.take(&link, base, &provenance, &mut seen);
             }
         }
         found
     }
 
-    fn take(&mut self, link: &Link<'_>, base: &Url, origin: &Origin, seen: &mut HashSet<String>) {
+    fn take(
+        &mut self,
+        link: &Link<'_>,
+        base: &Url,
+        provenance: &Provenance,
+        seen: &mut HashSet<String>,
+    ) {
         let is = |wanted: &str| {
             let relations = link.parameter("rel").unwrap_or_default();
             relations
@@ -66,11 +70,11 @@ impl Duplicates {
         };
         if is("duplicate") {
             match Location::parse(url.as_str()) {
-                Ok(location) if !origin.may_name(&location) => {
+                Ok(location) if !provenance.may_name(&location) => {
                     self.skipped.push(SkipReason::LocalPath);
                 }
                 Ok(location) if seen.insert(location.key()) => {
-                    let mirror = self.mirror(link, location, origin);
+                    let mirror = self.mirror(link, location, provenance);
                     self.mirrors.push(mirror);
                 }
                 Ok(location) => self
@@ -89,8 +93,8 @@ impl Duplicates {
         }
     }
 
-    fn mirror(&mut self, link: &Link<'_>, location: Location, origin: &Origin) -> Mirror {
-        let mut mirror = Mirror::new(location, origin.clone());
+    fn mirror(&mut self, link: &Link<'_>, location: Location, provenance: &Provenance) -> Mirror {
+        let mut mirror = Mirror::new(location, provenance.clone());
         if let Some(value) = link.parameter("pri") {
             match value.parse::<u32>() {
                 Ok(rank @ 1..=999_999) => mirror.weight = rank_weight(rank),
@@ -109,7 +113,7 @@ impl Duplicates {
 }
 
 /// The digests of a `Digest` header (RFC 3230, `SHA-256=…`) or of a `Repr-Digest` header (RFC 9530,
-/// `sha-256=:…:`). Unknown algorithms and malformed values are passed over.
+/// `sha-256=:…:`). Unknown algorithms and malformed values are skipped.
 pub fn digests_of_header(value: &str) -> Vec<ListedDigest> {
     value
         .get(..value.len().min(8192))
@@ -132,7 +136,7 @@ struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    /// The first parameter of this name, as RFC 8288 §3.3 wants it.
+    /// The first parameter of this name (RFC 8288 §3.3).
     fn parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters
             .iter()
@@ -152,7 +156,7 @@ fn next_link(text: &str) -> Option<(Link<'_>, &str)> {
     loop {
         rest = rest.trim_start_matches([' ', '\t']);
         let Some(parameter) = rest.strip_prefix(';') else {
-            // What follows should be a comma; anything else is skipped up to the next link.
+            // A comma follows; anything else is skipped up to the next link.
             return Some((link, rest));
         };
         let (name, value, after) = next_parameter(parameter);
@@ -163,8 +167,8 @@ fn next_link(text: &str) -> Option<(Link<'_>, &str)> {
     }
 }
 
-/// Name and value of a parameter, and what follows. A quoted value is taken as it stands between
-/// the quotes: none of those that matter here contains a backslash.
+/// Name and value of a parameter, and the rest. Escapes in a quoted value are not resolved, because the
+/// values in use here have none.
 fn next_parameter(text: &str) -> (&str, &str, &str) {
     let text = text.trim_start();
     let name_end = text.find(['=', ';', ',']).unwrap_or(text.len());
@@ -215,8 +219,11 @@ mod tests {
         assert_eq!(urls[2], "https://c.example/a,b;c.bin");
         assert_eq!(found.mirrors[0].country.as_deref(), Some("GB"));
         assert!((found.mirrors[1].weight - 0.5).abs() < 1e-9);
-        let origin = found.mirrors[0].origin.to_string();
-        assert_eq!(origin, "discovered at https://***@origin.example/pub/a.bin");
+        let provenance = found.mirrors[0].provenance.to_string();
+        assert_eq!(
+            provenance,
+            "discovered at https://***@origin.example/pub/a.bin"
+        );
     }
 
     #[test]
@@ -229,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_passed_over() {
+    fn unusable_links_are_skipped() {
         let found = parse(&[
             "<ftp://a.example/a>; rel=duplicate, <file:///etc>; rel=duplicate, <https://b.example/a>; rel=duplicate; pri=0, \
              <https://b.example:443/a>; rel=duplicate",
@@ -250,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_without_end_are_cut() {
+    fn headers_over_the_limit_are_cut() {
         let many = "<https://a.example/x>; rel=duplicate,".repeat(5000);
         let found = parse(&[&many]);
         assert!(found.mirrors.len() + found.skipped.len() <= MOST_LINKS);

@@ -1,18 +1,18 @@
 use std::time::Duration;
 
 use crate::Time;
-use crate::hold::Hold;
+use crate::selector::hold::Hold;
 
-/// What is wrong with one path on one mirror.
+/// A fault of one path on one mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathFault {
-    /// The mirror does not have it, or has another state of it.
+    /// The mirror does not have the path, or has an older version.
     NotHere,
-    /// The mirror has a wrong body for it.
+    /// The body had a digest mismatch.
     Corrupt,
 }
 
-/// A path in eight bytes (FNV-1a). Two paths that share them cost a detour, nothing worse.
+/// The FNV-1a hash of a path. A collision costs a detour to another mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PathHash(u64);
 
@@ -23,7 +23,7 @@ impl PathHash {
     }
 }
 
-/// The paths with which something is wrong on a mirror, for a while, and not more than so many.
+/// The faulty paths of a mirror: a bounded number, each for a limited time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PathMemory {
     /// Sorted by path.
@@ -31,8 +31,7 @@ pub(crate) struct PathMemory {
 }
 
 impl PathMemory {
-    /// The most that is remembered. A mirror that lacks more is asked in vain now and then, which
-    /// costs a round trip.
+    /// The capacity. If a mirror lacks more paths, some requests to it fail with a round trip.
     const MOST: usize = 512;
 
     pub(crate) fn insert(&mut self, path: PathHash, fault: PathFault, at: Time, length: Duration) {
@@ -66,7 +65,7 @@ impl PathMemory {
         }
     }
 
-    /// Drops what is over, or else the eighth that was learnt first.
+    /// Drops expired entries, or the oldest eighth if none has expired.
     fn make_room(&mut self, now: Time) {
         self.entries.retain(|(_, _, hold)| hold.active(now));
         if self.entries.len() >= Self::MOST {

@@ -1,31 +1,31 @@
 use std::time::Duration;
 
-use crate::breaker::Breaker;
-use crate::estimate::{Latency, Outcomes, RateModel, halvings};
-use crate::hold::Hold;
-use crate::path_memory::{PathFault, PathHash, PathMemory};
-use crate::report::{ClassCounts, LastOutcome};
-use crate::window::{InFlight, Window};
+use crate::selector::breaker::Breaker;
+use crate::selector::estimate::{Latency, Outcomes, RateModel, halvings};
+use crate::selector::hold::Hold;
+use crate::selector::path_memory::{PathFault, PathHash, PathMemory};
+use crate::selector::report::{ClassCounts, LastOutcome};
+use crate::selector::window::{InFlight, Window};
 use crate::{Class, Mirror, Observation, Progress, SelectorConfig, Time};
 
-/// What is known of one mirror. Bounded in size whatever is observed.
+/// The state of one mirror; bounded in size.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
     pub(crate) first_byte: Latency,
     pub(crate) rates: RateModel,
     pub(crate) outcomes: Outcomes,
-    /// How long good attempts take.
+    /// The duration of successful attempts.
     pub(crate) service: Latency,
-    /// Seconds that failures have cost.
+    /// The time lost by failures.
     pub(crate) failure: Latency,
     pub(crate) breaker: Breaker,
-    /// Failures in this time belong to one that was counted.
+    /// Failures in this period belong to one that was counted.
     burst: Option<Hold>,
     pub(crate) window: Window,
     pub(crate) in_flight: InFlight,
     pub(crate) paths: PathMemory,
     pub(crate) throttled: Option<Hold>,
-    /// Throttled answers since the last success.
+    /// Throttled responses since the last success.
     throttles: u32,
     pub(crate) behind: Option<Hold>,
     pub(crate) denied: Option<Hold>,
@@ -41,36 +41,35 @@ pub(crate) struct Health {
     pub(crate) last_tried: Option<Time>,
 }
 
-/// How little a mirror is believed.
+/// The distrust of a mirror that sent wrong bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Distrust {
-    /// Corrupt bodies, fading.
+    /// The number of corrupt bodies, with decay.
     pub(crate) amount: f64,
     pub(crate) at: Time,
-    /// Corrupt bodies in this run; from the first that counts on, the quarantine lasts as long as
-    /// the run.
+    /// Corrupt bodies in this run; the first one quarantines the mirror until the end of the run.
     this_run: u32,
     /// The path of the only corrupt body of this run.
     only: Option<PathHash>,
-    was_pardoned: bool,
+    was_lifted: bool,
 }
 
 impl Distrust {
-    /// The mirror served a corrupt body.
-    fn lied(&mut self, path: PathHash, at: Time, half_life: Duration) {
+    /// Counts a corrupt body.
+    fn distrust(&mut self, path: PathHash, at: Time, half_life: Duration) {
         self.amount = self.amount(at, half_life).min(100.0) + 1.0;
         self.at = at;
-        self.only = (self.this_run == 0 && !self.was_pardoned).then_some(path);
+        self.only = (self.this_run == 0 && !self.was_lifted).then_some(path);
         self.this_run = self.this_run.saturating_add(1);
     }
 
-    /// Takes a quarantine back that rests on this one path alone; once per run.
-    pub(crate) fn pardon(&mut self, path: PathHash) {
+    /// Lifts a quarantine whose only reason is this path; once per run.
+    pub(crate) fn lift_quarantine(&mut self, path: PathHash) {
         if self.only == Some(path) {
             self.amount = (self.amount - 1.0).max(0.0);
             self.this_run = 0;
             self.only = None;
-            self.was_pardoned = true;
+            self.was_lifted = true;
         }
     }
 
@@ -79,7 +78,7 @@ impl Distrust {
     }
 
     pub(crate) fn quarantined(&self, now: Time, half_life: Duration) -> bool {
-        // It only ever fades, so most mirrors need no exponential.
+        // The amount only decays, so for most mirrors no exponential is computed.
         self.this_run > 0 || (self.amount > 0.5 && self.amount(now, half_life) > 0.5)
     }
 }
@@ -117,8 +116,8 @@ impl Health {
         self.last_tried = Some(now);
     }
 
-    /// Takes in how an attempt ended. `prior_rate` is what is assumed of an unknown mirror, in bytes
-    /// per second, and `jitter` lies in `0..1`.
+    /// Records the outcome of an attempt. `prior_rate` is the prior throughput in bytes per second;
+    /// `jitter` is in `0..1`.
     pub(crate) fn finish(
         &mut self,
         seen: &Observation<'_>,
@@ -163,7 +162,7 @@ impl Health {
             Class::Corrupt => {
                 self.breaker.succeed();
                 self.outcomes.bad(at, true);
-                self.distrust.lied(path, at, config.quarantine);
+                self.distrust.distrust(path, at, config.quarantine);
                 self.paths
                     .insert(path, PathFault::Corrupt, at, config.memory);
             }
@@ -181,7 +180,7 @@ impl Health {
                 };
                 let (backoff, most) = (config.backoff, config.max_backoff);
                 self.breaker.fail(at, to_open, backoff, most, jitter);
-                // Alone in flight it cannot have been too much for the mirror.
+                // A single request cannot have overloaded the mirror.
                 if in_flight > 1 {
                     self.window.shrink(in_flight, 0.7, at);
                 }
@@ -197,23 +196,23 @@ impl Health {
         self.in_flight.end(at);
     }
 
-    /// Seconds that a failed attempt has cost: what arrived before is kept, and was not in vain.
+    /// The seconds lost by a failed attempt, without those for the bytes that arrived and are kept.
     fn lost(&self, seen: &Observation<'_>, prior_rate: f64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let bytes = seen.bytes as f64;
         let connections = f64::from(self.in_flight.count().max(1));
-        let line = self.rates.fit(prior_rate, seen.at);
-        let useful = bytes * line.seconds_per_byte(connections);
+        let throughput = self.rates.fit(prior_rate, seen.at);
+        let useful = bytes * throughput.seconds_per_byte(connections);
         (seen.duration.as_secs_f64() - useful).max(0.0)
     }
 
-    /// How long to leave a mirror alone that throttles.
-    fn pause(&self, asked: Option<Duration>, config: &SelectorConfig, jitter: f64) -> Duration {
+    /// The backoff of a mirror that throttles.
+    fn pause(&self, requested: Option<Duration>, config: &SelectorConfig, jitter: f64) -> Duration {
         const LEAST: Duration = Duration::from_millis(100);
-        // A thousand clients that were told the same second must not all come back in it, and never
-        // before it: so the jitter only adds.
-        let (pause, stretch) = if let Some(asked) = asked {
-            (asked, 1.0 + 0.1 * jitter)
+        // A thousand clients that were told the same delay must not return at the same time, and none
+        // before it; so the jitter only adds.
+        let (pause, stretch) = if let Some(requested) = requested {
+            (requested, 1.0 + 0.1 * jitter)
         } else {
             let doublings = self.throttles.saturating_sub(1).min(16);
             (config.backoff.saturating_mul(1 << doublings), 0.5 + jitter)
@@ -223,14 +222,14 @@ impl Health {
             .mul_f64(stretch)
     }
 
-    /// Takes in an attempt that the caller ended.
+    /// Records an attempt that the caller cancelled.
     pub(crate) fn cancel(&mut self, seen: &Progress) {
         self.cancelled = self.cancelled.saturating_add(1);
         self.bytes = self.bytes.saturating_add(seen.bytes);
         if seen.first_byte.is_some() {
             self.learn_speed(seen.at, seen.bytes, seen.first_byte, seen.duration);
         } else if seen.duration.as_secs_f64() > self.first_byte.expected(0.2, seen.at).mean {
-            // The first byte takes at least so long.
+            // A lower bound of the time to first byte.
             self.first_byte
                 .observe(seen.duration.as_secs_f64(), seen.at);
         }

@@ -2,11 +2,10 @@ use std::time::Duration;
 
 use crate::Time;
 
-/// A span of time during which something is kept away from.
+/// A period during which something is avoided.
 ///
-/// It remembers its start as well as its length, so that a clock set back by years ends the hold
-/// instead of prolonging it by years, while one that steps back by less than the span does not lift
-/// it. The longest that a hold can last is thereby twice its length.
+/// It has a start and a length, so that a clock set back by years ends it instead of prolonging it,
+/// while a smaller step back does not lift it. A hold lasts at most twice its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) since: Time,
@@ -18,7 +17,7 @@ impl Hold {
         Self { since, length }
     }
 
-    /// The end of the hold when it is still in force.
+    /// The end, if the hold is active.
     pub(crate) fn until(&self, now: Time) -> Option<Time> {
         let end = self.since + self.length;
         (now < end && now + self.length >= self.since).then_some(end)
@@ -28,7 +27,7 @@ impl Hold {
         self.until(now).is_some()
     }
 
-    /// Whichever of two holds ends later.
+    /// The hold that ends later.
     pub(crate) fn later(self, other: Self) -> Self {
         if other.since + other.length > self.since + self.length {
             other

@@ -5,30 +5,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::Time;
 
-/// How an attempt on a mirror ended. It decides what follows.
+/// The class of an attempt's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
-    /// The body arrived and was verified; also an answer that the caller's copy is still good.
+    /// The body was verified, or the response said that the caller's copy is current (304).
     Ok,
-    /// The mirror does not have this path (404, 403, 410): remembered for the path, and no stain on
-    /// the mirror.
+    /// The mirror does not have this path (404, 403, 410). This is remembered for the path and does not
+    /// affect the health of the mirror.
     NotHere,
-    /// The mirror serves an older state than the trusted one: no metadata from it for a while, and
-    /// not this path.
+    /// The mirror's metadata is older than the upstream's: the mirror is demoted for metadata and for
+    /// this path.
     Behind,
-    /// The body is not what its digest promises: the mirror is put in quarantine.
+    /// A digest mismatch: the mirror is quarantined.
     Corrupt,
-    /// Refused, reset, timed out, stalled, 5xx, cut short: a few of these open the circuit.
+    /// Refused, reset, timed out, stalled, 5xx or truncated: a few of these open the circuit breaker.
     Unwell,
-    /// 429, or 503 with `Retry-After`: the mirror wants fewer requests.
+    /// 429, or 503 with `Retry-After`: the mirror asks for fewer requests.
     Throttled,
-    /// 401, or 407: credentials are missing or wrong, which is ours to fix.
+    /// 401 or 407: the credentials are missing or wrong.
     Denied,
 }
 
 impl Class {
-    /// All classes, in the order of their declaration.
     pub const ALL: [Self; 7] = [
         Self::Ok,
         Self::NotHere,
@@ -39,7 +38,7 @@ impl Class {
         Self::Denied,
     ];
 
-    /// Whether the same request on the same mirror may well succeed a little later.
+    /// Whether a retry on the same mirror may succeed.
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::Unwell | Self::Throttled)
     }
@@ -59,29 +58,28 @@ impl fmt::Display for Class {
     }
 }
 
-/// What a finished attempt showed. Given when the body is verified or has failed, not when its
-/// header arrives: a header proves nothing.
+/// The outcome of an attempt. Reported when the body is verified or has failed, not when the header
+/// arrives: a header proves nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Observation<'a> {
-    /// When the attempt ended.
+    /// The end of the attempt.
     pub at: Time,
-    /// What was asked for, as in the [`Request`](crate::Request).
+    /// As in the [`Request`](crate::Request).
     pub path: &'a str,
-    /// How it ended.
     pub outcome: Class,
-    /// The bytes of body that arrived.
+    /// The bytes of the body that arrived.
     pub bytes: u64,
-    /// From the start of the attempt to the first byte of the body, connecting included; nothing
-    /// when none arrived.
+    /// From the start of the attempt to the first byte of the body, including the
+    /// connection; `None` if none arrived.
     pub first_byte: Option<Duration>,
-    /// From the start of the attempt to its end.
+    /// From the start to the end of the attempt.
     pub duration: Duration,
-    /// What the answer asked for in `Retry-After` (RFC 9110 §10.2.3).
+    /// The delay requested by `Retry-After` (RFC 9110 §10.2.3).
     pub retry_after: Option<Duration>,
 }
 
 impl<'a> Observation<'a> {
-    /// An attempt that ended so, with nothing measured yet.
+    /// An observation without measurements.
     pub fn new(at: Time, path: &'a str, outcome: Class) -> Self {
         Self {
             at,
@@ -94,28 +92,24 @@ impl<'a> Observation<'a> {
         }
     }
 
-    /// With so many bytes of body.
     #[must_use]
     pub fn with_bytes(mut self, bytes: u64) -> Self {
         self.bytes = bytes;
         self
     }
 
-    /// With the first byte after this time.
     #[must_use]
     pub fn with_first_byte(mut self, first_byte: Duration) -> Self {
         self.first_byte = Some(first_byte);
         self
     }
 
-    /// Having lasted so long.
     #[must_use]
     pub fn with_duration(mut self, duration: Duration) -> Self {
         self.duration = duration;
         self
     }
 
-    /// With this wish in `Retry-After`.
     #[must_use]
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.retry_after = Some(retry_after);
@@ -123,19 +117,19 @@ impl<'a> Observation<'a> {
     }
 }
 
-/// What an attempt showed that the caller ended itself: the slower of two that raced, one that fell
-/// below its minimum rate, one whose job was dropped. It teaches speed and says nothing about health.
+/// The measurements of an attempt that the caller cancelled: the slower of two hedged requests, one
+/// below its minimum rate, one whose job was dropped. They count for the estimates of speed and not
+/// for the health.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// When the caller ended it.
+    /// The time of the cancellation.
     pub at: Time,
-    /// The bytes of body that had arrived.
+    /// The bytes of the body that had arrived.
     pub bytes: u64,
-    /// How many of these were fetched in vain, because another attempt fetched them too. Charged to
-    /// the budget for hedging.
+    /// How many of these another attempt fetched too. They are charged to the hedging budget.
     pub wasted: u64,
-    /// From the start of the attempt to the first byte of the body; nothing when none had arrived.
+    /// From the start of the attempt to the first byte of the body; `None` if none had arrived.
     pub first_byte: Option<Duration>,
-    /// From the start of the attempt to its end.
+    /// From the start to the end of the attempt.
     pub duration: Duration,
 }

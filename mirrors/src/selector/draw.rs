@@ -1,6 +1,6 @@
-//! Chance without a generator: numbers drawn from a seed, the same each time.
+//! Random numbers as a function of a seed.
 
-/// An exponential variable of mean one, drawn from a seed for one mirror.
+/// An exponential variable of mean one, for one mirror.
 pub(crate) fn exponential(seed: u64, index: usize) -> f64 {
     -uniform(seed, index as u64).ln()
 }

@@ -5,27 +5,25 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
-use crate::estimate::{Latency, Outcomes, RateModel};
-use crate::health::Health;
-use crate::report::LastOutcome;
+use crate::selector::estimate::{Latency, Outcomes, RateModel};
+use crate::selector::health::Health;
+use crate::selector::report::LastOutcome;
 use crate::{Class, Time};
 
-/// The version of the format. Another one is not read.
+/// The version of the format. Other versions are not read.
 const VERSION: u32 = 1;
 /// The longest state that is read, in bytes.
 const MOST_BYTES: usize = 16 << 20;
-/// The most networks of which speeds are kept.
 const MOST_NETWORKS: usize = 16;
-/// The most mirrors per network.
+/// Per network.
 const MOST_MIRRORS: usize = 4096;
-/// What is older than this is dropped.
+/// Older records are dropped.
 const OLDEST: Duration = Duration::from_hours(60 * 24);
 
-/// What is kept about mirrors from run to run. The caller stores its text.
+/// The state of mirrors that is kept between runs. The caller stores its text.
 ///
-/// Speeds are kept per network, since they say nothing about another one; distrust is not, since a
-/// mirror lies everywhere alike. Mirrors are filed under their [key](crate::Location::key), which
-/// holds no secret.
+/// Estimates are kept per network; distrust is not, since corrupt mirrors are corrupt in each
+/// network. Mirrors are identified by their [key](crate::Location::key), which has no secrets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedState {
@@ -36,36 +34,27 @@ pub struct SavedState {
     distrust: BTreeMap<String, SavedDistrust>,
 }
 
-/// Why a saved state was not used. It is no error: one starts afresh.
+/// Why a saved state is not used. This is not an error: the selector starts without history.
 #[derive(Debug, Error)]
 pub enum StateWarning {
-    /// Too long to be read.
     #[error("the saved state of mirrors is {bytes} bytes long and was dropped")]
-    TooLong {
-        /// Length in bytes.
-        bytes: usize,
-    },
-    /// From another version of this program.
+    TooLong { bytes: usize },
     #[error("the saved state of mirrors has version {found}, not {VERSION}, and was dropped")]
-    UnknownVersion {
-        /// The version it has.
-        found: u64,
-    },
-    /// Not what was written.
+    UnknownVersion { found: u64 },
+    /// Not JSON of the expected form.
     #[error("the saved state of mirrors is damaged and was dropped")]
     Damaged {
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
 }
 
-/// What is kept of one mirror in one network. Estimates are kept in single precision, which is more
-/// than they have and survives the way through decimal digits unchanged.
+/// The state of one mirror in one network. Estimates are in single precision, which is enough and
+/// survives the conversion to decimal digits unchanged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Record {
-    /// Seconds since the epoch at which anything was last observed.
+    /// The time of the last observation, in seconds since the epoch.
     seen: u64,
     first_byte: SavedLatency,
     service: SavedLatency,
@@ -124,7 +113,7 @@ struct SavedDistrust {
     at: u64,
 }
 
-/// A number that can be written again: JSON has larger ones than there is room for, and no infinity.
+/// A number that can be written as JSON again: not infinite.
 fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
     let number = f32::deserialize(deserializer)?;
     if number.is_finite() {
@@ -135,7 +124,7 @@ fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
 }
 
 impl SavedState {
-    /// A state of which nothing is known.
+    /// An empty state.
     pub fn new() -> Self {
         Self {
             version: VERSION,
@@ -143,8 +132,8 @@ impl SavedState {
         }
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote. Damage or another version give an empty state
-    /// and one warning.
+    /// Reads the text of [`to_json`](Self::to_json). A damaged text or another version gives an empty
+    /// state and a warning.
     pub fn parse(text: &str) -> (Self, Option<StateWarning>) {
         match Self::try_parse(text) {
             Ok(state) => (state, None),
@@ -161,7 +150,7 @@ impl SavedState {
             return Err(StateWarning::TooLong { bytes: text.len() });
         }
         let damaged = |source| StateWarning::Damaged { source };
-        // The version is looked at first: the rest may have another shape.
+        // The version is read first, since the rest may have another form.
         let Version { version } = serde_json::from_str(text).map_err(damaged)?;
         if version != u64::from(VERSION) {
             return Err(StateWarning::UnknownVersion { found: version });
@@ -186,7 +175,7 @@ impl SavedState {
     }
 
     pub(crate) fn set_distrust(&mut self, key: String, amount: f64, at: Time) {
-        /// Less than this will not bring about a quarantine ever again.
+        /// A smaller amount cannot cause a quarantine.
         const NEGLIGIBLE: f64 = 0.05;
         if amount > NEGLIGIBLE {
             self.distrust.insert(
@@ -206,10 +195,10 @@ impl SavedState {
         Some((sane(saved.amount, 0.0, 100.0), time(saved.at)))
     }
 
-    /// Drops what is old, and the oldest of what is too much.
+    /// Drops old records, and the oldest beyond the limits.
     pub(crate) fn prune(&mut self, now: Time) {
         let (oldest, newest) = (seconds(now.before(OLDEST)), seconds(now));
-        // A clock that was ahead must not make its records the last to go.
+        // Records from a clock that was ahead must not be kept longest.
         for record in self.networks.values_mut().flat_map(BTreeMap::values_mut) {
             record.seen = record.seen.min(newest);
         }
@@ -244,7 +233,7 @@ fn drop_oldest<V>(map: &mut BTreeMap<String, V>, most: usize, age: impl Fn(&V) -
 }
 
 impl Record {
-    /// What is worth keeping, when anything was observed.
+    /// The record of a mirror, if anything was observed.
     pub(crate) fn of(health: &Health) -> Option<Self> {
         let last = health.last?;
         Some(Self {
@@ -271,8 +260,7 @@ impl Record {
         })
     }
 
-    /// Puts it back. Whatever stands in the file, the numbers end up in their range and the times in
-    /// the past.
+    /// Restores the state. All numbers are clamped to their range and all times to the past.
     pub(crate) fn apply(&self, health: &mut Health, now: Time) {
         health.first_byte = self.first_byte.restored(now);
         health.service = self.service.restored(now);
@@ -325,8 +313,8 @@ impl SavedRate {
         if weight <= 0.0 {
             return RateModel::default();
         }
-        // The sums must be those of some set of observations, or the line through them would be
-        // nonsense: means in their range, and moments that Cauchy and Schwarz would allow.
+        // The sums must be possible for some set of observations (means in range, the Cauchy-Schwarz
+        // inequality holds), or the fitted line would be meaningless.
         let n = sane(self.n, weight, 4096.0 * weight);
         let nn = sane(self.nn, n * n / weight, 4096.0 * n);
         let y = sane(self.y, 1e-11 * weight, weight);

@@ -5,108 +5,88 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use url::Url;
 
-use crate::list_error::{ListError, ListProblem, SkipReason, Skipped};
-use crate::listed_digest::ListedDigest;
+use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped, within};
+use crate::lists::listed_digest::ListedDigest;
 use crate::safe_url::shorten;
-use crate::{Location, Mirror, Origin};
+use crate::{Location, Mirror, Provenance};
 
-/// The longest metalink that is read, in bytes.
+/// In bytes.
 const MOST_BYTES: usize = 8 << 20;
-/// The deepest nesting of elements.
 const MOST_DEPTH: usize = 32;
-/// The longest text of one element, in bytes.
+/// Of one element, in bytes.
 const MOST_TEXT: usize = 16 << 10;
-/// The most entries of any kind, over all files.
+/// Elements of any kind, over all files.
 const MOST_ENTRIES: usize = 65_536;
 /// The namespace of version 4 (RFC 5854 §3).
 const NAMESPACE_4: &str = "urn:ietf:params:xml:ns:metalink";
 
-/// A metalink of version 3.0 or 4 (RFC 5854): files, their digests, and where copies of them are.
+/// A metalink of version 3.0 or 4 (RFC 5854): files, their digests and their mirrors.
 ///
-/// What it says about preference becomes the [weight](Mirror::weight) of a mirror rather than its
-/// tier: it is the guess of a server that does not know how fast the mirrors are from here, and
-/// usually ranks every mirror differently, which as tiers would leave all but the first idle.
+/// A preference becomes the [weight](Mirror::weight) of a mirror and not its tier: the server that
+/// wrote it does not know how fast the mirrors are from here, and it usually ranks all mirrors
+/// differently, so that tiers would leave all but the first idle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metalink {
-    /// The files, in the order of the document.
+    /// In the order of the document.
     pub files: Vec<MetalinkFile>,
-    /// What was passed over.
     pub skipped: Vec<Skipped>,
 }
 
-/// One file of a metalink.
+/// A file of a metalink.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MetalinkFile {
-    /// Its name: a relative path without `..`.
+    /// A relative path without `..`.
     pub name: String,
-    /// Its present state.
+    /// The current version.
     pub version: FileVersion,
-    /// Earlier states that are still good, newest first as a rule.
+    /// Earlier versions that are still valid, usually newest first.
     pub alternates: Vec<FileVersion>,
-    /// Where it is. Each location is that of the file itself.
+    /// Each location is that of the file itself.
     pub mirrors: Vec<Mirror>,
 }
 
-/// One state of a file.
+/// A version of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileVersion {
-    /// When it was made, in seconds since the epoch.
+    /// In seconds since the epoch.
     pub timestamp: Option<u64>,
-    /// Its length in bytes.
+    /// In bytes.
     pub size: Option<u64>,
-    /// Its digests.
     pub digests: Vec<ListedDigest>,
 }
 
 impl Metalink {
-    /// Reads a metalink; `file` is what errors call it, `origin` says who named the mirrors of a
-    /// line. A mirror that cannot be used and a value that makes no sense are passed over; a document
-    /// that is broken is refused.
+    /// Reads a metalink. Errors call it `file`; `provenance` gives that of the mirrors in a line.
+    /// Unusable mirrors and invalid values are skipped; a malformed document is an error.
     pub fn parse(
         text: &str,
         file: &str,
-        origin: impl Fn(u32) -> Origin,
+        provenance: impl Fn(u32) -> Provenance,
     ) -> Result<Self, ListError> {
-        if text.len() > MOST_BYTES {
-            let what = "the length in bytes";
-            let problem = ListProblem::TooMuch {
-                what,
-                got: text.len(),
-                most: MOST_BYTES,
-            };
-            return Err(ListError {
-                file: file.to_owned(),
-                line: 1,
-                problem,
-            });
-        }
+        within("the length in bytes", text.len(), MOST_BYTES)
+            .map_err(|problem| ListError::at_line(file, 1, problem))?;
         let mut builder = Builder::default();
         let mut lines = Lines {
             text,
             at: 0,
             line: 1,
         };
-        match builder.read(text, &mut lines, &origin) {
+        match builder.read(text, &mut lines, &provenance) {
             Ok(()) => Ok(Self {
                 files: builder.files,
                 skipped: builder.skipped,
             }),
-            Err(problem) => Err(ListError {
-                file: file.to_owned(),
-                line: lines.line,
-                problem,
-            }),
+            Err(problem) => Err(ListError::at_line(file, lines.line, problem)),
         }
     }
 
-    /// The file of this name.
     pub fn file(&self, name: &str) -> Option<&MetalinkFile> {
         self.files.iter().find(|file| file.name == name)
     }
 }
 
 impl MetalinkFile {
-    /// The mirrors of the tree in which this file lies at `path`: those locations that end in
+    /// The mirrors of the directory in which this file has the path `path`: the locations that end in
     /// `path`, without it.
     pub fn base_mirrors(&self, path: &str) -> Vec<Mirror> {
         let path = path.trim_matches('/');
@@ -130,7 +110,7 @@ impl MetalinkFile {
     }
 }
 
-/// Counts lines up to a place that only moves forward.
+/// Counts lines up to a position that only moves forward.
 struct Lines<'a> {
     text: &'a str,
     at: usize,
@@ -152,7 +132,7 @@ impl Lines<'_> {
     }
 }
 
-/// The attributes that matter, of the innermost open element.
+/// Attributes of the innermost open element.
 #[derive(Default)]
 struct Attributes {
     kind: Option<String>,
@@ -166,12 +146,12 @@ struct Attributes {
 struct Builder {
     files: Vec<MetalinkFile>,
     skipped: Vec<Skipped>,
-    /// The names of the open elements, without prefix and without the `files` of version 3.
+    /// The names of the open elements, without prefix.
     open: Vec<String>,
     attributes: Attributes,
     text: String,
     version_3: bool,
-    /// What `resources` of version 3 allows for each of its mirrors.
+    /// The `maxconnections` of `resources` in version 3.
     max_connections: Option<u32>,
     seen: HashSet<String>,
     entries: usize,
@@ -182,9 +162,10 @@ impl Builder {
         &mut self,
         text: &str,
         lines: &mut Lines<'_>,
-        origin: &dyn Fn(u32) -> Origin,
+        provenance: &dyn Fn(u32) -> Provenance,
     ) -> Result<(), ListProblem> {
         let syntax = |message: String| ListProblem::Syntax {
+            format: "well-formed",
             message: shorten(&message, 200),
         };
         let mut reader = Reader::from_str(text);
@@ -203,9 +184,9 @@ impl Builder {
                 Event::Empty(element) => {
                     rooted = true;
                     self.start(&element, lines.line)?;
-                    self.end(lines.line, origin);
+                    self.end(lines.line, provenance);
                 }
-                Event::End(_) => self.end(lines.line, origin),
+                Event::End(_) => self.end(lines.line, provenance),
                 Event::Text(part) => self.push_text(&part.xml10_content())?,
                 Event::CData(part) => self.push_text(&part.xml10_content())?,
                 Event::GeneralRef(part) => {
@@ -215,7 +196,7 @@ impl Builder {
                         Ok(None) => predefined(&name),
                         Err(error) => return Err(syntax(error.to_string())),
                     };
-                    // Entities of one's own are how small documents explode.
+                    // Declared entities can expand exponentially.
                     let character =
                         named.ok_or_else(|| syntax(format!("unknown entity `&{name};`")))?;
                     self.push_text(character.encode_utf8(&mut [0; 4]))?;
@@ -246,23 +227,9 @@ impl Builder {
 
     fn start(&mut self, element: &BytesStart<'_>, line: u32) -> Result<(), ListProblem> {
         let name = element.local_name().as_ref().to_owned();
-        if self.open.len() >= MOST_DEPTH {
-            let what = "the depth of elements";
-            return Err(ListProblem::TooMuch {
-                what,
-                got: MOST_DEPTH + 1,
-                most: MOST_DEPTH,
-            });
-        }
+        within("the depth of elements", self.open.len() + 1, MOST_DEPTH)?;
         self.entries += 1;
-        if self.entries > MOST_ENTRIES {
-            let what = "the number of elements";
-            return Err(ListProblem::TooMuch {
-                what,
-                got: self.entries,
-                most: MOST_ENTRIES,
-            });
-        }
+        within("the number of elements", self.entries, MOST_ENTRIES)?;
         let foreign = |found: String| ListProblem::Foreign {
             expected: "a metalink",
             found,
@@ -274,11 +241,13 @@ impl Builder {
         let (mut file_name, mut version, mut namespace) = (None, None, None);
         for attribute in element.attributes() {
             let attribute = attribute.map_err(|error| ListProblem::Syntax {
+                format: "well-formed",
                 message: shorten(&error.to_string(), 200),
             })?;
             let value = attribute
                 .normalized_value(XmlVersion::Implicit1_0)
                 .map_err(|error| ListProblem::Syntax {
+                    format: "well-formed",
                     message: shorten(&error.to_string(), 200),
                 })?
                 .into_owned();
@@ -321,7 +290,7 @@ impl Builder {
         Ok(())
     }
 
-    /// A name decides where somebody writes, so it must stay below (RFC 5854 §4.1.2.1).
+    /// A file may be written under this name, so it must not leave a directory (RFC 5854 §4.1.2.1).
     fn start_file(&mut self, name: String, line: u32) -> Result<(), ListProblem> {
         let leaves = name.is_empty()
             || name.len() > 4096
@@ -332,10 +301,13 @@ impl Builder {
                 .any(|segment| matches!(segment, "" | "." | ".."));
         if leaves {
             let message = format!(
-                "`{}` is no name of a file in line {line}",
+                "`{}` is not a valid file name in line {line}",
                 shorten(&name, 80)
             );
-            return Err(ListProblem::Syntax { message });
+            return Err(ListProblem::Syntax {
+                format: "well-formed",
+                message,
+            });
         }
         self.files.push(MetalinkFile {
             name,
@@ -346,7 +318,7 @@ impl Builder {
         Ok(())
     }
 
-    /// The open elements as version 4 nests them.
+    /// The open elements as in version 4, which has no `files`.
     fn path(&self) -> Vec<&str> {
         let mut path: Vec<&str> = self.open.iter().map(String::as_str).collect();
         if path.get(1) == Some(&"files") {
@@ -356,22 +328,13 @@ impl Builder {
     }
 
     fn push_text(&mut self, part: &str) -> Result<(), ListProblem> {
-        if self.text.len() + part.len() > MOST_TEXT {
-            let (what, got) = (
-                "the length of an element's text",
-                self.text.len() + part.len(),
-            );
-            return Err(ListProblem::TooMuch {
-                what,
-                got,
-                most: MOST_TEXT,
-            });
-        }
+        let length = self.text.len() + part.len();
+        within("the length of an element's text", length, MOST_TEXT)?;
         self.text.push_str(part);
         Ok(())
     }
 
-    fn end(&mut self, line: u32, origin: &dyn Fn(u32) -> Origin) {
+    fn end(&mut self, line: u32, provenance: &dyn Fn(u32) -> Provenance) {
         let text = std::mem::take(&mut self.text);
         let text = text.trim();
         let path = self.path();
@@ -386,8 +349,8 @@ impl Builder {
                 ["alternates", "alternate", "verification", "hash"] => {
                     self.add_digest(text, line, true);
                 }
-                ["url"] if !in_version_3 => self.add_mirror(text, line, origin),
-                ["resources", "url"] if in_version_3 => self.add_mirror(text, line, origin),
+                ["url"] if !in_version_3 => self.add_mirror(text, line, provenance),
+                ["resources", "url"] if in_version_3 => self.add_mirror(text, line, provenance),
                 _ => {}
             }
         }
@@ -395,7 +358,7 @@ impl Builder {
         self.attributes = Attributes::default();
     }
 
-    /// The state of the file that the open element describes.
+    /// The version that the open element describes.
     fn version(&mut self, alternate: bool) -> Option<&mut FileVersion> {
         let file = self.files.last_mut()?;
         if alternate {
@@ -448,7 +411,7 @@ impl Builder {
         count
     }
 
-    fn add_mirror(&mut self, text: &str, line: u32, origin: &dyn Fn(u32) -> Origin) {
+    fn add_mirror(&mut self, text: &str, line: u32, provenance: &dyn Fn(u32) -> Provenance) {
         let attributes = std::mem::take(&mut self.attributes);
         let location = match Location::parse(text) {
             Ok(location) => location,
@@ -458,7 +421,7 @@ impl Builder {
                 return;
             }
         };
-        if !origin(line).may_name(&location) {
+        if !provenance(line).may_name(&location) {
             self.skipped.push(Skipped {
                 line,
                 why: SkipReason::LocalPath,
@@ -470,7 +433,7 @@ impl Builder {
             self.skipped.push(Skipped { line, why });
             return;
         }
-        let mut mirror = Mirror::new(location, origin(line));
+        let mut mirror = Mirror::new(location, provenance(line));
         mirror.weight = self.weight(&attributes, line);
         let own = self.connections(attributes.max_connections, line);
         mirror.max_connections = own.or(self.max_connections);
@@ -485,8 +448,8 @@ impl Builder {
         }
     }
 
-    /// The weight that a preference of 0 to 100, the higher the better, or a priority of 1 to
-    /// 999999, the lower the better, amounts to.
+    /// The weight of a preference (0 to 100, the higher the better) or of a priority (1 to 999999, the
+    /// lower the better).
     fn weight(&mut self, attributes: &Attributes, line: u32) -> f64 {
         if let Some(value) = &attributes.preference {
             match value.trim().parse::<u32>() {
@@ -504,8 +467,7 @@ impl Builder {
     }
 }
 
-/// The weight of a rank, 1 being the best: falls gently, so that the second of many is no worse off
-/// than it should be.
+/// The weight of a rank, 1 being the best. It falls slowly.
 pub(crate) fn rank_weight(rank: u32) -> f64 {
     f64::from(rank).sqrt().recip().max(0.01)
 }
@@ -526,7 +488,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Metalink, ListError> {
-        Metalink::parse(text, "m", |_| Origin::CommandLine)
+        Metalink::parse(text, "m", |_| Provenance::CommandLine)
     }
 
     fn refused(text: &str) -> String {
@@ -584,9 +546,12 @@ mod tests {
         assert_eq!(file.mirrors[2].max_connections, Some(7));
         let said: Vec<String> = metalink.skipped.iter().map(ToString::to_string).collect();
         assert_eq!(said.len(), 4, "{said:?}");
-        assert_eq!(said[0], "line 14: `101` is not a preference of 0 to 100");
+        assert_eq!(
+            said[0],
+            "line 14: `101` is not a valid preference of 0 to 100"
+        );
         assert!(said[1].starts_with("line 16: `rsync://`"), "{said:?}");
-        assert!(said[2].contains("stands there already"), "{said:?}");
+        assert!(said[2].contains("is already in the list"), "{said:?}");
         assert_eq!(said[3], "line 18: it is empty");
     }
 
@@ -618,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mirrors_of_the_tree_are_those_that_have_the_file_in_its_place() {
+    fn base_mirrors_are_those_that_have_the_file_at_its_path() {
         let metalink = parse(VERSION_3).unwrap();
         let bases = metalink.files[0].base_mirrors("repo/index.bin");
         let urls: Vec<String> = bases.iter().map(|m| m.location.to_string()).collect();
@@ -630,27 +595,27 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_is_none_is_refused_with_its_line() {
+    fn a_document_that_is_not_a_metalink_is_refused_with_its_line() {
         for (text, expected) in [
             (
                 "",
-                "m:1: this is a document without elements, not a metalink",
+                "m:1: expected a metalink, found a document without elements",
             ),
             (
                 "just text",
-                "m:1: this is a document without elements, not a metalink",
+                "m:1: expected a metalink, found a document without elements",
             ),
             (
                 "<!DOCTYPE html><html/>",
-                "m:1: this is a document with a type declaration",
+                "m:1: expected a metalink, found a document with a type declaration",
             ),
             (
                 "<html><body/></html>",
-                "m:1: this is `html`, not a metalink",
+                "m:1: expected a metalink, found `html`",
             ),
             (
                 "<metalink version=\"9\"/>",
-                "m:1: this is a metalink of an unknown version",
+                "m:1: expected a metalink, found a metalink of an unknown version",
             ),
             (
                 "<metalink version=\"3.0\">\n<files>\n<file name=\"a\">\n",
@@ -662,7 +627,7 @@ mod tests {
             ),
             (
                 "<metalink version=\"3.0\"><files><file name=\"../a\"/></files></metalink>",
-                "m:1: not well-formed: `../a` is no name of a file",
+                "m:1: not well-formed: `../a` is not a valid file name",
             ),
             (
                 "<metalink version=\"3.0\"><files>&bomb;</files></metalink>",
@@ -678,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_outside_of_resources_are_no_mirrors_in_version_3() {
+    fn in_version_3_only_urls_in_resources_are_mirrors() {
         let metalink = parse(
             "<metalink version=\"3.0\"><files><file name=\"a\"><url>https://r.example/</url><publisher><url>https://p.example/</url>\
              </publisher></file></files><url>https://q.example/</url></metalink>",

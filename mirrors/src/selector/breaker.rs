@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use crate::Time;
-use crate::hold::Hold;
+use crate::selector::hold::Hold;
 
-/// A circuit breaker: a few failures in a row open it, then nothing goes to the mirror for a while,
-/// then one request may try.
+/// A circuit breaker. Consecutive failures open it for a backoff; then it is half-open and lets one
+/// trial through.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Breaker {
     open: Option<Hold>,
@@ -34,12 +34,12 @@ impl Breaker {
         self.failures
     }
 
-    /// The mirror answered in order.
+    /// A valid response closes the breaker.
     pub(crate) fn succeed(&mut self) {
         *self = Self::default();
     }
 
-    /// The mirror failed; `jitter` in `0..1` shortens the pause by up to a half.
+    /// Counts a failure. `jitter` in `0..1` shortens the backoff by up to a half.
     pub(crate) fn fail(
         &mut self,
         at: Time,
@@ -52,11 +52,11 @@ impl Breaker {
         let opens = match self.state(at) {
             BreakerState::Closed => self.failures >= failures_to_open,
             BreakerState::HalfOpen => true,
-            // Requests that were under way when the circuit opened are no news.
+            // Requests that were in flight when the breaker opened are not counted again.
             BreakerState::Open(_) => false,
         };
         if opens {
-            // The first trial comes soon, and so does the second: many outages are over in seconds.
+            // The first two backoffs are short, because many outages end within seconds.
             let doublings = self.trips.saturating_sub(1).min(20);
             self.trips = self.trips.saturating_add(1);
             let pause = backoff.saturating_mul(1 << doublings).min(max_backoff);

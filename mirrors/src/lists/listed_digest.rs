@@ -1,14 +1,13 @@
 use std::fmt;
 
-/// A digest that a list or a header states, as it states it: a promise of whoever sent it, to be
-/// believed as far as he is.
+/// A digest from a list or a header. It is as trustworthy as its source.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ListedDigest {
     algorithm: &'static str,
     hex: String,
 }
 
-/// Names by which algorithms go in metalinks (the hash function textual names of RFC 5854 §4.2.6 and
+/// The names of algorithms in metalinks (the hash function textual names of RFC 5854 §4.2.6 and
 /// their forms in metalink 3) and in headers, with the name used here and the length in bytes.
 const ALGORITHMS: &[(&str, &str, usize)] = &[
     ("md5", "md5", 16),
@@ -26,7 +25,7 @@ const ALGORITHMS: &[(&str, &str, usize)] = &[
 ];
 
 impl ListedDigest {
-    /// A digest in hexadecimal; nothing when the algorithm is unknown or the value is none of its.
+    /// Parses hexadecimal; `None` if the algorithm is unknown or the value is not valid for it.
     pub(crate) fn from_hex(algorithm: &str, hex: &str) -> Option<Self> {
         let (algorithm, bytes) = lookup(algorithm)?;
         let valid = hex.len() == 2 * bytes && hex.bytes().all(|b| b.is_ascii_hexdigit());
@@ -36,7 +35,7 @@ impl ListedDigest {
         })
     }
 
-    /// A digest in base64 (RFC 4648 §4), as headers have it.
+    /// Parses base64 (RFC 4648 §4), as in headers.
     pub(crate) fn from_base64(algorithm: &str, text: &str) -> Option<Self> {
         let (algorithm, bytes) = lookup(algorithm)?;
         let decoded = decode_base64(text)?;
@@ -53,7 +52,7 @@ impl ListedDigest {
         self.algorithm
     }
 
-    /// The value in lower-case hexadecimal, of the length that the algorithm has.
+    /// The value in lower-case hexadecimal.
     pub fn hex(&self) -> &str {
         &self.hex
     }
@@ -78,7 +77,7 @@ fn lookup(name: &str) -> Option<(&'static str, usize)> {
         .map(|&(_, algorithm, bytes)| (algorithm, bytes))
 }
 
-/// Decodes the at most 64 bytes of a digest.
+/// Decodes at most 64 bytes.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
     if text.len() > 88 || !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_the_wrong_length_or_alphabet_is_none() {
+    fn a_value_of_the_wrong_length_or_alphabet_is_not_a_digest() {
         assert_eq!(ListedDigest::from_hex("sha256", "abcd"), None);
         assert_eq!(ListedDigest::from_hex("md5", &"g".repeat(32)), None);
         assert_eq!(ListedDigest::from_hex("crc32", "00000000"), None);
