@@ -299,7 +299,11 @@ async fn repodata_is_revalidated_and_the_cached_copy_replaces_unreachable_mirror
             "demo-corpus",
         ])
         .expect(0);
-    assert!(stale.stderr.contains("cached copy"), "{}", stale.stderr);
+    assert!(
+        stale.stderr.contains("using the cached repodata"),
+        "{}",
+        stale.stderr
+    );
     expect_demo_runs(&sandbox.path("other"));
 }
 

@@ -106,15 +106,14 @@ fn errors_of_requests() {
         Unusable => BackendError::Unusable { url: url(), source: cause() },
     });
     assert!(!text.contains("hunter2"), "{text}");
-    let phases: String = [
+    let phases = [
         TimeoutPhase::Header,
         TimeoutPhase::FirstByte,
         TimeoutPhase::Body,
         TimeoutPhase::WholeBody,
-    ]
-    .iter()
-    .map(|phase| format!("  {phase:?}: {phase}\n"))
-    .collect();
+    ];
+    let phases = phases.map(|phase| format!("  {phase:?}: {phase}"));
+    let phases = phases.join("\n");
     insta::assert_snapshot!(format!("{text}TimeoutPhase\n{phases}"));
 }
 

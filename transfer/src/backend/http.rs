@@ -123,7 +123,7 @@ pub(crate) async fn send(
         StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),
         StatusCode::OK => {
             let total = response.content_length();
-            body(response, url, 0, total)
+            body(response, &url, 0, total)
         }
         StatusCode::PARTIAL_CONTENT => {
             let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
@@ -138,7 +138,7 @@ pub(crate) async fn send(
             let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
             match (sent.parse::<ContentRange>(), range) {
                 (Ok(sent), Some(wanted)) if sent.satisfies(wanted) => {
-                    body(response, url, sent.start, sent.total)
+                    body(response, &url, sent.start, sent.total)
                 }
                 // The server joined the ranges, or sends only the first one.
                 (Ok(_), None) if matches!(ranges, Ranges::Several(_)) => {
@@ -170,7 +170,7 @@ pub(crate) async fn send(
 
 fn body(
     response: Response,
-    url: SafeUrl,
+    url: &SafeUrl,
     start: u64,
     total: Option<u64>,
 ) -> Result<GetResponse, BackendError> {
@@ -184,7 +184,7 @@ fn body(
         total,
         validators,
         duplicates: duplicates(&response),
-        body: pieces(response, &url)?,
+        body: pieces(response, url)?,
     })
 }
 

@@ -260,7 +260,9 @@ impl SegmentedFetch<'_, '_> {
                 Some(bytes)
             }
             Err(attempt) => {
-                attempt.into_iter().for_each(|it| self.ledger.list(it));
+                if let Some(attempt) = attempt {
+                    self.ledger.list(attempt);
+                }
                 None
             }
         }

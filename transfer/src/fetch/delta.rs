@@ -270,18 +270,15 @@ fn assemble(
 }
 
 /// Takes the parts of one response. Returns the chunks whose checksum is wrong.
-fn take_parts(
-    mut assembler: FileAssembler,
-    parts: &[(u64, Bytes)],
-) -> Result<Assembled, SinkError> {
+fn take_parts(mut assembler: FileAssembler, parts: &[(u64, Bytes)]) -> Assembled {
     let mut bad = Vec::new();
     for (offset, part) in parts {
         match assembler.push_range(*offset, part) {
             Ok(outcome) => bad.extend(outcome.bad),
-            Err(error) => return Ok((Err(error), bad)),
+            Err(error) => return (Err(error), bad),
         }
     }
-    Ok((Ok(assembler), bad))
+    (Ok(assembler), bad)
 }
 
 impl SegmentedFetch<'_, '_> {
@@ -335,7 +332,7 @@ impl SegmentedFetch<'_, '_> {
                     .await?;
             }
             self.written().await?;
-            let taken = blocking(move || take_parts(assembler, &parts)).await;
+            let taken = blocking(move || Ok(take_parts(assembler, &parts))).await;
             let (returned, bad) = taken.map_err(|source| self.ledger.sink_error(source))?;
             assembler = returned.map_err(|source| FetchError::Zchunk {
                 label: self.ledger.job.label.clone(),

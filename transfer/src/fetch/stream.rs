@@ -53,7 +53,7 @@ enum Opened {
     NotModified(Validators),
     /// The previous body broke off after the last byte of a file of unknown length.
     Complete,
-    Body(Response),
+    Body(Box<Response>),
 }
 
 /// A complete and verified file.
@@ -200,7 +200,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         let validators = self.ledger.job.validators.get(exchange.url());
         let validators = validators.filter(|known| offset == 0 && !known.is_empty());
         match exchange.send(offset, validators).await {
-            Ok(Some(response)) => Ok(Opened::Body(response)),
+            Ok(Some(response)) => Ok(Opened::Body(Box::new(response))),
             Ok(None) => Ok(Opened::NotModified(validators.cloned().unwrap_or_default())),
             Err(BackendError::BeyondEnd { .. }) if self.is_verified() => Ok(Opened::Complete),
             Err(error) => Err(error),
@@ -231,7 +231,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
     async fn receive(
         &mut self,
         exchange: &Exchange,
-        mut response: Response,
+        mut response: Box<Response>,
         sink: &mut dyn Sink,
     ) -> Result<Validators, Failure> {
         let mirror = exchange.mirror();

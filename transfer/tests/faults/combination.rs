@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use taipan_mirrors::{Class, Location, Mirror, Origin, SelectorConfig};
+use taipan_mirrors::{Class, Location, Mirror, Provenance, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
 use taipan_transfer::{Engine, EngineOptions, Job, MirrorSet, Silent, Target};
 use taipan_zchunk::{Boundaries, WriterOptions, write_to_vec};
@@ -31,7 +31,7 @@ pub(crate) async fn run() -> Result<Vec<Row>, String> {
 fn set(locations: &[String]) -> MirrorSet {
     let mirror = |location: &String| {
         let location = Location::parse(location).unwrap();
-        Mirror::new(location, Origin::CommandLine)
+        Mirror::new(location, Provenance::CommandLine)
     };
     let mirrors = locations.iter().map(mirror).collect();
     MirrorSet::new(mirrors, SelectorConfig::default(), &client())

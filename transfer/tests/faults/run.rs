@@ -140,7 +140,7 @@ impl Observer for Stage {
                         }
                     }
                     2 if self.cell.phase == Phase::Resumed && self.alone() => {
-                        self.places[0].end_fault()
+                        self.places[0].end_fault();
                     }
                     _ => {}
                 }
