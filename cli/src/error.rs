@@ -1,6 +1,8 @@
 //! Every error that can end a command, and its exit code. `error_report.rs` prints them.
 
-use std::{io, path::PathBuf, process::ExitStatus};
+#[cfg(feature = "demo")]
+use std::process::ExitStatus;
+use std::{io, path::PathBuf};
 
 use taipan_channel::{ChannelError, RepodataError};
 use taipan_installer::{PrefixError, PrepareError};
@@ -122,9 +124,9 @@ impl AppError {
             | Self::VirtualPackages(_)
             | Self::Store(_)
             | Self::ReadFile { .. }
-            | Self::WriteFile { .. }
-            | Self::Demo { .. }
-            | Self::DemoStep { .. } => Exit::Failed,
+            | Self::WriteFile { .. } => Exit::Failed,
+            #[cfg(feature = "demo")]
+            Self::Demo { .. } | Self::DemoStep { .. } => Exit::Failed,
             Self::Settings(error) => match error {
                 SettingsError::NoHome { .. } => Exit::Failed,
                 SettingsError::Read { .. }

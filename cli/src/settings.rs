@@ -197,11 +197,11 @@ impl<'a> Given<'a> {
                 source: Some(&args.source),
                 ..Self::default()
             },
-            Command::List(_)
-            | Command::Info(_)
-            | Command::Demo(_)
-            | Command::Zck(_)
-            | Command::Completion { .. } => Self::default(),
+            #[cfg(feature = "demo")]
+            Command::Demo(_) => Self::default(),
+            Command::List(_) | Command::Info(_) | Command::Zck(_) | Command::Completion { .. } => {
+                Self::default()
+            }
         }
     }
 }

@@ -210,7 +210,7 @@ async fn unusable_repodata_is_reported_with_its_cause() {
             "shortened",
             serve(&shortened, Behaviour::new()).await,
             5,
-            "cut short",
+            "truncated",
         ),
         (
             "nothing",

@@ -485,6 +485,7 @@ impl Outgoing {
     }
 
     fn incoming(&self, body: Body) -> Incoming {
+        let mirror = (self.context.mirrors.number(), self.mirror);
         Incoming {
             url: self.url.clone(),
             body,
@@ -492,8 +493,9 @@ impl Outgoing {
             meter: self.meter.clone(),
             pace: Pace::new(),
             limits: Arc::clone(&self.context.limits),
-            mirror: (self.context.mirrors.number(), self.mirror),
-            paid_until: None,
+            mirror,
+            // Bytes of other bodies may have used up the limit: a body of one piece waits, too.
+            paid_until: self.context.limits.reserve(mirror, 0),
         }
     }
 }

@@ -1,4 +1,6 @@
-use std::{fmt::Write as _, io, os::unix::process::ExitStatusExt as _, process::ExitStatus};
+use std::{fmt::Write as _, io};
+#[cfg(feature = "demo")]
+use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
 use taipan_channel::ChannelError;
 use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Provenance, SafeUrl};
@@ -326,10 +328,12 @@ fn other_errors() {
             io::ErrorKind::StorageFull,
         ))),
         AppError::NoOutputName { path: "f".into() },
+        #[cfg(feature = "demo")]
         AppError::Demo {
             action: "start the mirrors",
             source: io_error(io::ErrorKind::AddrInUse),
         },
+        #[cfg(feature = "demo")]
         AppError::DemoStep {
             program: "taipan".to_owned(),
             status: ExitStatus::from_raw(4 << 8),

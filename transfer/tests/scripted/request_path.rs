@@ -310,3 +310,21 @@ async fn an_empty_file_of_unknown_length_needs_no_retry() {
     assert!(fetched.attempts.is_empty(), "{:?}", fetched.attempts);
     assert_eq!(std::fs::read(&path).unwrap(), b"");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_holds_for_many_small_files() {
+    let names: Vec<String> = (0..40).map(|n| format!("f{n}")).collect();
+    let files = names.iter().map(|name| (name.clone(), content(1, 4000)));
+    let world = World::new(files.collect(), vec![acts([Act::Good])]);
+    let options = EngineOptions {
+        rate_limit: Some(20_000),
+        ..EngineOptions::default()
+    };
+    let (engine, _) = engine(options);
+    let started = Instant::now();
+    for name in &names {
+        world.fetch(&engine, &world.job(name)).await.unwrap();
+    }
+    let took = started.elapsed().as_secs_f64();
+    assert!(took > 7.0, "160 kB at 20 kB/s in {took} s");
+}
