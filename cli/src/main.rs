@@ -1,6 +1,11 @@
 //! The `taipan` binary: settings, commands, output. It must not contain what the libraries are for:
 //! choosing mirrors, transfers, channels, environments.
 
+#![allow(
+    rustdoc::bare_urls,
+    reason = "doc comments of arguments are help texts"
+)]
+
 mod args;
 mod commands;
 mod context;
