@@ -94,6 +94,12 @@ impl Downloads {
             .get_mut(&job)
             .map(update)
     }
+
+    /// The label of a job and a colon; empty for a request that belongs to no file.
+    fn label(&self, job: JobId) -> String {
+        let label = self.row(job, |row| format!("{}: ", row.label));
+        label.unwrap_or_default()
+    }
 }
 
 /// Whether the log contains the same, with more detail.
@@ -207,14 +213,14 @@ impl Observer for Downloads {
                 why,
                 ..
             } if self.printer.is_verbose() && !is_logged() => {
-                let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
+                let label = self.label(job);
                 let from = if offset > 0 {
                     format!(" from byte {offset}")
                 } else {
                     String::new()
                 };
                 self.printer
-                    .detail(&format!("  {label}: requesting from {name}{from} ({why})"));
+                    .detail(&format!("  {label}requesting from {name}{from} ({why})"));
             }
             Event::AttemptFailed {
                 job,
@@ -226,8 +232,9 @@ impl Observer for Downloads {
             } => {
                 let label = self.row(job, |row| row.label.clone()).unwrap_or_default();
                 if !is_logged() {
+                    let prefix = self.label(job);
                     self.printer
-                        .detail(&format!("  {label}: {name}: {class}: {cause}"));
+                        .detail(&format!("  {prefix}{name}: {class}: {cause}"));
                 }
                 let class = class.to_string();
                 let failed = AttemptFailed {
