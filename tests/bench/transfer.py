@@ -14,7 +14,7 @@ Loopback, not shaped: `loopback-file` is one file of 1 GB (against curl), `loopb
 
 Programs alternate, so that a machine whose speed drifts is fair to all. A run counts when it ends with 0, and
 all files are there with their SHA-256 and nothing else; that is checked after the clock has stopped. A line of
-JSON is printed for each run, then tables. What is not installed is skipped, which is said. Shaping needs root,
+JSON is printed for each run, then tables. With --baseline an older taipan runs in alternation with this one. What is not installed is skipped, which is said. Shaping needs root,
 iproute2 and nginx; the namespaces and servers made here are removed however this ends, except by a SIGKILL,
 after which `--clean` removes them.
 """
@@ -34,6 +34,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--only", action="append", metavar="PATTERN", help="a scenario, like `file-*`; may be repeated")
 parser.add_argument("--program", action="append", metavar="NAME", help="only this program; may be repeated")
+parser.add_argument("--baseline", metavar="BIN", help="another taipan, which runs in every scenario too")
 parser.add_argument("--taipan", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release/taipan")
 parser.add_argument("--work", type=Path, help="where files are made and fetched to; memory if there is enough")
 parser.add_argument("--clean", action="store_true", help="remove what a killed run has left, and end")
@@ -255,6 +256,9 @@ def programs():
         say(f"skipped taipan: {taipan} has no `fetch`")
     else:
         found["taipan"] = lambda task, out, _: [taipan, "fetch", "--quiet", task.metalink, "-d", out]
+    if arguments.baseline:
+        baseline = shutil.which(arguments.baseline) or sys.exit(f"{arguments.baseline} is not a program")
+        found["baseline"] = lambda task, out, _: [baseline, "fetch", "--quiet", task.metalink, "-d", out]
     if aria2c := which("aria2c"):
         common = [aria2c, "--no-conf", "--console-log-level=error", "--show-console-readout=false", "-x16"]
         many = lambda task: ["-j16"] if len(task.files) > 1 else ["-s16", "-k1M"]
@@ -345,7 +349,7 @@ def run(program, task, work, meanwhile=None):
 
 
 def measure(scenario, task, names, work, results, meanwhile=None, afterwards=None):
-    names = [name for name in names if name in programs()]
+    names = [name for name in ("baseline", *names) if name in programs()]
     for number in range(arguments.runs):
         for name in names:
             try:
@@ -492,6 +496,8 @@ def report(results):
             continue
         name, kind = scenario.split("-")
         size = next(r["bytes"] for r in results if r["scenario"] == scenario)
+        if ratios := pairs(scenario, "baseline"):
+            judge(f"{scenario}: time / the baseline's, median of pairs", statistics.median(ratios), 1.03)
         if kind == "sound" and (ratios := pairs(scenario, "aria2c")):
             judge(f"{scenario}: time / aria2c's, median of pairs", statistics.median(ratios), 1.05)
         if kind == "frozen":
