@@ -14,13 +14,13 @@ use taipan_mirrors::{Kind, SegmentConfig};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    Attempt, BackendError, Event, Expected, FetchError, FileSink, JobId, MirrorSet, Observer,
-    Sha256, Sink, SinkError, Target, Validators,
+    BackendError, Event, Expected, FetchError, Fetched, FileSink, JobId, MirrorSet, Observer, Sink,
+    SinkError, Target, Validators,
     exchange::{Response, WholeFile},
     fetch::{
-        delta::{self, Delta},
+        delta,
         journal::Key,
-        partial::Partial,
+        partial::{Partial, part_path},
         segments::SegmentedFetch,
         stream::StreamFetch,
     },
@@ -112,24 +112,6 @@ impl Job {
             source,
         }
     }
-}
-
-/// The result of a job.
-#[derive(Debug)]
-pub struct Fetched {
-    /// The SHA-256 of the file and its length in bytes; `None` if it has not changed and was not
-    /// fetched.
-    pub file: Option<(Sha256, u64)>,
-    /// The printable URL that sent the file, or the last part of it.
-    pub url: String,
-    /// The validators of this version of the file at that URL.
-    pub validators: Validators,
-    /// The failed attempts.
-    pub attempts: Vec<Attempt>,
-    /// Bytes that arrived and are not part of the file.
-    pub wasted: u64,
-    /// How much of a zchunk file was fetched; `None` for any other.
-    pub delta: Option<Delta>,
 }
 
 /// Fetches files. Cheap to clone; clones share their slots and limits.
@@ -359,13 +341,6 @@ pub(crate) async fn fetch_first_byte(ledger: &mut Ledger<'_>) -> Option<Response
             None
         }
     }
-}
-
-/// The path of the partial of a file.
-pub(crate) fn part_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".taipan-part");
-    path.with_file_name(name)
 }
 
 fn units(bytes: u64) -> u32 {

@@ -111,6 +111,7 @@ mod error_texts;
 mod event;
 mod exchange;
 mod fetch;
+mod fetched;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -138,10 +139,10 @@ pub use backend::{
 };
 pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
 pub use duplicates::FileDuplicates;
-pub use engine::{Engine, EngineOptions, Fetched, Job};
+pub use engine::{Engine, EngineOptions, Job};
 pub use error::{Attempt, BackendError, FetchError, TimeoutPhase};
 pub use event::{Event, JobId, Observer, Silent};
-pub use fetch::delta::Delta;
+pub use fetched::{Delta, Fetched};
 pub use mirror_set::{Clock, MirrorSet};
 pub use probe::{ProbeDetail, ProbeObserver, ProbeRanking, ProbeRound, Probed};
 pub use range::{ByteRange, ContentRange, ParseContentRangeError};

@@ -17,13 +17,12 @@ use taipan_zchunk::{
 };
 
 use crate::{
-    BackendError, Expected, FetchError, Fetched, SinkError, Validators, VerifyError,
+    BackendError, Delta, Expected, FetchError, Fetched, SinkError, Validators, VerifyError,
     blocking::blocking,
-    engine::part_path,
     exchange::{Exchange, WholeFile},
     fetch::{
         journal::Key,
-        partial::{Partial, PartialBody},
+        partial::{Partial, PartialBody, part_path},
         segments::SegmentedFetch,
     },
     ledger::Ledger,
@@ -44,19 +43,6 @@ const MAX_RANGES_PER_REQUEST: usize = 48;
 
 /// How often bad chunks are fetched again.
 const MAX_ROUNDS: usize = 8;
-
-/// How much of a zchunk file was fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delta {
-    /// The length of the header, in bytes.
-    pub header_bytes: u64,
-    /// Bytes of the body that came from older files.
-    pub reused_bytes: u64,
-    /// Bytes of the body that were fetched, in this run or an earlier one.
-    pub fetched_bytes: u64,
-    /// In how many ranges they lie.
-    pub ranges: usize,
-}
 
 type FileAssembler = Assembler<PartialBody>;
 

@@ -31,6 +31,13 @@ use crate::{
 /// How many bytes are read at a time where they are read again.
 const PIECE: usize = 256 << 10;
 
+/// The path of the partial of a file.
+pub(crate) fn part_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".taipan-part");
+    path.with_file_name(name)
+}
+
 /// A partial file. Cheap to clone; clones are the same file.
 #[derive(Debug, Clone)]
 pub(crate) struct Partial(Arc<Inner>);
