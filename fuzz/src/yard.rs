@@ -25,7 +25,7 @@ pub type Tree = BTreeMap<Vec<u8>, Node>;
 /// Small enough that no accepted input makes a run slow.
 pub const LIMITS: ExtractLimits = ExtractLimits {
     archive_bytes: 1 << 20,
-    unpacked_bytes: 1 << 21,
+    extracted_bytes: 1 << 21,
     entries: 64,
     path_bytes: 300,
     path_depth: 16,
@@ -79,7 +79,7 @@ impl Yard {
         assert!(entries <= LIMITS.entries);
         assert!(files.len() as u64 <= summary.files);
         assert!(files.values().sum::<u64>() <= summary.bytes);
-        assert!(summary.bytes <= LIMITS.unpacked_bytes);
+        assert!(summary.bytes <= LIMITS.extracted_bytes);
         Ok((tree, summary))
     }
 

@@ -33,6 +33,6 @@ fuzz_target!(|input: (u64, Option<u64>, &str)| {
     };
     if let Some(range) = range {
         let inside = start == sent.start && end.is_none_or(|end| sent.end <= end);
-        assert_eq!(sent.answers(range), inside);
+        assert_eq!(sent.satisfies(range), inside);
     }
 });

@@ -96,9 +96,9 @@ fn metalinks_with_senseless_parts_are_read_without_them() {
     assert_eq!((file.version.timestamp, file.version.size), (None, None));
     let said: Vec<String> = found.skipped.iter().map(ToString::to_string).collect();
     for part in [
-        "`foo` is not a time",
-        "`bar` is not a length",
-        "`foo:` is not a digest",
+        "`foo` is not a valid time",
+        "`bar` is not a valid length",
+        "`foo:` is not a valid digest",
     ] {
         assert!(
             said.iter().any(|line| line.contains(part)),
