@@ -95,7 +95,7 @@ def make(folder, sizes, seed, lie=False):
 
 
 def spread(count, total, seed):
-    """So many sizes, most of them small and a few large, with this sum."""
+    """This number of sizes, most of them small and a few large, with this sum."""
     source = random.Random(seed)
     weights = [source.lognormvariate(0, 1.2) for _ in range(count)]
     sizes = [max(1, int(total * weight / sum(weights))) for weight in weights]
@@ -213,7 +213,7 @@ class Mirror:
             with nginx(work, listens, [which("ip"), *inside]):
                 yield self
         finally:
-            # The pair of links goes with the namespace, as soon as nobody holds a socket in it.
+            # The pair of links goes with the namespace, as soon as no process holds a socket in it.
             ip("link", "del", here, check=False)
             ip("netns", "del", self.name, check=False)
 

@@ -59,7 +59,7 @@ fn good_metalinks_are_read_whole() {
     let entries = text.matches("<url ").count();
     assert_eq!(file.mirrors.len() + found.skipped.len(), entries);
     assert!(file.mirrors.iter().all(|mirror| mirror.country.is_some()));
-    // Only what nobody here speaks is passed over.
+    // Only unsupported protocols are skipped.
     for skipped in &found.skipped {
         assert!(matches!(skipped.why, SkipReason::Location(_)), "{skipped}");
     }

@@ -73,7 +73,7 @@ impl World<'_> {
         elsewhere < 0.95 * here
     }
 
-    /// Whether there are so many clients that only what is cheap to foresee is foreseen.
+    /// Whether the number of clients allows only cheap forecasts.
     fn is_crowd(&self) -> bool {
         self.clients.len() > 1000
     }
@@ -132,7 +132,7 @@ impl World<'_> {
         let asked = self.clients[client].asked(job, mirror);
         let faults = &model.faults;
         let failing = faults.errors + faults.hangs + faults.resets + faults.stalls;
-        // Nobody should take anything from a liar, whoever knows its honest files.
+        // A client should take nothing from a liar, even if it knows its honest files.
         let is_out = !model.has(asked) || faults.lies > 0.0 || failing >= 1.0;
         if is_out || asked.metadata && faults.behind || !model.is_up(from) {
             return f64::INFINITY;
@@ -148,7 +148,7 @@ impl World<'_> {
         latency + own + mishaps + self.temper.regard * self.harm(client, mirror, own)
     }
 
-    /// Seconds that so many bytes take there from this time on, beside what is there already.
+    /// Seconds that this number of bytes takes there from this time on, beside the present load.
     fn body(&self, mirror: usize, from: f64, bytes: f64, more: f64) -> f64 {
         let model = &self.models[mirror];
         let n = self.loads[mirror].connections() + more;

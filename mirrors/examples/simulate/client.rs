@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Takes a token of a limiter that gives so many per second; false when there is none.
+    /// Takes a token of a limiter with this rate per second; false when there is none.
     pub(crate) fn take_token(&mut self, mirror: usize, per_second: f64, now: f64) -> bool {
         let left = self.tokens_left(mirror, per_second, now);
         let takes = left >= 1.0;

@@ -729,7 +729,7 @@ impl<'s> World<'s> {
                 Some(Class::Corrupt | Class::Behind) => job.have = 0.0,
                 _ => job.have = job.have.max(flow.offset + flow.got),
             }
-            // What the two had in common was not fetched in vain when the other goes on from it.
+            // What the two had in common is not wasted when the other one continues from it.
             self.outcome.wasted += if others.is_empty() {
                 0.0
             } else {

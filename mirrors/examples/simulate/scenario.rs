@@ -123,7 +123,7 @@ pub(crate) struct Faults {
     pub(crate) speed: Vec<(f64, f64)>,
     /// It answers 429 to a client that asks for more.
     pub(crate) limit: Option<Limit>,
-    /// Beyond so many connections its capacity falls with the square of their number, and it
+    /// Beyond this number of connections its capacity falls with the square of their number, and it
     /// refuses some.
     pub(crate) collapses_at: Option<f64>,
 }

@@ -41,7 +41,7 @@ pub(crate) fn applicable(cell: &Cell) -> Result<(), &'static str> {
         | Fault::ResetInBody => "there is no connection",
         Fault::Stalled | Fault::SlowDrip => "the kernel answers, and a test cannot slow it down",
         Fault::WholeForRange | Fault::WrongRange => "the kernel seeks to where it is told to",
-        Fault::Forbidden => "whoever runs the test may be allowed to read everything",
+        Fault::Forbidden => "the user who runs the test may be allowed to read everything",
         Fault::Unauthorized => "there are no credentials",
         Fault::TooMany | Fault::ServerError | Fault::Unavailable => "there is no status",
         Fault::RedirectLoop | Fault::RedirectWithCredentials => "there are no redirects",
