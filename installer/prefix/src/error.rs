@@ -81,7 +81,7 @@ pub enum PrefixError {
 
     /// A directory with files that belong to no package is in the place of a file.
     #[error(
-        "cannot replace the directory {} by a file of {package}: it has files of no package",
+        "cannot replace the directory {} by a file of {package}: it has files of its own",
         path.display()
     )]
     DirectoryInTheWay {
