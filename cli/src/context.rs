@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use taipan_channel::{Channel, MirroredChannel};
@@ -13,7 +14,7 @@ use crate::{
     error::AppError,
     mirror_lists::MirrorLists,
     printer::Printer,
-    settings::{Settings, TransferChoices},
+    settings::{Origin, Settings, TransferChoices},
 };
 
 /// Channels with their mirrors, and what engines are made with.
@@ -22,6 +23,9 @@ pub(crate) struct Context {
     pub(crate) client: HttpClient,
     config: SelectorConfig,
     jobs: usize,
+    retry_for: Duration,
+    /// Whether mirrors are waited for that have never responded.
+    retry_unseen: bool,
     transfer: TransferChoices,
     seed: u64,
     state_file: PathBuf,
@@ -110,6 +114,8 @@ impl Context {
             config,
             client,
             jobs: settings.jobs.value,
+            retry_for: Duration::from_secs(settings.retry_for.value as u64),
+            retry_unseen: settings.retry_for.origin != Origin::Default,
             transfer: settings.transfer,
             seed,
             state_file,
@@ -124,6 +130,8 @@ impl Context {
             seed: self.seed,
             rate_limit: self.transfer.rate_limit,
             offline: self.transfer.offline,
+            retry_for: self.retry_for,
+            retry_unseen: self.retry_unseen,
             ..EngineOptions::default()
         };
         if let Some(connections) = self.transfer.connections {

@@ -308,6 +308,7 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
         expected: Expected::default(),
         ranges: Ranges::All,
         validators: None,
+        if_range: None,
     };
     let mut text = Vec::new();
     // The request has no validators, so the response has a body.

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +27,21 @@ pub(crate) struct Downloads {
 struct Row {
     label: String,
     received: u64,
+    /// When a wait was last told.
+    last_wait: Option<Instant>,
     bar: Option<ProgressBar>,
+}
+
+impl Row {
+    /// Whether a wait is to be told: one line in ten seconds is enough.
+    fn is_wait_news(&mut self) -> bool {
+        let last = self.last_wait;
+        let is_news = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(10));
+        if is_news {
+            self.last_wait = Some(Instant::now());
+        }
+        is_news
+    }
 }
 
 /// The minimum size of a file with a bar of its own, in bytes.
@@ -123,6 +138,13 @@ struct AttemptFailed<'a> {
 }
 
 #[derive(Serialize)]
+struct Waiting<'a> {
+    file: &'a str,
+    seconds: f64,
+    why: &'a str,
+}
+
+#[derive(Serialize)]
 struct Resumed<'a> {
     file: &'a str,
     bytes: u64,
@@ -155,6 +177,7 @@ impl Observer for Downloads {
                 let row = Row {
                     label: label.to_owned(),
                     received: 0,
+                    last_wait: None,
                     bar,
                 };
                 self.jobs
@@ -245,6 +268,19 @@ impl Observer for Downloads {
                     bytes: got,
                 };
                 self.printer.object("attempt-failed", &failed);
+            }
+            Event::Waiting { job, delay, why } => {
+                let (label, is_news) = self
+                    .row(job, |row| (row.label.clone(), row.is_wait_news()))
+                    .unwrap_or_default();
+                let seconds = delay.as_secs_f64().round();
+                if is_news {
+                    let text = format!("{label}: waiting {seconds} s for a mirror: {why}");
+                    self.printer.say(&text);
+                }
+                let file = &label;
+                self.printer
+                    .object("waiting", &Waiting { file, seconds, why });
             }
             Event::Done {
                 job,

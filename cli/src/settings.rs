@@ -102,6 +102,8 @@ struct File {
     cache_dir: Option<PathBuf>,
     platform: Option<String>,
     jobs: Option<usize>,
+    /// Seconds.
+    retry_for: Option<usize>,
     always_copy: Option<bool>,
     #[serde(default)]
     http: HttpTable,
@@ -159,6 +161,8 @@ pub(crate) struct Settings {
     pub(crate) prefer_country: Setting<Option<String>>,
     pub(crate) platform: Setting<rattler_conda_types::Subdir>,
     pub(crate) jobs: Setting<usize>,
+    /// How long a file is tried again when no mirror is left, in seconds.
+    pub(crate) retry_for: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
     pub(crate) transfer: TransferChoices,
     pub(crate) http: HttpTable,
@@ -169,6 +173,7 @@ pub(crate) struct Settings {
 pub(crate) struct Given<'a> {
     source: Option<&'a SourceArgs>,
     jobs: Option<usize>,
+    retry_for: Option<usize>,
     install: Option<&'a InstallArgs>,
     transfer: TransferChoices,
 }
@@ -180,12 +185,14 @@ impl<'a> Given<'a> {
             Command::Create(args) | Command::Install(args) => Self {
                 source: Some(&args.source),
                 jobs: args.jobs,
+                retry_for: args.retry_for,
                 install: Some(args),
                 ..Self::default()
             },
             Command::Fetch(args) => Self {
                 source: Some(&args.source),
                 jobs: args.jobs,
+                retry_for: args.retry_for,
                 transfer: TransferChoices::from(args),
                 ..Self::default()
             },
@@ -237,6 +244,7 @@ impl Settings {
         let Given {
             source,
             jobs,
+            retry_for,
             install,
             transfer,
         } = given;
@@ -300,6 +308,12 @@ impl Settings {
         if jobs.value == 0 {
             return Err(SettingsError::Jobs);
         }
+        let retry_for = first(
+            retry_for,
+            environment.number("TAIPAN_RETRY_FOR")?,
+            file.retry_for,
+            || Ok(60),
+        )?;
         let always_copy = first(
             install
                 .map(|install| install.always_copy)
@@ -318,6 +332,7 @@ impl Settings {
             prefer_country,
             platform,
             jobs,
+            retry_for,
             always_copy,
             transfer,
             http: file.http,

@@ -19,6 +19,9 @@ pub struct SegmentConfig {
     pub most_connections: usize,
     /// After this time without a byte a segment is given to another mirror.
     pub silence: Duration,
+    /// After this time without a byte, while other mirrors deliver, a segment that had begun to arrive is
+    /// ended, and its mirror gets no other one for a while.
+    pub stall: Duration,
     /// The share of the file that may be fetched twice.
     pub extra_share: f64,
 }
@@ -30,6 +33,7 @@ impl Default for SegmentConfig {
             length: Duration::from_secs(4),
             most_connections: 6,
             silence: Duration::from_secs(2),
+            stall: Duration::from_secs(1),
             extra_share: 0.05,
         }
     }
@@ -41,6 +45,12 @@ pub struct SegmentId(u64);
 
 /// A connection is judged after this time.
 const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// While all mirrors are silent for longer than this, none of them is at fault.
+const DELIVERY_GAP: Duration = Duration::from_millis(250);
+
+/// How long a mirror gets no segment after its first stall, if others deliver. Doubles with each stall.
+const SUSPENSION: Duration = Duration::from_secs(2);
 
 /// The next step of a plan.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +67,13 @@ pub enum SegmentStep {
     /// Drop the connection of this segment: its bytes are complete, or another segment has them. The
     /// plan has removed it.
     Drop { segment: SegmentId },
+    /// The mirror of this segment has stalled, while others delivered. Drop the connection and record a
+    /// failure. The plan has removed the segment, and its missing bytes are fetched again.
+    Stalled {
+        segment: SegmentId,
+        /// For how long no byte has arrived.
+        silence: Duration,
+    },
     /// Nothing to do until this time, or until the next report.
     Wait {
         until: Time,
@@ -95,6 +112,16 @@ pub struct SegmentPlan {
     drops: Vec<SegmentId>,
     extra: u64,
     growth: Growth,
+    /// The last time at which bytes of any mirror arrived.
+    last_delivery: Option<Time>,
+    stalled: BTreeMap<MirrorId, Stalls>,
+}
+
+/// The stalls of a mirror since it last completed a segment.
+#[derive(Clone, Copy, Debug)]
+struct Stalls {
+    count: u32,
+    suspended_until: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +131,8 @@ struct Segment {
     got: u64,
     started: Time,
     last_byte: Option<Time>,
+    /// Time without a byte in which other mirrors delivered.
+    quiet: Duration,
     /// Bytes per second.
     rate: Option<f64>,
     /// The other segment of a race for the same bytes.
@@ -157,6 +186,8 @@ impl SegmentPlan {
             drops: Vec::new(),
             extra: 0,
             growth: Growth::default(),
+            last_delivery: None,
+            stalled: BTreeMap::new(),
         };
         for range in missing {
             plan.give_back(range.start..range.end.min(size));
@@ -217,8 +248,20 @@ impl SegmentPlan {
             }
             segment.got += bytes;
             segment.last_byte = Some(now);
+            segment.quiet = Duration::ZERO;
+            let mirror = segment.mirror;
+            self.delivered(mirror, now);
         }
         bytes
+    }
+
+    /// This mirror has delivered bytes. For the others, the time since the last delivery counts as quiet.
+    fn delivered(&mut self, mirror: MirrorId, now: Time) {
+        let last = self.last_delivery.replace(now);
+        let gap = last.map_or(Duration::ZERO, |last| now.since(last).min(DELIVERY_GAP));
+        for segment in self.running.values_mut().filter(|it| it.mirror != mirror) {
+            segment.quiet += gap.min(now.since(segment.silent_since()));
+        }
     }
 
     /// The connection of a segment has ended. Its missing bytes become a gap again.
@@ -229,6 +272,8 @@ impl SegmentPlan {
         if is_failure {
             self.tried.record_failure(segment.mirror);
             self.failures = self.failures.saturating_add(1);
+        } else if segment.left() == 0 {
+            self.stalled.remove(&segment.mirror);
         }
         let twin = segment.twin.filter(|twin| self.running.contains_key(twin));
         if let Some(twin) = twin {
@@ -250,6 +295,9 @@ impl SegmentPlan {
             return SegmentStep::Drop { segment };
         }
         if let Some(step) = self.finish_complete() {
+            return step;
+        }
+        if let Some(step) = self.end_stalled(now) {
             return step;
         }
         if self.gaps.is_empty() && self.running.is_empty() {
@@ -288,6 +336,11 @@ impl SegmentPlan {
         }
     }
 
+    /// Adds a range whose bytes are missing again.
+    pub fn add(&mut self, range: Range<u64>) {
+        self.give_back(range.start..range.end.min(self.size));
+    }
+
     /// Excludes this mirror from further segments.
     pub fn exclude(&mut self, mirror: MirrorId) {
         self.tried.exclude(mirror);
@@ -300,6 +353,38 @@ impl SegmentPlan {
             .map(|(&id, _)| id)?;
         self.ended(id, false);
         Some(SegmentStep::Drop { segment: id })
+    }
+
+    /// Ends a segment that has stalled, and suspends its mirror.
+    fn end_stalled(&mut self, now: Time) -> Option<SegmentStep> {
+        let (id, mirror, silence) = self.running.iter().find_map(|(&id, segment)| {
+            let has_stalled = segment.last_byte.is_some() && segment.quiet >= self.config.stall;
+            let silence = now.since(segment.silent_since());
+            has_stalled.then_some((id, segment.mirror, silence))
+        })?;
+        let stalls = self.stalled.get(&mirror);
+        if stalls.is_none_or(|stalls| stalls.suspended_until <= now) {
+            let count = stalls.map_or(0, |stalls| stalls.count);
+            let suspended_until = now + SUSPENSION * (1 << count.min(6));
+            let count = count.saturating_add(1);
+            let stalls = Stalls {
+                count,
+                suspended_until,
+            };
+            self.stalled.insert(mirror, stalls);
+        }
+        self.ended(id, false);
+        let segment = id;
+        Some(SegmentStep::Stalled { segment, silence })
+    }
+
+    /// What is known of the mirrors, with the suspended ones excluded while others deliver.
+    fn usable(&self, now: Time) -> Tried {
+        let suspended = self.stalled.iter();
+        let suspended = suspended.filter(|(_, stalls)| stalls.suspended_until > now);
+        let suspended = suspended.map(|(mirror, _)| *mirror);
+        self.tried
+            .excluding(suspended.filter(|_| !self.running.is_empty()))
     }
 
     /// Whether a silent segment needs help, which is given even if another connection is not worth it.
@@ -370,7 +455,7 @@ impl SegmentPlan {
             return None;
         }
         let used = self.running.values().map(|segment| segment.mirror);
-        let tried = self.tried.excluding(used);
+        let tried = self.usable(now).excluding(used);
         let bytes = 4 * self.config.least_bytes.max(1);
         let Choice::Use(pick) = selector.choose(&self.request(bytes, &tried), now) else {
             return None;
@@ -393,7 +478,8 @@ impl SegmentPlan {
     /// Cuts a segment off the beginning of a gap, for the best mirror.
     fn fetch(&mut self, gap: Range<u64>, selector: &mut Selector, now: Time) -> SegmentStep {
         let least = self.config.least_bytes.max(1);
-        let request = self.request((gap.end - gap.start).min(4 * least), &self.tried);
+        let usable = self.usable(now);
+        let request = self.request((gap.end - gap.start).min(4 * least), &usable);
         match selector.choose(&request, now) {
             Choice::Use(pick) => self.cut(gap, pick, selector, now),
             Choice::Wait { until, why } => {
@@ -442,6 +528,7 @@ impl SegmentPlan {
             got: 0,
             started: now,
             last_byte: None,
+            quiet: Duration::ZERO,
             rate: None,
             twin: None,
         };
@@ -466,7 +553,9 @@ impl SegmentPlan {
         let pick = if let Some(pick) = fresh {
             pick
         } else {
-            let tried = self.tried.excluding(is_silent.then_some(segment.mirror));
+            let tried = self
+                .usable(now)
+                .excluding(is_silent.then_some(segment.mirror));
             let Choice::Use(pick) = selector.choose(&self.request(segment.left(), &tried), now)
             else {
                 return None;

@@ -22,6 +22,8 @@ struct Server {
     refuses: u64,
     /// Every n-th body is truncated (0: none).
     stalls: u64,
+    /// From this time on it sends nothing, and does not say so.
+    freezes_at: f64,
 }
 
 struct Flow {
@@ -103,6 +105,16 @@ fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32
                     assert!(flow.range.start + flow.got <= end && end < flow.range.end);
                     flow.range.end = end;
                 }
+                SegmentStep::Stalled { segment, .. } => {
+                    let flow = flows.remove(&segment).unwrap();
+                    let shown = Observation::new(now, "large", Class::Unwell)
+                        .with_bytes(flow.got)
+                        .with_first_byte(Duration::from_secs_f64(
+                            servers[flow.mirror.index()].first_byte,
+                        ))
+                        .with_duration(Duration::from_secs_f64(flow.age));
+                    selector.finished(flow.mirror, &shown);
+                }
                 SegmentStep::Drop { segment } => {
                     if let Some(flow) = flows.remove(&segment) {
                         let shown = Progress {
@@ -139,7 +151,12 @@ fn fetch_polling(servers: &[Server], size: u64, line: f64, seed: u64, polls: u32
             let server = servers[flow.mirror.index()];
             flow.age += STEP;
             let mut class = None;
-            if flow.age > server.first_byte {
+            if t >= server.freezes_at {
+                flow.silent += STEP;
+                if flow.silent > flow.patience {
+                    class = Some(Class::Unwell);
+                }
+            } else if flow.age > server.first_byte {
                 let whole = flow.range.end - flow.range.start;
                 #[expect(
                     clippy::cast_possible_truncation,
@@ -200,6 +217,7 @@ fn steady(rate: f64) -> Server {
         first_byte: 0.1,
         refuses: 0,
         stalls: 0,
+        freezes_at: f64::INFINITY,
     }
 }
 
@@ -231,6 +249,40 @@ fn a_mirror_that_stops_in_the_middle_costs_seconds_only() {
     }
 }
 
+/// The seconds that mirrors of these rates need at least, if one of them freezes.
+fn ideal(rates: &[f64], frozen: usize, at: f64, size: f64) -> f64 {
+    let all: f64 = rates.iter().sum();
+    let before = (all * at).min(size);
+    let after = (size - before) / (all - rates[frozen]);
+    if before < size {
+        at + after
+    } else {
+        size / all
+    }
+}
+
+#[test]
+fn whichever_mirror_freezes_when_it_costs_a_tenth_at_most() {
+    // 150, 25 and 8 Mbit/s.
+    let rates = [18.75e6, 3.125e6, 1e6];
+    let size = 200e6;
+    for frozen in 0..rates.len() {
+        for at in [0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 7.5, 8.5] {
+            for seed in 0..5 {
+                let mut servers = rates.map(steady);
+                servers[frozen].freezes_at = at;
+                let run = fetch(&servers, 200_000_000, 1e9, seed);
+                let least = ideal(&rates, frozen, at, size);
+                assert!(
+                    run.seconds <= 1.1 * least + 0.5,
+                    "mirror {frozen} freezes after {at} s, seed {seed}: {:.1} s, ideal {least:.1} s",
+                    run.seconds
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn polling_a_plan_more_often_changes_nothing() {
     let servers = [
@@ -254,7 +306,7 @@ proptest! {
     fn every_byte_arrives_and_few_arrive_twice(
         servers in prop::collection::vec(
             (1e5_f64..2e7, 0.01_f64..0.8, 0_u64..4, 0_u64..4).prop_map(|(rate, first_byte, refuses, stalls)| {
-                Server { rate, first_byte, refuses, stalls }
+                Server { rate, first_byte, refuses, stalls, freezes_at: f64::INFINITY }
             }),
             0..5,
         ),

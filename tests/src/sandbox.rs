@@ -155,6 +155,7 @@ impl Sandbox {
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("NO_PROXY", "127.0.0.1")
             .env("TAIPAN_CACHE_DIR", self.path("cache"))
+            .env("TAIPAN_RETRY_FOR", "0")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -40,6 +40,12 @@ pub struct EngineOptions {
     pub wait_budget: Duration,
     /// How long one job waits in total for throttled mirrors, when no other is left.
     pub throttled_wait_budget: Duration,
+    /// How long one job tries again when no mirror is left and one of them may only be away for a short
+    /// time: it refuses connections, times out, or sends 502, 503 or 504. The time is that without any
+    /// progress. A job that has an older copy does not try again.
+    pub retry_for: Duration,
+    /// Whether that holds for mirrors that have never responded, too.
+    pub retry_unseen: bool,
     /// How large files are divided into segments. Files of less than twice
     /// [`least_bytes`](SegmentConfig::least_bytes) are not divided.
     pub segments: SegmentConfig,
@@ -60,6 +66,8 @@ impl Default for EngineOptions {
             bytes_under_way: 64 << 30,
             wait_budget: Duration::from_secs(6),
             throttled_wait_budget: Duration::from_mins(3),
+            retry_for: Duration::ZERO,
+            retry_unseen: false,
             segments: SegmentConfig::default(),
             rate_limit: None,
             mirror_rate_limit: None,
@@ -250,7 +258,7 @@ impl Engine {
         old: &[PathBuf],
         path: &Path,
     ) -> Result<Fetched, FetchError> {
-        let config = self.options.segments.clone();
+        let config = self.segment_config();
         self.admit(mirrors, job, async |mut ledger| {
             delta::fetch(&mut ledger, config, old, path).await
         })
@@ -293,6 +301,16 @@ impl Engine {
         result
     }
 
+    /// The limits of segments. With a rate limit a segment may be silent because it is not read.
+    fn segment_config(&self) -> SegmentConfig {
+        let mut config = self.options.segments.clone();
+        if self.options.rate_limit.is_some() || self.options.mirror_rate_limit.is_some() {
+            config.stall = Duration::MAX;
+            config.silence = Duration::MAX;
+        }
+        config
+    }
+
     /// Opens the partial of a file that is large enough for segments.
     async fn segments<'l, 'a>(
         &self,
@@ -310,7 +328,7 @@ impl Engine {
                 .await
                 .and_then(|response| response.total),
         };
-        let config = self.options.segments.clone();
+        let config = self.segment_config();
         let Some(size) = size.filter(|size| *size >= config.least_bytes.saturating_mul(2)) else {
             return Ok(None);
         };

@@ -11,7 +11,7 @@ use crate::{SinkError, VerifyError, range::ByteRange};
 #[non_exhaustive]
 pub enum BackendError {
     /// The response has an error status.
-    #[error("{url} responded with {status}{}", reason(*status))]
+    #[error("{url} responded with {status}{}{}", reason(*status), delay(*retry_after))]
     Status {
         /// The requested URL.
         url: SafeUrl,
@@ -77,6 +77,12 @@ pub enum BackendError {
         url: String,
         /// The length of the file.
         expected: u64,
+    },
+    /// The file was replaced on the mirror while it was fetched.
+    #[error("{url} has changed since its first bytes were received")]
+    Changed {
+        /// The requested URL.
+        url: String,
     },
     /// The mirror was silent for too long.
     #[error("{url}: {phase} for {} s", seconds(*after))]
@@ -251,6 +257,13 @@ fn reason(status: u16) -> String {
         .unwrap_or_default()
 }
 
+fn delay(retry_after: Option<Duration>) -> String {
+    match retry_after {
+        Some(delay) if !delay.is_zero() => format!(" (retry after {} s)", delay.as_secs().max(1)),
+        _ => String::new(),
+    }
+}
+
 fn seconds(duration: Duration) -> String {
     format!("{:.1}", duration.as_secs_f64())
 }
@@ -287,6 +300,28 @@ impl BackendError {
         matches!(self, Self::WrongRange { .. } | Self::BeyondEnd { .. })
     }
 
+    /// Whether the server may serve fewer requests at a time than it has received.
+    pub(crate) fn is_overload(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 429 | 503),
+            Self::Service { class, .. } => *class == Class::Throttled,
+            // It closed the connection without a response.
+            Self::Request { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the server may be away for a short time, as during a restart.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 502..=504),
+            Self::Service { class, .. } => *class == Class::Unwell,
+            Self::Connect { source, .. } => is_network_failure(&**source),
+            Self::Request { .. } | Self::Body { .. } | Self::Timeout { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether another request to the same mirror may succeed.
     pub fn is_transient(&self) -> bool {
         self.class().is_transient()
@@ -299,6 +334,33 @@ impl BackendError {
                     | Self::Offline { .. }
             )
     }
+}
+
+/// Whether a connection failed for another reason than its configuration: not an unknown host or an
+/// invalid certificate.
+fn is_network_failure(source: &(dyn std::error::Error + 'static)) -> bool {
+    use io::ErrorKind as Kind;
+    let mut next = Some(source);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            let is_away = matches!(
+                error.kind(),
+                Kind::ConnectionRefused
+                    | Kind::ConnectionReset
+                    | Kind::ConnectionAborted
+                    | Kind::HostUnreachable
+                    | Kind::NetworkUnreachable
+                    | Kind::NetworkDown
+                    | Kind::TimedOut
+                    | Kind::UnexpectedEof
+            );
+            if is_away {
+                return true;
+            }
+        }
+        next = cause.source();
+    }
+    false
 }
 
 /// Whether an error means that the mirror does not have the file. A file without read permission is

@@ -77,6 +77,7 @@ fn errors_of_requests() {
         Body => BackendError::Body { url: url(), source: cause() },
         Short => BackendError::Short { url: url(), expected: 100, got: 40 },
         Long => BackendError::Long { url: url(), expected: 100 },
+        Changed => BackendError::Changed { url: url() },
         Timeout => BackendError::Timeout { url: url(), phase: TimeoutPhase::Body, after: SECOND },
         Slow => BackendError::Slow { url: url(), rate: 12_345.6 },
         WrongRange => BackendError::WrongRange {

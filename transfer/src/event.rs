@@ -62,6 +62,15 @@ pub enum Event<'a> {
         /// How many.
         bytes: u64,
     },
+    /// No mirror can be used now, and the job waits for one.
+    Waiting {
+        /// The job.
+        job: JobId,
+        /// For how long.
+        delay: Duration,
+        /// Why.
+        why: &'a str,
+    },
     /// An attempt failed.
     AttemptFailed {
         /// The job.

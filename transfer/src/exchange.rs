@@ -57,6 +57,14 @@ pub(crate) struct Timeouts {
     pub(crate) stall: Duration,
 }
 
+impl Timeouts {
+    /// For a mirror that no other can replace.
+    pub(crate) const PATIENT: Self = Self {
+        header: Duration::from_secs(30),
+        stall: Duration::from_secs(30),
+    };
+}
+
 impl From<&Pick> for Timeouts {
     fn from(pick: &Pick) -> Self {
         Self {
@@ -106,6 +114,8 @@ pub(crate) struct Exchange {
     mirror: MirrorId,
     timeouts: Timeouts,
     url: String,
+    /// The version of the file of which other bytes of this mirror are already here.
+    version: Option<Validators>,
     meter: Meter,
     is_over: bool,
 }
@@ -160,9 +170,20 @@ impl Exchange {
             mirror,
             timeouts,
             url,
+            version: None,
             meter: Meter::start(),
             is_over: false,
         }
+    }
+
+    /// Sets the version of the file that ranges are requested of (`If-Range`).
+    pub(crate) fn set_version(&mut self, version: Option<Validators>) {
+        self.version = version;
+    }
+
+    /// Whether the request was for a range of a certain version.
+    pub(crate) fn has_version(&self) -> bool {
+        self.version.is_some()
     }
 
     pub(crate) fn mirror(&self) -> MirrorId {
@@ -233,6 +254,7 @@ impl Exchange {
             mirror: self.mirror,
             timeouts: self.timeouts,
             url: self.url.clone(),
+            version: self.version.clone(),
             meter: self.meter.clone(),
         }
     }
@@ -248,8 +270,14 @@ impl Exchange {
     }
 
     /// The attempt failed.
-    pub(crate) fn fail(mut self, error: BackendError) -> Attempt {
-        self.report(error.class(), error.retry_after());
+    pub(crate) fn fail(self, error: BackendError) -> Attempt {
+        let class = error.class();
+        self.fail_as(class, error)
+    }
+
+    /// The attempt failed, and the selector learns of a failure of this class.
+    pub(crate) fn fail_as(mut self, class: Class, error: BackendError) -> Attempt {
+        self.report(class, error.retry_after());
         self.attempt(error)
     }
 
@@ -358,6 +386,7 @@ struct Outgoing {
     mirror: MirrorId,
     timeouts: Timeouts,
     url: String,
+    version: Option<Validators>,
     meter: Meter,
 }
 
@@ -373,6 +402,7 @@ impl Outgoing {
             expected: self.context.expected,
             ranges: range.map_or(Ranges::All, Ranges::One),
             validators,
+            if_range: range.and(self.if_range()),
         };
         match self.send(request).await? {
             GetResponse::NotModified if validators.is_some() => Ok(None),
@@ -382,11 +412,18 @@ impl Outgoing {
             GetResponse::Parts { .. } => Err(self.wrong_range(range, "several ranges")),
             GetResponse::Body {
                 start,
+                end: sent_end,
                 total,
                 validators,
                 duplicates,
                 body,
             } => {
+                let known = self.version.as_ref().filter(|_| range.is_some());
+                if known.is_some_and(|known| validators.contradicts(known)) {
+                    return Err(BackendError::Changed {
+                        url: self.url.clone(),
+                    });
+                }
                 self.check_size(total)?;
                 let wanted = range.map_or(0, |range| range.start());
                 let is_placed = start == wanted || (start == 0 && whole == WholeFile::Skip);
@@ -407,12 +444,17 @@ impl Outgoing {
                     end,
                     is_bounded: range.is_some_and(|range| range.end().is_some()),
                     is_length_known: length.is_some(),
+                    sent_end,
                     skip: wanted - start,
                     skipped: 0,
                     incoming: self.incoming(body),
                 }))
             }
         }
+    }
+
+    fn if_range(&self) -> Option<&str> {
+        self.version.as_ref().and_then(Validators::strong_etag)
     }
 
     async fn get_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<(u64, Bytes)>, BackendError> {
@@ -423,6 +465,7 @@ impl Outgoing {
             expected: self.context.expected,
             ranges: Ranges::Several(ranges),
             validators: None,
+            if_range: self.if_range(),
         };
         let not_offered = || BackendError::NoMultiRange {
             url: self.url.clone(),
@@ -559,6 +602,8 @@ pub(crate) struct Response {
     /// The request had an end.
     is_bounded: bool,
     is_length_known: bool,
+    /// One past the last byte that the server sends, if it sends a range.
+    sent_end: Option<u64>,
     /// Bytes before the range that are still to come.
     skip: u64,
     skipped: u64,
@@ -635,8 +680,17 @@ impl Response {
         self.skip > 0
     }
 
+    /// Whether the body has ended where the server said, before the end of the requested range. The
+    /// rest is requested again.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.is_complete() && self.sent_end == Some(self.position)
+    }
+
     /// Checks the length of a body that has ended.
     fn ended(&self) -> Result<(), BackendError> {
+        if self.is_partial() {
+            return Ok(());
+        }
         match self.end {
             Some(expected) if self.position < expected && self.is_length_known => {
                 Err(BackendError::Short {

@@ -3,14 +3,19 @@
 //! A job has one ledger for all its exchanges. It holds the failures and exclusions per mirror, the list of failed
 //! attempts, the wait budget, and the wasted bytes. Every choice of a mirror and every exchange of the job begins here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use taipan_mirrors::{Choice, Class, MirrorId, Observation, Pick, Request, Tried, Why};
+use taipan_mirrors::{
+    Choice, Class, DemotionReason, MirrorId, Observation, Pick, Request, Time, Tried, Why,
+};
+use tokio::{sync::futures::Notified, time::sleep};
 
 use crate::{
-    Attempt, BackendError, Engine, Event, FetchError, Job, JobId, MirrorSet, SinkError,
+    Attempt, BackendError, Engine, Event, FetchError, Job, JobId, MirrorSet, SinkError, Validators,
     VerifyError,
+    error::chain,
     exchange::{self, Context, Exchange, Timeouts},
+    outage::Outage,
     wait_budget::WaitBudget,
 };
 
@@ -19,6 +24,16 @@ pub(crate) const MIN_PROGRESS: u64 = 64 * 1024;
 
 /// How many attempts with little progress a mirror may have in one job.
 const MAX_LOW_PROGRESS: u32 = 20;
+
+/// How many responses of a mirror may mean that it serves fewer requests at a time. Further ones are failures.
+const MAX_OVERLOADS: u32 = 20;
+
+/// How often the version of a file on a mirror may change in one job. Afterwards versions are ignored: the ETags of servers
+/// behind one name may differ for the same file.
+const MAX_CHANGES: u32 = 2;
+
+/// Shorter waits are not announced.
+const MIN_ANNOUNCED: Duration = Duration::from_secs(2);
 
 /// How many failed attempts are listed. A long download over a bad connection has thousands.
 const MAX_LISTED: usize = 200;
@@ -35,7 +50,7 @@ enum Exclusion {
 }
 
 /// What one job knows of one mirror.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct MirrorRecord {
     /// Failed attempts.
     failed: u32,
@@ -48,6 +63,18 @@ struct MirrorRecord {
     whole_file_only: bool,
     /// It was left once for being slow. It is not left twice: it may be the only one with the file.
     was_slow: bool,
+    /// Responses that meant too many requests at a time.
+    overloads: u32,
+    /// The version of the file that it serves.
+    version: Option<Validators>,
+    /// How often the version has changed.
+    changes: u32,
+    /// It sends the whole file whenever `If-Range` is present.
+    ignores_if_range: bool,
+    /// It has sent an error status in this job.
+    has_responded: bool,
+    /// Its last failure may be over soon.
+    is_away: bool,
 }
 
 /// The ledger of one job.
@@ -57,7 +84,10 @@ pub(crate) struct Ledger<'a> {
     pub(crate) mirrors: &'a MirrorSet,
     /// Bytes that arrived and are not part of the file.
     pub(crate) wasted: u64,
-    pub(crate) wait_budget: WaitBudget,
+    wait_budget: WaitBudget,
+    outage: Outage,
+    /// Whether to wait also for a mirror that has never responded.
+    retry_unseen: bool,
     seed: u64,
     records: BTreeMap<MirrorId, MirrorRecord>,
     attempts: Vec<Attempt>,
@@ -81,6 +111,8 @@ impl<'a> Ledger<'a> {
             mirrors,
             wasted: 0,
             wait_budget: WaitBudget::new(&engine.options),
+            outage: Outage::new(&engine.options),
+            retry_unseen: engine.options.retry_unseen,
             seed: engine.options.seed ^ id.0,
             records: BTreeMap::new(),
             attempts: Vec::new(),
@@ -131,9 +163,20 @@ impl<'a> Ledger<'a> {
         self.records.get(&mirror).is_some_and(|r| r.whole_file_only)
     }
 
-    /// Whether a mirror may have the file although it cannot serve parts of it.
-    pub(crate) fn has_whole_file_only(&self) -> bool {
-        self.records.values().any(|record| record.whole_file_only)
+    /// The mirrors that may have the file although they cannot serve parts of it.
+    pub(crate) fn whole_file_mirrors(&self) -> Vec<MirrorId> {
+        let is_usable = |record: &MirrorRecord| {
+            record.whole_file_only
+                && !matches!(
+                    record.exclusion,
+                    Some(Exclusion::Corrupt | Exclusion::Offline)
+                )
+        };
+        let records = self.records.iter();
+        records
+            .filter(|(_, record)| is_usable(record))
+            .map(|(mirror, _)| *mirror)
+            .collect()
     }
 
     /// A mirror that failed is chosen again only when no other is left, even if it made progress.
@@ -173,7 +216,7 @@ impl<'a> Ledger<'a> {
     /// Picks a mirror for a request of this many bytes, if known, and waits while all are busy or
     /// in backoff.
     pub(crate) async fn choose(&mut self, bytes: Option<u64>) -> Result<Pick, FetchError> {
-        let tried = self.tried();
+        let mut tried = self.tried();
         loop {
             // Armed before the state is read, so that no wake-up is lost in between.
             let changed = self.mirrors.changed();
@@ -182,14 +225,84 @@ impl<'a> Ledger<'a> {
                 Choice::Use(pick) => return Ok(pick),
                 Choice::Wait { until, why } => {
                     self.mirrors.queued(&request);
-                    let mirrors = self.mirrors;
-                    if !self.wait_budget.wait(mirrors, until, why, changed).await {
-                        let all = self.mirrors.ids().map(|id| (id, why)).collect();
-                        return Err(self.exhausted(all));
+                    if let Err(error) = self.wait(until, why, changed).await {
+                        self.outlast(error).await?;
+                        tried = self.tried();
                     }
                 }
-                Choice::Exhausted(reasons) => return Err(self.exhausted(reasons)),
+                Choice::Exhausted(reasons) => {
+                    let error = self.exhausted(reasons);
+                    self.outlast(error).await?;
+                    tried = self.tried();
+                }
             }
+        }
+    }
+
+    /// Waits until `until`, or until a request ends. An error if that exceeds the wait budget. `changed` was armed before the
+    /// state was read.
+    pub(crate) async fn wait(
+        &mut self,
+        until: Time,
+        why: Why,
+        changed: Notified<'_>,
+    ) -> Result<(), FetchError> {
+        let mirrors = self.mirrors;
+        let delay = until.since(mirrors.now());
+        let is_throttled = matches!(why, Why::Demoted(DemotionReason::Throttled { .. }));
+        if is_throttled && self.wait_budget.allows(delay, &why) {
+            self.announce_wait(delay, &why.to_string());
+        }
+        if self.wait_budget.wait(mirrors, until, why, changed).await {
+            return Ok(());
+        }
+        let all = mirrors.ids().map(|id| (id, why)).collect();
+        Err(self.exhausted(all))
+    }
+
+    /// After an error for which no mirror is left: waits if one may be away for a short time only, and begins another round
+    /// of attempts. Returns the error when the time is up.
+    pub(crate) async fn outlast(&mut self, error: FetchError) -> Result<(), FetchError> {
+        let FetchError::Exhausted { attempts, .. } = &error else {
+            return Err(error);
+        };
+        let away = attempts
+            .iter()
+            .rev()
+            .find(|attempt| self.is_away(attempt.mirror));
+        // A job with validators has an older copy, which is better than a long wait.
+        let (Some(attempt), true) = (away, self.job.validators.is_empty()) else {
+            return Err(error);
+        };
+        let why = chain(&attempt.error);
+        let Some(pause) = self.outage.pause() else {
+            return Err(error);
+        };
+        self.announce_wait(pause, &why);
+        if let FetchError::Exhausted { attempts, .. } = error {
+            self.restore(attempts);
+        }
+        sleep(pause).await;
+        self.begin_round();
+        self.wait_budget.renew();
+        Ok(())
+    }
+
+    /// Whether this mirror has failed in a way that may be over soon.
+    fn is_away(&self, mirror: MirrorId) -> bool {
+        let record = self.records.get(&mirror).filter(|record| {
+            record.is_away && matches!(record.exclusion, None | Some(Exclusion::Failed))
+        });
+        record.is_some_and(|record| {
+            self.retry_unseen || record.has_responded || self.mirrors.has_responded(mirror)
+        })
+    }
+
+    fn announce_wait(&self, delay: Duration, why: &str) {
+        if delay >= MIN_ANNOUNCED {
+            let job = self.context.job;
+            let event = Event::Waiting { job, delay, why };
+            self.context.observer.event(&event);
         }
     }
 
@@ -230,7 +343,9 @@ impl<'a> Ledger<'a> {
     // Exchanges.
 
     pub(crate) fn begin(&self, pick: &Pick, offset: u64) -> Exchange {
-        Exchange::begin(&self.context, pick, offset)
+        let mut exchange = Exchange::begin(&self.context, pick, offset);
+        exchange.set_version(self.version(pick.mirror));
+        exchange
     }
 
     pub(crate) fn begin_on(
@@ -243,10 +358,75 @@ impl<'a> Ledger<'a> {
         Exchange::begin_on(&self.context, mirror, timeouts, offset, why)
     }
 
-    /// Records a failed attempt after which `kept` bytes of it are part of the file.
-    pub(crate) fn fail(&mut self, exchange: Exchange, error: BackendError, kept: u64) {
-        let most = self.mirrors.attempts_per_mirror();
+    /// The version of the file on a mirror, for further ranges of it.
+    fn version(&self, mirror: MirrorId) -> Option<Validators> {
+        let record = self.records.get(&mirror)?;
+        let mut version = (record.version.clone()).filter(|_| record.changes < MAX_CHANGES)?;
+        if record.ignores_if_range {
+            version.etag = None;
+        }
+        Some(version)
+    }
+
+    /// Whether a range from this mirror is certain to be of the version of which bytes are here.
+    pub(crate) fn has_strong_version(&self, mirror: MirrorId) -> bool {
+        let version = self.version(mirror);
+        version.is_some_and(|version| version.strong_etag().is_some())
+    }
+
+    /// Notes the version of the file in a response. Returns `false` if it is another than that of an earlier response.
+    pub(crate) fn note_version(&mut self, mirror: MirrorId, version: &Validators) -> bool {
+        let record = self.record(mirror);
+        match &record.version {
+            Some(known) => record.changes >= MAX_CHANGES || !version.contradicts(known),
+            None => {
+                record.version = Some(version.clone()).filter(|version| !version.is_empty());
+                true
+            }
+        }
+    }
+
+    /// No bytes of an earlier version on this mirror are part of the file any more.
+    pub(crate) fn forget_version(&mut self, mirror: MirrorId) {
+        self.record(mirror).version = None;
+    }
+
+    /// Records that the file was replaced on a mirror. Its bytes have to be fetched again, and nobody is at fault.
+    pub(crate) fn changed(&mut self, exchange: Exchange) {
         let record = self.record(exchange.mirror());
+        record.version = None;
+        record.changes += 1;
+        let url = exchange.url().to_owned();
+        let attempt = exchange.leave(BackendError::Changed { url });
+        self.list(attempt);
+    }
+
+    /// Records a failed attempt after which `kept` bytes of it are part of the file. Returns whether it counts: a mirror that
+    /// only serves fewer requests at a time has not failed.
+    pub(crate) fn fail(&mut self, exchange: Exchange, error: BackendError, kept: u64) -> bool {
+        let most = self.mirrors.attempts_per_mirror();
+        let is_busy = self.mirrors.in_flight(exchange.mirror()) > 1;
+        let record = self.record(exchange.mirror());
+        record.is_away = error.is_outage();
+        record.has_responded |= matches!(
+            error,
+            BackendError::Status { .. } | BackendError::Service { .. }
+        );
+        if kept == 0 && is_busy && error.is_overload() && record.overloads < MAX_OVERLOADS {
+            record.overloads += 1;
+            let attempt = exchange.fail_as(Class::Throttled, error);
+            self.list(attempt);
+            return false;
+        }
+        if exchange.has_version()
+            && !record.ignores_if_range
+            && matches!(error, BackendError::WrongRange { .. })
+        {
+            record.ignores_if_range = true;
+            let attempt = exchange.leave(error);
+            self.list(attempt);
+            return false;
+        }
         record.failed += 1;
         record.whole_file_only |= error.is_about_ranges();
         if kept > 0 {
@@ -268,6 +448,7 @@ impl<'a> Ledger<'a> {
         }
         if kept >= MIN_PROGRESS {
             self.wait_budget.renew();
+            self.outage.end();
         }
         // A slow mirror has not failed; its throughput is reported with its bytes.
         let attempt = if is_slow {
@@ -276,6 +457,7 @@ impl<'a> Ledger<'a> {
             exchange.fail(error)
         };
         self.list(attempt);
+        true
     }
 
     /// Records an attempt whose outcome says nothing about its mirror.

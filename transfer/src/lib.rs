@@ -118,6 +118,7 @@ pub mod fuzzing;
 mod ledger;
 mod limits;
 mod mirror_set;
+mod outage;
 mod pace;
 mod probe;
 mod range;

@@ -186,6 +186,18 @@ impl MirrorSet {
         self.selector().config().attempts_per_mirror
     }
 
+    /// The number of requests in flight on a mirror.
+    pub(crate) fn in_flight(&self, mirror: MirrorId) -> u32 {
+        let report = self.selector().report(mirror, self.now());
+        report.map_or(0, |report| report.in_flight)
+    }
+
+    /// Whether a mirror is known to have sent a response, in this run or before.
+    pub(crate) fn has_responded(&self, mirror: MirrorId) -> bool {
+        let report = self.selector().report(mirror, self.now());
+        report.is_some_and(|report| report.first_byte.is_some())
+    }
+
     /// The throughput, in bytes per second, below which another mirror would finish the request
     /// sooner.
     pub(crate) fn min_rate(&self, request: &Request<'_>, mirror: MirrorId) -> f64 {

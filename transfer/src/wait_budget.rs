@@ -32,6 +32,23 @@ impl WaitBudget {
         self.left = self.usual.max(LONG_PAUSE);
     }
 
+    /// Whether a wait of this length is within the budget.
+    pub(crate) fn allows(&mut self, pause: Duration, why: &Why) -> bool {
+        self.left(why).is_none_or(|left| pause <= *left)
+    }
+
+    /// What is left for waits with this reason; `None` if they do not use the budget.
+    fn left(&mut self, why: &Why) -> Option<&mut Duration> {
+        match why {
+            // A request under way will end.
+            Why::Busy { .. }
+            | Why::WaitingForBetter { .. }
+            | Why::Demoted(DemotionReason::OnTrial) => None,
+            Why::Demoted(DemotionReason::Throttled { .. }) => Some(&mut self.throttled),
+            _ => Some(&mut self.left),
+        }
+    }
+
     /// Waits until `until`, or until a request to these mirrors ends. Returns `false` at once if that
     /// exceeds the budget. `changed` was armed before the state was read, so that no wake-up is lost
     /// in between.
@@ -44,20 +61,12 @@ impl WaitBudget {
     ) -> bool {
         let now = mirrors.now();
         let pause = until.since(now).max(Duration::from_millis(1));
-        let left = match why {
-            // A request under way will end, so the budget is not used.
-            Why::Busy { .. }
-            | Why::WaitingForBetter { .. }
-            | Why::Demoted(DemotionReason::OnTrial) => None,
-            Why::Demoted(DemotionReason::Throttled { .. }) => Some(&mut self.throttled),
-            _ => Some(&mut self.left),
-        };
-        if left.as_ref().is_some_and(|left| pause > **left) {
+        if !self.allows(pause, &why) {
             return false;
         }
         // Cancel-safe: both only wait.
         let _ = timeout(pause, changed).await;
-        if let Some(left) = left {
+        if let Some(left) = self.left(&why) {
             *left = left.saturating_sub(mirrors.now().since(now));
         }
         true

@@ -49,6 +49,7 @@ async fn read(backend: &dyn Backend, target: &Target) -> Result<Vec<u8>, Backend
         expected: Expected::default(),
         ranges: Ranges::All,
         validators: None,
+        if_range: None,
     };
     match backend.get(request).await? {
         GetResponse::Body { body, .. } => {

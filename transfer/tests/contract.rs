@@ -92,6 +92,7 @@ async fn get(
         expected: known,
         ranges: range.map_or(Ranges::All, Ranges::One),
         validators: None,
+        if_range: None,
     };
     match backend.get(request).await? {
         GetResponse::Body {
@@ -201,6 +202,7 @@ async fn detects_unchanged_files(backend: &dyn Backend) {
         expected: Expected::default(),
         ranges: Ranges::All,
         validators: Some(validators),
+        if_range: None,
     };
     let response = backend.get(conditional(&first.validators)).await.unwrap();
     assert!(matches!(response, GetResponse::NotModified), "{response:?}");

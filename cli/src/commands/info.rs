@@ -106,6 +106,11 @@ pub(crate) fn run(
             Some(&settings.jobs.origin),
         ),
         (
+            "retry for",
+            format!("{} s", settings.retry_for.value),
+            Some(&settings.retry_for.origin),
+        ),
+        (
             "always copy",
             settings.always_copy.value.to_string(),
             Some(&settings.always_copy.origin),

@@ -380,7 +380,8 @@ impl Selector {
 
     fn pick(&self, index: usize, why: Why, query: &Query<'_>, seen: &Overview) -> Pick {
         let forecast = query.forecast(index);
-        let has_alternative = seen.cheapest.other_than(index).is_some();
+        // A busy mirror is an alternative as well: one of its requests ends soon.
+        let has_alternative = seen.cheapest.other_than(index).is_some() || seen.busy.is_some();
         let (first_byte, stall) = if has_alternative {
             // With an alternative, a mirror gets a few times its usual time, an unknown one less than a
             // user would notice as a hang. A failover costs only one first byte.

@@ -62,7 +62,6 @@ pub struct Selector {
 }
 
 impl Selector {
-    const FIRST_CREDIT: f64 = 1.0;
     const MOST_CREDIT: f64 = 3.0;
     /// Further waiting jobs are not distinguished.
     const LONGEST_QUEUE: usize = 1024;
@@ -82,7 +81,7 @@ impl Selector {
             mirrors,
             config,
             forecasts: Forecasts::default(),
-            exploration_credit: Self::FIRST_CREDIT,
+            exploration_credit: Self::MOST_CREDIT,
             usual_bytes: 262_144.0,
             in_flight: 0,
             queue: Vec::new(),

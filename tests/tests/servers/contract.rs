@@ -132,6 +132,7 @@ async fn get(
         expected: file.expected(),
         ranges: Ranges::One(range),
         validators: None,
+        if_range: None,
     };
     match place.backend.get(request).await? {
         GetResponse::Body {

@@ -51,7 +51,7 @@ impl FileBackend {
 impl Backend for FileBackend {
     async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
         let path = self.path(request.target)?;
-        let range = request.ranges.one(|| path.display().to_string())?;
+        let mut range = request.ranges.one(|| path.display().to_string())?;
         let error = |source: io::Error| BackendError::Read {
             path: path.clone(),
             source,
@@ -80,6 +80,12 @@ impl Backend for FileBackend {
         {
             return Ok(GetResponse::NotModified);
         }
+        if request
+            .if_range
+            .is_some_and(|etag| Some(etag) != validators.etag.as_deref())
+        {
+            range = None;
+        }
         if let Some(wanted) = range.filter(|r| r.start() >= metadata.len()) {
             let url = path.display().to_string();
             return Err(BackendError::BeyondEnd { url, wanted });
@@ -106,6 +112,7 @@ impl Backend for FileBackend {
         let total = Some(metadata.len());
         Ok(GetResponse::Body {
             start,
+            end: range.map(|_| end),
             total,
             validators,
             duplicates: None,

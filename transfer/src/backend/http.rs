@@ -8,7 +8,8 @@ use reqwest::{
     Response, StatusCode,
     header::{
         ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderMap,
-        HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, LINK, RANGE, RETRY_AFTER,
+        HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, LINK, RANGE,
+        RETRY_AFTER,
     },
 };
 use taipan_mirrors::SafeUrl;
@@ -78,6 +79,9 @@ impl Backend for HttpBackend {
                 get = get.header(IF_MODIFIED_SINCE, date);
             }
         }
+        if let Some(etag) = request.if_range {
+            get = get.header(IF_RANGE, etag);
+        }
         let url = SafeUrl::from(url);
         let credentials = CredentialSource::Configured;
         send(&self.client, get, credentials, url, request.ranges).await
@@ -123,7 +127,7 @@ pub(crate) async fn send(
         StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),
         StatusCode::OK => {
             let total = response.content_length();
-            body(response, &url, 0, total)
+            body(response, &url, (0, None), total)
         }
         StatusCode::PARTIAL_CONTENT => {
             let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
@@ -138,7 +142,7 @@ pub(crate) async fn send(
             let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
             match (sent.parse::<ContentRange>(), range) {
                 (Ok(sent), Some(wanted)) if sent.satisfies(wanted) => {
-                    body(response, &url, sent.start, sent.total)
+                    body(response, &url, (sent.start, Some(sent.end)), sent.total)
                 }
                 // The server joined the ranges, or sends only the first one.
                 (Ok(_), None) if matches!(ranges, Ranges::Several(_)) => {
@@ -171,7 +175,7 @@ pub(crate) async fn send(
 fn body(
     response: Response,
     url: &SafeUrl,
-    start: u64,
+    (start, end): (u64, Option<u64>),
     total: Option<u64>,
 ) -> Result<GetResponse, BackendError> {
     let headers = response.headers();
@@ -181,6 +185,7 @@ fn body(
     };
     Ok(GetResponse::Body {
         start,
+        end,
         total,
         validators,
         duplicates: duplicates(&response),

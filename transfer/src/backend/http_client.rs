@@ -1,13 +1,19 @@
 //! The HTTP client that all backends share: its options, and its redirects.
 
-use std::{env, fmt, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    env, fmt, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
 
 use reqwest::{
-    Certificate, Identity, Method, NoProxy, Proxy, RequestBuilder, Response, StatusCode,
+    Certificate, Identity, Method, NoProxy, Proxy, Request, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION},
 };
 use taipan_mirrors::SafeUrl;
-use url::Url;
+use url::{Origin, Url};
 
 use crate::{BackendError, Credentials};
 
@@ -134,7 +140,57 @@ pub enum HttpClientError {
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     inner: reqwest::Client,
+    /// `None` for a client of the caller.
+    unpooled: Option<Arc<UnpooledClient>>,
+    kept: Arc<KeptConnections>,
     credentials: Arc<Credentials>,
+}
+
+/// A client with a new connection for each request. Built at its first use: it reads the trusted
+/// certificates.
+#[derive(Debug)]
+struct UnpooledClient {
+    options: HttpOptions,
+    client: OnceLock<Option<reqwest::Client>>,
+}
+
+impl UnpooledClient {
+    fn get(&self) -> Option<&reqwest::Client> {
+        let build = || {
+            let builder = builder(&self.options).ok()?;
+            builder.pool_max_idle_per_host(0).build().ok()
+        };
+        self.client.get_or_init(build).as_ref()
+    }
+}
+
+/// The servers to which a connection may have been kept.
+#[derive(Debug, Default)]
+struct KeptConnections(Mutex<HashMap<Origin, Instant>>);
+
+impl KeptConnections {
+    /// How long an idle connection is kept.
+    const TIME: Duration = Duration::from_secs(30);
+    /// The number of servers that are remembered.
+    const MOST: usize = 1024;
+
+    /// A server has sent a response.
+    fn note(&self, origin: Origin) {
+        let mut origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if origins.len() >= Self::MOST && !origins.contains_key(&origin) {
+            origins.retain(|_, last| last.elapsed() < Self::TIME);
+            if origins.len() >= Self::MOST {
+                return;
+            }
+        }
+        origins.insert(origin, Instant::now());
+    }
+
+    fn has(&self, origin: &Origin) -> bool {
+        let origins = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = origins.get(origin);
+        last.is_some_and(|last| last.elapsed() < Self::TIME)
+    }
 }
 
 /// A client with options of the caller, without credentials by host.
@@ -142,6 +198,8 @@ impl From<reqwest::Client> for HttpClient {
     fn from(inner: reqwest::Client) -> Self {
         Self {
             inner,
+            unpooled: None,
+            kept: Arc::default(),
             credentials: Arc::default(),
         }
     }
@@ -160,39 +218,41 @@ pub(crate) enum CredentialSource {
 impl HttpClient {
     /// Builds a client with these options. Reads the files that they name.
     pub fn new(options: &HttpOptions) -> Result<Self, HttpClientError> {
-        let mut builder = reqwest::Client::builder()
-            .user_agent(&options.user_agent)
-            .connect_timeout(options.connect_timeout)
-            // `send` follows them, and knows which credentials each host may receive.
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .tcp_keepalive(Duration::from_secs(30));
-        if options.http1_only {
-            builder = builder.http1_only();
-        }
-        let mut roots = Vec::new();
-        for path in &options.roots {
-            roots.extend(certificates(path)?);
-        }
-        if !roots.is_empty() {
-            builder = builder.tls_certs_merge(roots);
-        }
-        if let Some(identity) = &options.identity {
-            builder = builder.identity(read_identity(identity)?);
-        }
-        for proxy in proxies(options)? {
-            builder = builder.proxy(proxy);
-        }
-        if matches!(options.proxy, ProxyChoice::Direct) {
-            builder = builder.no_proxy();
-        }
-        let inner = builder
-            .build()
-            .map_err(|source| HttpClientError::Build { source })?;
+        let failed = |source| HttpClientError::Build { source };
+        let pooled = builder(options)?.pool_idle_timeout(KeptConnections::TIME);
+        let unpooled = UnpooledClient {
+            options: options.clone(),
+            client: OnceLock::new(),
+        };
         Ok(Self {
-            inner,
+            inner: pooled.build().map_err(failed)?,
+            unpooled: Some(Arc::new(unpooled)),
+            kept: Arc::default(),
             credentials: Arc::new(options.credentials.clone()),
         })
+    }
+
+    /// Sends one request, without credentials of the options, and follows no redirect.
+    ///
+    /// A server may close an idle connection at any time, also at the moment at which the next request is
+    /// sent on it. Such a request is sent once more, on a new connection (RFC 9112 §9.3.1).
+    pub(crate) async fn execute(&self, request: Request) -> reqwest::Result<Response> {
+        let origin = request.url().origin();
+        let is_safe = matches!(*request.method(), Method::GET | Method::HEAD);
+        let again = request.try_clone().filter(|_| is_safe);
+        let mut result = self.inner.execute(request).await;
+        if let (Err(error), Some(again), Some(unpooled)) = (&result, again, &self.unpooled)
+            && is_closed(error)
+            && self.kept.has(&origin)
+            && let Some(unpooled) = unpooled.get()
+        {
+            tracing::debug!(server = %origin.ascii_serialization(), "a kept connection was closed");
+            result = unpooled.execute(again).await;
+        }
+        if result.is_ok() {
+            self.kept.note(origin);
+        }
+        result
     }
 
     /// The underlying client, which follows no redirects.
@@ -236,7 +296,7 @@ impl HttpClient {
         let mut downgraded = false;
         loop {
             let again = request.try_clone();
-            let response = self.inner.execute(request).await.map_err(failed)?;
+            let response = self.execute(request).await.map_err(failed)?;
             let (Some(mut next), true) = (again, is_redirect(response.status())) else {
                 return Ok(response);
             };
@@ -278,6 +338,65 @@ impl HttpClient {
             request = next;
         }
     }
+}
+
+/// The options of a client.
+fn builder(options: &HttpOptions) -> Result<reqwest::ClientBuilder, HttpClientError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(&options.user_agent)
+        .connect_timeout(options.connect_timeout)
+        // `send` follows them, and knows which credentials each host may receive.
+        .redirect(reqwest::redirect::Policy::none())
+        .tcp_keepalive(Duration::from_secs(30));
+    if options.http1_only {
+        builder = builder.http1_only();
+    }
+    let mut roots = Vec::new();
+    for path in &options.roots {
+        roots.extend(certificates(path)?);
+    }
+    if !roots.is_empty() {
+        builder = builder.tls_certs_merge(roots);
+    }
+    if let Some(identity) = &options.identity {
+        builder = builder.identity(read_identity(identity)?);
+    }
+    for proxy in proxies(options)? {
+        builder = builder.proxy(proxy);
+    }
+    if matches!(options.proxy, ProxyChoice::Direct) {
+        builder = builder.no_proxy();
+    }
+    Ok(builder)
+}
+
+/// Whether a connection was closed before a response.
+fn is_closed(error: &reqwest::Error) -> bool {
+    use io::ErrorKind as Kind;
+    if error.is_connect() || error.is_timeout() {
+        return false;
+    }
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(error) = cause.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = cause.downcast_ref::<io::Error>()
+            && matches!(
+                error.kind(),
+                Kind::ConnectionReset
+                    | Kind::ConnectionAborted
+                    | Kind::BrokenPipe
+                    | Kind::UnexpectedEof
+            )
+        {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 fn is_redirect(status: StatusCode) -> bool {

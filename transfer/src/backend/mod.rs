@@ -38,6 +38,21 @@ impl Validators {
     pub fn is_empty(&self) -> bool {
         self.etag.is_none() && self.last_modified.is_none()
     }
+
+    /// The ETag, if it is strong: two bodies with it are equal byte by byte (RFC 9110 §8.8.1).
+    pub fn strong_etag(&self) -> Option<&str> {
+        let etag = self.etag.as_deref()?;
+        (etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"')).then_some(etag)
+    }
+
+    /// Whether they are of another version of the file. Servers behind one name may have different ETags
+    /// for the same file; then the date is the same.
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+        match (&self.last_modified, &other.last_modified) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            _ => matches!((&self.etag, &other.etag), (Some(ours), Some(theirs)) if ours != theirs),
+        }
+    }
 }
 
 /// Headers of a response that name other locations of the same file (RFC 6249), unparsed.
@@ -87,6 +102,9 @@ pub struct GetRequest<'a> {
     pub ranges: Ranges<'a>,
     /// The validators of the local copy, for a conditional request.
     pub validators: Option<&'a Validators>,
+    /// The strong ETag of the version that a range must be of. A server that has another version sends
+    /// the whole file (RFC 9110 §13.1.5).
+    pub if_range: Option<&'a str>,
 }
 
 /// One response. Its header has been read and checked; its body has not.
@@ -98,6 +116,9 @@ pub enum GetResponse {
         /// The offset in the file of the first byte of the body: that of the request, or 0 if the
         /// server ignored the range and sends the whole file.
         start: u64,
+        /// One past the last byte of the body in the file, if the server sends a range. A server may send
+        /// less than was requested (RFC 9110 §15.3.7).
+        end: Option<u64>,
         /// The length of the whole file, if the server sent it.
         total: Option<u64>,
         /// The validators of this version of the file.

@@ -171,7 +171,8 @@ impl Backend for S3Backend {
             .bucket(&self.location.bucket)
             .key(self.key(&request.target.path))
             .set_range(range.map(|range| range.header()))
-            .set_if_none_match(request.validators.and_then(|v| v.etag.clone()));
+            .set_if_none_match(request.validators.and_then(|v| v.etag.clone()))
+            .set_if_match(request.if_range.map(str::to_owned));
         let mut region = self.learned_region();
         let mut response = send(get.clone(), region.clone()).await;
         if let Err(error) = &response
@@ -190,6 +191,12 @@ impl Backend for S3Backend {
             tracing::warn!(%place, "the clock of this machine or of the bucket is wrong");
             response = send(get, region).await;
         }
+        if let Err(error) = &response
+            && request.if_range.is_some()
+            && status(error) == Some(412)
+        {
+            return Err(BackendError::Changed { url: place });
+        }
         let object = match response {
             Ok(object) => object,
             Err(error) => {
@@ -205,15 +212,15 @@ impl Backend for S3Backend {
         let length = object
             .content_length
             .and_then(|length| u64::try_from(length).ok());
-        let (start, total) = match (range, &object.content_range) {
+        let (start, end, total) = match (range, &object.content_range) {
             (Some(wanted), Some(text)) => match text.parse::<ContentRange>() {
-                Ok(sent) if sent.satisfies(wanted) => (sent.start, sent.total),
+                Ok(sent) if sent.satisfies(wanted) => (sent.start, Some(sent.end), sent.total),
                 _ => return Err(wrong_range(place, wanted, text.clone())),
             },
             (None, Some(text)) => {
                 return Err(wrong_range(place, ByteRange::from(0), text.clone()));
             }
-            (_, None) => (0, length),
+            (_, None) => (0, None, length),
         };
         // An object may be stored encoded; then its digest is that of the encoded bytes. If its
         // length is not that of the file, something between has encoded it.
@@ -245,6 +252,7 @@ impl Backend for S3Backend {
         let body: Body = body.boxed();
         Ok(GetResponse::Body {
             start,
+            end,
             total,
             validators,
             duplicates: None,

@@ -18,7 +18,7 @@ use crate::HttpClient;
 
 #[derive(Debug, Clone)]
 struct Connector {
-    client: reqwest::Client,
+    client: HttpClient,
     /// The longest time to the header of a response.
     limit: Option<Duration>,
 }
@@ -27,7 +27,7 @@ struct Connector {
 /// follow redirects: a signature is for one host.
 pub(crate) fn shared(client: &HttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Connector {
-        client: client.inner().clone(),
+        client: client.clone(),
         limit: None,
     })
 }
@@ -70,10 +70,7 @@ impl HttpConnector for Connector {
     }
 }
 
-async fn send(
-    client: reqwest::Client,
-    request: HttpRequest,
-) -> Result<HttpResponse, ConnectorError> {
+async fn send(client: HttpClient, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = request
         .try_into_http1x()
         .map_err(|error| ConnectorError::user(error.into()))?;
@@ -110,7 +107,7 @@ mod tests {
             .read_timeout(Duration::from_secs(1))
             .build();
         let connector = Connector {
-            client: client.inner().clone(),
+            client,
             limit: None,
         };
         let connector = connector.limited(&settings);

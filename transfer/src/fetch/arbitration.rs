@@ -148,7 +148,7 @@ impl SegmentedFetch<'_, '_> {
     }
 
     /// The bytes that came from a mirror.
-    fn sent_by(&self, mirror: Option<MirrorId>) -> Vec<Range<u64>> {
+    pub(crate) fn sent_by(&self, mirror: Option<MirrorId>) -> Vec<Range<u64>> {
         let theirs = self.sources.iter().filter(|(_, from)| *from == mirror);
         theirs.map(|(range, _)| range).collect()
     }

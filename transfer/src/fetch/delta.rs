@@ -19,7 +19,7 @@ use taipan_zchunk::{
 use crate::{
     BackendError, Delta, Expected, FetchError, Fetched, SinkError, Validators, VerifyError,
     blocking::blocking,
-    exchange::{Exchange, WholeFile},
+    exchange::{Exchange, Timeouts, WholeFile},
     fetch::{
         journal::Key,
         partial::{Partial, PartialBody, part_path},
@@ -40,6 +40,9 @@ const MIN_SHORT_RANGES: usize = 12;
 
 /// How many ranges share one request. Many servers have a limit of a hundred or two.
 const MAX_RANGES_PER_REQUEST: usize = 48;
+
+/// How many requests the header may take, from a server that sends less than was requested.
+const MAX_HEADER_REQUESTS: usize = 16;
 
 /// How often bad chunks are fetched again.
 const MAX_ROUNDS: usize = 8;
@@ -82,8 +85,8 @@ pub(crate) async fn fetch(
     let mut sources = Some(sources);
     for _ in 0..MAX_ROUNDS {
         if let Err(error) = segments.fill(&ranges).await {
-            segments.discard_unless_resumable(&error);
-            return Err(error);
+            let filled = segments.fill_from_whole_file(&ranges, error).await;
+            filled.inspect_err(|error| segments.discard_unless_resumable(error))?;
         }
         let (from, wanted) = (sources.take(), ranges.clone());
         let work = move |partial: &Partial| assemble(assembler, from, partial, &wanted);
@@ -138,7 +141,9 @@ async fn fetch_header(ledger: &mut Ledger<'_>) -> Result<Header, FetchError> {
                 earlier.into_iter().for_each(Exchange::succeed);
                 return Ok(header);
             }
-            Err(error) => ledger.fail(exchange, error, 0),
+            Err(error) => {
+                ledger.fail(exchange, error, 0);
+            }
         }
     }
 }
@@ -186,7 +191,7 @@ async fn header_from(
                 }),
             };
         }
-        if have < wanted {
+        if have < wanted && !(response.is_partial() && earlier.len() < MAX_HEADER_REQUESTS) {
             return Err(BackendError::Short {
                 url,
                 expected: needed,
@@ -306,7 +311,9 @@ impl SegmentedFetch<'_, '_> {
                     match error {
                         // The mirror is in order.
                         BackendError::NoMultiRange { .. } => exchange.cancel(),
-                        error => self.ledger.fail(exchange, error, 0),
+                        error => {
+                            self.ledger.fail(exchange, error, 0);
+                        }
                     }
                     continue;
                 }
@@ -337,6 +344,73 @@ impl SegmentedFetch<'_, '_> {
             batch = batches.next();
         }
         Ok(assembler)
+    }
+
+    /// Fetches the missing bytes of these ranges with the whole file, from a mirror that sends no
+    /// ranges. Returns the given error if there is none.
+    async fn fill_from_whole_file(
+        &mut self,
+        wanted: &[Range<u64>],
+        error: FetchError,
+    ) -> Result<(), FetchError> {
+        let FetchError::Exhausted { attempts, .. } = error else {
+            return Err(error);
+        };
+        self.ledger.restore(attempts);
+        for mirror in self.ledger.whole_file_mirrors() {
+            let why = "the whole file, because it sends no ranges";
+            let exchange = self.ledger.begin_on(mirror, Timeouts::PATIENT, 0, why);
+            match self.take_whole_file(&exchange, wanted).await? {
+                Ok(()) => {
+                    exchange.cancel();
+                    return self.written().await;
+                }
+                Err(error) => {
+                    self.ledger.fail(exchange, error, 0);
+                }
+            }
+        }
+        self.written().await?;
+        Err(self.ledger.exhausted(Vec::new()))
+    }
+
+    /// Takes the wanted bytes from a response with the whole file. The outer error is not the mirror's.
+    async fn take_whole_file(
+        &mut self,
+        exchange: &Exchange,
+        wanted: &[Range<u64>],
+    ) -> Result<Result<(), BackendError>, FetchError> {
+        let mut response = match exchange.send(0, None).await {
+            Ok(Some(response)) => response,
+            Ok(None) => {
+                let url = exchange.url().to_owned();
+                return Ok(Err(BackendError::UnexpectedNotModified { url }));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut at = 0;
+        loop {
+            let piece = match response.next().await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            let end = at + piece.len() as u64;
+            for range in wanted {
+                let part = range.start.max(at)..range.end.min(end);
+                if part.is_empty() {
+                    continue;
+                }
+                let length = part.end - part.start;
+                // Both lie in the piece.
+                let from = usize::try_from(part.start - at).unwrap_or(0);
+                let to = usize::try_from(part.end - at).unwrap_or(0);
+                let bytes = piece.slice(from..to);
+                self.store(exchange.mirror(), part.start, vec![bytes], length)
+                    .await?;
+            }
+            at = end;
+        }
     }
 
     /// Forgets bad chunks, and records which mirrors sent them.

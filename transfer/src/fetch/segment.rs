@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 use taipan_mirrors::SegmentId;
 use tokio::sync::oneshot;
 
-use crate::{BackendError, exchange::Response};
+use crate::{BackendError, Validators, exchange::Response};
 
 /// Pieces are collected up to this many bytes before they are written.
 const BATCH: usize = 256 << 10;
@@ -56,6 +56,16 @@ pub(crate) async fn open(
 }
 
 impl SegmentReader {
+    /// The validators of the version that the mirror sends.
+    pub(crate) fn version(&self) -> &Validators {
+        &self.response.validators
+    }
+
+    /// Whether the body has ended where the server said, before the end of the requested range.
+    pub(crate) fn is_partial(&self) -> bool {
+        self.response.is_partial()
+    }
+
     /// Waits for the next bytes, and takes along what else has arrived.
     pub(crate) async fn read(mut self) -> SegmentEvent {
         let first = tokio::select! {

@@ -16,7 +16,8 @@ use taipan_mirrors::{Class, MirrorId, Pick, SegmentConfig, SegmentId, SegmentPla
 use tokio::{sync::oneshot, task::JoinHandle, time::sleep};
 
 use crate::{
-    BackendError, Event, Expected, FetchError, Fetched, Sha256, SinkError, Validators,
+    BackendError, Event, Expected, FetchError, Fetched, Sha256, SinkError, TimeoutPhase,
+    Validators,
     blocking::blocking,
     exchange::{Exchange, WholeFile},
     fetch::{
@@ -101,17 +102,14 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
 
     /// Fetches those of these bytes that are missing.
     pub(crate) async fn fill(&mut self, wanted: &[Range<u64>]) -> Result<(), FetchError> {
-        let missing: Vec<Range<u64>> = wanted
-            .iter()
-            .flat_map(|range| self.missing(range.clone()))
-            .collect();
         self.ledger.begin_round();
-        let mut plan = self.plan(missing);
+        let mut plan = self.plan(wanted);
         let mut connections = Connections::new();
         let mut events = Events::new();
         loop {
             // Armed before the state is read, so that no wake-up is lost in between.
-            let changed = self.ledger.mirrors.changed();
+            let mirrors = self.ledger.mirrors;
+            let changed = mirrors.changed();
             let (until, why) = loop {
                 match self.ledger.mirrors.next_segment(&mut plan) {
                     SegmentStep::Fetch {
@@ -132,23 +130,28 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
                             connection.close();
                         }
                     }
+                    SegmentStep::Stalled { segment, silence } => {
+                        if let Some(connection) = connections.remove(&segment) {
+                            self.stalled(connection, silence);
+                        }
+                    }
                     SegmentStep::Wait { until, why } => break (until, why),
                     SegmentStep::Done => return self.written().await,
                     SegmentStep::Exhausted(reasons) => {
                         self.written().await?;
-                        return Err(self.ledger.exhausted(reasons));
+                        let error = self.ledger.exhausted(reasons);
+                        self.ledger.outlast(error).await?;
+                        plan = self.plan(wanted);
                     }
                 }
             };
-            let mirrors = self.ledger.mirrors;
             if let Some(why) = why
                 && connections.is_empty()
             {
-                let budget = &mut self.ledger.wait_budget;
-                if !budget.wait(mirrors, until, why, changed).await {
+                if let Err(error) = self.ledger.wait(until, why, changed).await {
                     self.written().await?;
-                    let all = mirrors.ids().map(|id| (id, why)).collect();
-                    return Err(self.ledger.exhausted(all));
+                    self.ledger.outlast(error).await?;
+                    plan = self.plan(wanted);
                 }
                 continue;
             }
@@ -171,7 +174,9 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         }
     }
 
-    fn plan(&self, missing: Vec<Range<u64>>) -> SegmentPlan {
+    /// A plan for those of these bytes that are missing.
+    fn plan(&self, wanted: &[Range<u64>]) -> SegmentPlan {
+        let missing = wanted.iter().flat_map(|range| self.missing(range.clone()));
         let ledger = &*self.ledger;
         let path = &ledger.job.target.path;
         let config = self.config.clone();
@@ -225,8 +230,14 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         match event {
             SegmentEvent::Dropped => {}
             SegmentEvent::Opened(reader) => {
-                if connections.contains_key(&reader.segment) {
+                let Some(connection) = connections.get(&reader.segment) else {
+                    return Ok(());
+                };
+                let mirror = connection.exchange.mirror();
+                if self.ledger.note_version(mirror, reader.version()) {
                     events.push(reader.read().boxed());
+                } else {
+                    self.changed(reader.segment, plan, connections).await?;
                 }
             }
             SegmentEvent::Pieces {
@@ -246,6 +257,8 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
                 connection.next += kept;
                 let mirror = connection.exchange.mirror();
                 let is_complete = connection.next >= connection.end;
+                let is_enough = connection.next - connection.start >= MIN_PROGRESS;
+                let is_partial = matches!(end, Some(Ok(()))) && reader.is_partial() && is_enough;
                 let end = match end {
                     Some(Ok(())) => Some(BackendError::Short {
                         url: connection.exchange.url().to_owned(),
@@ -260,9 +273,17 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
                     None => events.push(reader.read().boxed()),
                     // What follows the last wanted byte does not matter.
                     Some(_) if is_complete => {}
+                    Some(_) if is_partial => {
+                        plan.ended(segment, false);
+                        connections.remove(&segment).map(Connection::close);
+                    }
                     Some(error) => self.failed(segment, error, plan, connections),
                 }
             }
+            SegmentEvent::Failed {
+                segment,
+                error: BackendError::Changed { .. },
+            } => self.changed(segment, plan, connections).await?,
             SegmentEvent::Failed { segment, error } => {
                 self.failed(segment, error, plan, connections);
             }
@@ -281,13 +302,58 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         let Some(connection) = connections.remove(&segment) else {
             return;
         };
+        let mirror = connection.exchange.mirror();
         let gained = connection.next - connection.start;
+        let is_final = !error.is_transient() || error.is_about_ranges();
+        let counts = self.ledger.fail(connection.exchange, error, gained);
         // With enough progress the mirror is worth another request.
-        plan.ended(segment, gained < MIN_PROGRESS);
-        if !error.is_transient() || error.is_about_ranges() {
-            plan.exclude(connection.exchange.mirror());
+        plan.ended(segment, counts && gained < MIN_PROGRESS);
+        if counts && is_final {
+            plan.exclude(mirror);
         }
+    }
+
+    /// Records the stall of a segment, which the plan has removed.
+    fn stalled(&mut self, connection: Connection, silence: Duration) {
+        let gained = connection.next - connection.start;
+        let error = BackendError::Timeout {
+            url: connection.exchange.url().to_owned(),
+            phase: TimeoutPhase::Body,
+            after: silence,
+        };
         self.ledger.fail(connection.exchange, error, gained);
+    }
+
+    /// The file was replaced on the mirror of this segment: everything that it has sent is of the earlier version, and is
+    /// fetched again.
+    async fn changed(
+        &mut self,
+        segment: SegmentId,
+        plan: &mut SegmentPlan,
+        connections: &mut Connections,
+    ) -> Result<(), FetchError> {
+        let Some(connection) = connections.remove(&segment) else {
+            return Ok(());
+        };
+        let mirror = connection.exchange.mirror();
+        plan.ended(segment, false);
+        self.ledger.changed(connection.exchange);
+        let others = connections
+            .extract_if(.., |_, other| other.exchange.mirror() == mirror)
+            .collect::<Vec<_>>();
+        for (segment, connection) in others {
+            plan.ended(segment, false);
+            connection.exchange.cancel();
+        }
+        self.written().await?;
+        let earlier = self.sent_by(Some(mirror));
+        if !earlier.is_empty() {
+            self.forget(&earlier).await?;
+        }
+        for range in earlier {
+            plan.add(range);
+        }
+        Ok(())
     }
 
     /// Writes bytes to the disk, except for those that are already there.
@@ -366,7 +432,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
     /// partial is kept only if another run can resume it.
     pub(crate) fn give_up(&mut self, error: FetchError) -> Result<(), FetchError> {
         let is_sink = matches!(error, FetchError::Sink { .. });
-        if self.ledger.has_whole_file_only() && !is_sink {
+        if !self.ledger.whole_file_mirrors().is_empty() && !is_sink {
             self.partial.discard();
             if let FetchError::Exhausted { attempts, .. } = error {
                 self.ledger.restore(attempts);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     BackendError, FetchError, Fetched, Sha256, Sink, SinkError, Validators, Verifier,
     exchange::{Exchange, Response},
-    ledger::Ledger,
+    ledger::{Ledger, MIN_PROGRESS},
     pace::is_worth_leaving,
 };
 
@@ -37,6 +37,8 @@ pub(crate) struct StreamFetch<'l, 'a> {
 /// Why an attempt ended before the file was complete and right.
 enum Failure {
     Mirror(BackendError),
+    /// The server sent a part of the range, as it said. The rest has to be requested.
+    Partial,
     /// The body was complete, and the file as a whole is wrong.
     Mismatch(BackendError),
     Sink(SinkError),
@@ -104,6 +106,11 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
                     }
                     return Err(self.ledger.sink_error(source));
                 }
+                Err(Failure::Partial) => exchange.cancel(),
+                Err(Failure::Mirror(BackendError::Changed { .. })) => {
+                    self.ledger.changed(exchange);
+                    self.restart(sink).await?;
+                }
                 Err(Failure::Mirror(error)) => {
                     let gained = self.verifier.length().saturating_sub(offset);
                     self.failed(exchange, error, gained, sink).await?;
@@ -129,14 +136,25 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         if self.verifier.length() == 0 {
             return true;
         }
-        // Without a digest, parts of two versions of the file would not be noticed.
-        !self.ledger.whole_file_only(mirror)
-            && self.ledger.job.expected.is_content_addressed()
-            && (!self.one_mirror_only || self.contributors.iter().all(|other| *other == mirror))
+        !self.ledger.whole_file_only(mirror) && self.is_same_file_on(mirror)
+    }
+
+    /// Whether the next bytes of this mirror are certain to be of the file of which bytes have arrived, or
+    /// the digest would show that they are not.
+    fn is_same_file_on(&self, mirror: MirrorId) -> bool {
+        let is_only_one = self.contributors.iter().all(|other| *other == mirror);
+        if self.ledger.job.expected.is_content_addressed() {
+            !self.one_mirror_only || is_only_one
+        } else {
+            is_only_one && self.ledger.has_strong_version(mirror)
+        }
     }
 
     async fn restart(&mut self, sink: &mut dyn Sink) -> Result<(), FetchError> {
         self.ledger.restarted(self.verifier.length());
+        for mirror in &self.contributors {
+            self.ledger.forget_version(*mirror);
+        }
         self.verifier = Verifier::new(self.ledger.job.expected);
         self.contributors.clear();
         self.rejection = None;
@@ -179,7 +197,9 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
             Some(hedge) => (hedge, Some(exchange)),
         };
         match (other, lost) {
-            (Some(other), Some(error)) => self.ledger.fail(other, error, 0),
+            (Some(other), Some(error)) => {
+                self.ledger.fail(other, error, 0);
+            }
             // It may have sent the whole response by now.
             (Some(other), None) => other.cancel_wasting(left.unwrap_or(0)),
             (None, _) => {}
@@ -235,11 +255,28 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         sink: &mut dyn Sink,
     ) -> Result<Validators, Failure> {
         let mirror = exchange.mirror();
+        let begin = self.verifier.length();
+        if begin == 0 {
+            self.ledger.forget_version(mirror);
+        }
+        if !self.ledger.note_version(mirror, &response.validators) {
+            let url = exchange.url().to_owned();
+            return Err(BackendError::Changed { url }.into());
+        }
         loop {
             let next = response.next().await;
             self.ledger.wasted += response.take_skipped();
             let piece = match next {
                 Ok(Some(piece)) => piece,
+                Ok(None) if response.is_partial() => {
+                    let expected = response.end().unwrap_or(u64::MAX);
+                    let got = self.verifier.length();
+                    if got - begin >= MIN_PROGRESS {
+                        return Err(Failure::Partial);
+                    }
+                    let url = exchange.url().to_owned();
+                    return Err(BackendError::Short { url, expected, got }.into());
+                }
                 Ok(None) => return Ok(response.validators),
                 Err(_) if response.end().is_none() && self.is_verified() => {
                     return Ok(response.validators);
@@ -330,7 +367,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
     ) -> Result<(), FetchError> {
         let is_corrupt = error.class() == Class::Corrupt;
         // Bytes that the next mirror will not continue are no progress.
-        let is_kept = self.ledger.job.expected.is_content_addressed()
+        let is_kept = self.is_same_file_on(exchange.mirror())
             && !self.one_mirror_only
             && !is_corrupt
             && !error.is_about_ranges()

@@ -38,6 +38,12 @@ pub(crate) enum Act {
     /// The byte at this offset of the file is wrong.
     Corrupt(u64),
     IgnoreRange,
+    /// At most this many bytes of a range, as the header of the response says.
+    Partial(u64),
+    /// This version of the file (`PATH.N`), with an ETag. A range of another version is not sent.
+    Version(u64),
+    /// The connection is refused.
+    Refuse,
     /// Ranges are refused as lying beyond the end.
     NoRange,
     /// The length of the file in the response is one byte too large.
@@ -174,6 +180,7 @@ impl Backend for Scripted {
         let act = (self.script.lock().unwrap())(wanted);
         self.log.lock().unwrap().push((wanted, act));
         let mut start = wanted;
+        let mut whole = one.is_none();
         let Some(file) = self.files.get(&request.target.path) else {
             return Err(self.failed(404, None));
         };
@@ -183,8 +190,33 @@ impl Backend for Scripted {
         let mut end = one.and_then(|range| range.end()).unwrap_or(total);
         end = end.min(total);
         let mut last_words = None;
+        let mut promised = end;
+        let mut validators = Validators::default();
         match act {
             Act::Good => {}
+            Act::Refuse => {
+                let url: url::Url = self.describe(request.target).parse().unwrap();
+                return Err(BackendError::Connect {
+                    url: url.into(),
+                    source: std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into(),
+                });
+            }
+            Act::Partial(most) => {
+                end = end.min(start + most);
+                promised = end;
+            }
+            Act::Version(number) => {
+                let etag = format!("\"{number}\"");
+                file = self.files[&format!("{}.{number}", request.target.path)].clone();
+                total = file.len() as u64;
+                end = end.min(total);
+                if request.if_range.is_some_and(|wanted| wanted != etag) {
+                    (start, end) = (0, total);
+                    whole = true;
+                }
+                promised = end;
+                validators.etag = Some(etag);
+            }
             Act::Status(status) => return Err(self.failed(status, None)),
             Act::RetryAfter(seconds) => {
                 return Err(self.failed(429, Some(Duration::from_secs(seconds))));
@@ -210,6 +242,7 @@ impl Backend for Scripted {
             Act::IgnoreRange => {
                 start = 0;
                 end = total;
+                whole = true;
             }
             Act::NoRange => {
                 if let Some(wanted) = one {
@@ -252,8 +285,9 @@ impl Backend for Scripted {
         );
         Ok(GetResponse::Body {
             start,
+            end: (!whole).then_some(promised),
             total: Some(total),
-            validators: Validators::default(),
+            validators,
             duplicates: None,
             body: body.boxed(),
         })
