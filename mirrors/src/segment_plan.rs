@@ -336,11 +336,6 @@ impl SegmentPlan {
         }
     }
 
-    /// Adds a range whose bytes are missing again.
-    pub fn add(&mut self, range: Range<u64>) {
-        self.give_back(range.start..range.end.min(self.size));
-    }
-
     /// Excludes this mirror from further segments.
     pub fn exclude(&mut self, mirror: MirrorId) {
         self.tried.exclude(mirror);

@@ -69,9 +69,11 @@ struct MirrorRecord {
     version: Option<Validators>,
     /// How often the version has changed.
     changes: u32,
+    /// The version has changed, and bytes of the earlier one may be part of the file.
+    has_changed: bool,
     /// It sends the whole file whenever `If-Range` is present.
     ignores_if_range: bool,
-    /// It has sent an error status in this job.
+    /// It has sent a response in this job.
     has_responded: bool,
     /// Its last failure may be over soon.
     is_away: bool,
@@ -344,7 +346,10 @@ impl<'a> Ledger<'a> {
 
     pub(crate) fn begin(&self, pick: &Pick, offset: u64) -> Exchange {
         let mut exchange = Exchange::begin(&self.context, pick, offset);
-        exchange.set_version(self.version(pick.mirror));
+        // With a digest the version does not matter: the ETags of one file may differ.
+        if !self.job.expected.is_content_addressed() {
+            exchange.set_version(self.version(pick.mirror));
+        }
         exchange
     }
 
@@ -374,11 +379,21 @@ impl<'a> Ledger<'a> {
         version.is_some_and(|version| version.strong_etag().is_some())
     }
 
-    /// Notes the version of the file in a response. Returns `false` if it is another than that of an earlier response.
+    /// Notes the version of the file in a response. Returns `false` if it is another than that of an earlier response, and the
+    /// bytes of the two must not be mixed. With a digest they may: it shows whether they are different.
     pub(crate) fn note_version(&mut self, mirror: MirrorId, version: &Validators) -> bool {
+        let is_verified = self.job.expected.is_content_addressed();
         let record = self.record(mirror);
         match &record.version {
-            Some(known) => record.changes >= MAX_CHANGES || !version.contradicts(known),
+            Some(known) if record.changes < MAX_CHANGES && version.contradicts(known) => {
+                if is_verified {
+                    record.has_changed = true;
+                    record.changes += 1;
+                    record.version = Some(version.clone());
+                }
+                is_verified
+            }
+            Some(_) => true,
             None => {
                 record.version = Some(version.clone()).filter(|version| !version.is_empty());
                 true
@@ -388,13 +403,26 @@ impl<'a> Ledger<'a> {
 
     /// No bytes of an earlier version on this mirror are part of the file any more.
     pub(crate) fn forget_version(&mut self, mirror: MirrorId) {
-        self.record(mirror).version = None;
+        let record = self.record(mirror);
+        record.version = None;
+        record.has_changed = false;
     }
 
-    /// Records that the file was replaced on a mirror. Its bytes have to be fetched again, and nobody is at fault.
+    /// The mirrors on which the file was replaced, so that bytes of two versions of it may be mixed. Each is returned once.
+    pub(crate) fn take_changed(&mut self) -> Vec<MirrorId> {
+        let changed = self.records.iter_mut();
+        changed
+            .filter_map(|(mirror, record)| {
+                std::mem::take(&mut record.has_changed).then_some(*mirror)
+            })
+            .collect()
+    }
+
+    /// Records that the file was replaced on a mirror, and that the attempt ends for that reason. No mirror is at fault.
     pub(crate) fn changed(&mut self, exchange: Exchange) {
         let record = self.record(exchange.mirror());
         record.version = None;
+        record.has_changed = true;
         record.changes += 1;
         let url = exchange.url().to_owned();
         let attempt = exchange.leave(BackendError::Changed { url });
@@ -406,12 +434,14 @@ impl<'a> Ledger<'a> {
     pub(crate) fn fail(&mut self, exchange: Exchange, error: BackendError, kept: u64) -> bool {
         let most = self.mirrors.attempts_per_mirror();
         let is_busy = self.mirrors.in_flight(exchange.mirror()) > 1;
+        let has_header = exchange.latency().is_some();
         let record = self.record(exchange.mirror());
         record.is_away = error.is_outage();
-        record.has_responded |= matches!(
-            error,
-            BackendError::Status { .. } | BackendError::Service { .. }
-        );
+        record.has_responded |= has_header
+            || matches!(
+                error,
+                BackendError::Status { .. } | BackendError::Service { .. }
+            );
         if kept == 0 && is_busy && error.is_overload() && record.overloads < MAX_OVERLOADS {
             record.overloads += 1;
             let attempt = exchange.fail_as(Class::Throttled, error);

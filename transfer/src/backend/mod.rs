@@ -45,12 +45,14 @@ impl Validators {
         (etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"')).then_some(etag)
     }
 
-    /// Whether they are of another version of the file. Servers behind one name may have different ETags
-    /// for the same file; then the date is the same.
+    /// Whether they are of another version of the file, as far as both tell.
     pub(crate) fn contradicts(&self, other: &Self) -> bool {
-        match (&self.last_modified, &other.last_modified) {
+        match (&self.etag, &other.etag) {
             (Some(ours), Some(theirs)) => ours != theirs,
-            _ => matches!((&self.etag, &other.etag), (Some(ours), Some(theirs)) if ours != theirs),
+            _ => matches!(
+                (&self.last_modified, &other.last_modified),
+                (Some(ours), Some(theirs)) if ours != theirs
+            ),
         }
     }
 }

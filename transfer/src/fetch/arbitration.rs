@@ -53,9 +53,24 @@ impl SegmentedFetch<'_, '_> {
         loop {
             match self.blocking(Partial::verify).await? {
                 Ok(sha256) => return Ok(sha256),
-                Err(error) => self.replace_wrong(&mut arbitration, &error).await?,
+                Err(error) => {
+                    if !self.replace_earlier_versions().await? {
+                        self.replace_wrong(&mut arbitration, &error).await?;
+                    }
+                }
             }
         }
+    }
+
+    /// Fetches the bytes of mirrors again on which the file was replaced meanwhile. No mirror is at fault. Returns whether
+    /// there are any.
+    async fn replace_earlier_versions(&mut self) -> Result<bool, FetchError> {
+        let changed = self.ledger.take_changed().into_iter();
+        let earlier: Vec<Range<u64>> = changed.flat_map(|it| self.sent_by(Some(it))).collect();
+        if !earlier.is_empty() {
+            self.replace(&earlier).await?;
+        }
+        Ok(!earlier.is_empty())
     }
 
     /// Replaces some of the bytes of a wrong file, so that it is worth another verification.
@@ -148,7 +163,7 @@ impl SegmentedFetch<'_, '_> {
     }
 
     /// The bytes that came from a mirror.
-    pub(crate) fn sent_by(&self, mirror: Option<MirrorId>) -> Vec<Range<u64>> {
+    fn sent_by(&self, mirror: Option<MirrorId>) -> Vec<Range<u64>> {
         let theirs = self.sources.iter().filter(|(_, from)| *from == mirror);
         theirs.map(|(range, _)| range).collect()
     }

@@ -49,8 +49,28 @@ const MAX_ROUNDS: usize = 8;
 
 type FileAssembler = Assembler<PartialBody>;
 
-/// Fetches the file to `path` and reuses chunks of `old`.
+/// Fetches the file to `path` and reuses chunks of `old`. If the file is replaced on its mirror meanwhile, it is begun anew
+/// with the new header.
 pub(crate) async fn fetch(
+    ledger: &mut Ledger<'_>,
+    config: taipan_mirrors::SegmentConfig,
+    old: &[PathBuf],
+    path: &Path,
+) -> Result<Fetched, FetchError> {
+    loop {
+        let result = fetch_version(ledger, config.clone(), old, path).await;
+        match result {
+            Err(FetchError::Exhausted { attempts, .. }) if !ledger.take_changed().is_empty() => {
+                ledger.restore(attempts);
+                ledger.begin_round();
+                ledger.context.expected = ledger.job.expected;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn fetch_version(
     ledger: &mut Ledger<'_>,
     config: taipan_mirrors::SegmentConfig,
     old: &[PathBuf],
@@ -166,6 +186,12 @@ async fn header_from(
     loop {
         let have = bytes.len() as u64;
         let mut response = exchange.send_range(have..wanted, WholeFile::Skip).await?;
+        if have == 0 {
+            ledger.forget_version(pick.mirror);
+        }
+        if !ledger.note_version(pick.mirror, &response.validators) {
+            return Err(BackendError::Changed { url });
+        }
         let more = response.collect().await;
         ledger.wasted += response.take_skipped();
         bytes.extend(more?);

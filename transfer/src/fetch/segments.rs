@@ -237,7 +237,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
                 if self.ledger.note_version(mirror, reader.version()) {
                     events.push(reader.read().boxed());
                 } else {
-                    self.changed(reader.segment, plan, connections).await?;
+                    self.changed(reader.segment, plan, connections);
                 }
             }
             SegmentEvent::Pieces {
@@ -283,7 +283,7 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
             SegmentEvent::Failed {
                 segment,
                 error: BackendError::Changed { .. },
-            } => self.changed(segment, plan, connections).await?,
+            } => self.changed(segment, plan, connections),
             SegmentEvent::Failed { segment, error } => {
                 self.failed(segment, error, plan, connections);
             }
@@ -324,36 +324,18 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
         self.ledger.fail(connection.exchange, error, gained);
     }
 
-    /// The file was replaced on the mirror of this segment: everything that it has sent is of the earlier version, and is
-    /// fetched again.
-    async fn changed(
+    /// The file was replaced on the mirror of this segment, and no digest is known that its bytes could be verified by.
+    fn changed(
         &mut self,
         segment: SegmentId,
         plan: &mut SegmentPlan,
         connections: &mut Connections,
-    ) -> Result<(), FetchError> {
-        let Some(connection) = connections.remove(&segment) else {
-            return Ok(());
-        };
-        let mirror = connection.exchange.mirror();
-        plan.ended(segment, false);
-        self.ledger.changed(connection.exchange);
-        let others = connections
-            .extract_if(.., |_, other| other.exchange.mirror() == mirror)
-            .collect::<Vec<_>>();
-        for (segment, connection) in others {
+    ) {
+        if let Some(connection) = connections.remove(&segment) {
             plan.ended(segment, false);
-            connection.exchange.cancel();
+            plan.exclude(connection.exchange.mirror());
+            self.ledger.changed(connection.exchange);
         }
-        self.written().await?;
-        let earlier = self.sent_by(Some(mirror));
-        if !earlier.is_empty() {
-            self.forget(&earlier).await?;
-        }
-        for range in earlier {
-            plan.add(range);
-        }
-        Ok(())
     }
 
     /// Writes bytes to the disk, except for those that are already there.

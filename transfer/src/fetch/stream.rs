@@ -389,7 +389,15 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let mirror = exchange.mirror();
-        if self.contributors.iter().all(|other| *other == mirror) {
+        let changed = self.ledger.take_changed();
+        if self
+            .contributors
+            .iter()
+            .any(|other| changed.contains(other))
+        {
+            // Bytes of two versions were mixed.
+            self.ledger.changed(exchange);
+        } else if self.contributors.iter().all(|other| *other == mirror) {
             self.ledger.fail(exchange, error, 0);
         } else {
             self.one_mirror_only = true;

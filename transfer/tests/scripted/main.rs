@@ -1,6 +1,7 @@
 //! The engine with scripted mirrors in memory, under a paused clock: delays cost no time, and are
 //! measured exactly.
 
+mod passing_trouble;
 mod request_path;
 mod segments;
 mod world;

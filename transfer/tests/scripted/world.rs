@@ -42,6 +42,10 @@ pub(crate) enum Act {
     Partial(u64),
     /// This version of the file (`PATH.N`), with an ETag. A range of another version is not sent.
     Version(u64),
+    /// The same, and the body breaks off after this many bytes.
+    VersionBreak(u64, u64),
+    /// 503 while more than this many requests are open, otherwise a good response.
+    Limit(usize),
     /// The connection is refused.
     Refuse,
     /// Ranges are refused as lying beyond the end.
@@ -205,7 +209,12 @@ impl Backend for Scripted {
                 end = end.min(start + most);
                 promised = end;
             }
-            Act::Version(number) => {
+            Act::Limit(most) => {
+                if self.connections.now.load(Ordering::SeqCst) > most {
+                    return Err(self.failed(503, None));
+                }
+            }
+            Act::Version(number) | Act::VersionBreak(number, _) => {
                 let etag = format!("\"{number}\"");
                 file = self.files[&format!("{}.{number}", request.target.path)].clone();
                 total = file.len() as u64;
@@ -216,6 +225,10 @@ impl Backend for Scripted {
                 }
                 promised = end;
                 validators.etag = Some(etag);
+                if let Act::VersionBreak(_, after) = act {
+                    end = end.min(start + after);
+                    last_words = Some(false);
+                }
             }
             Act::Status(status) => return Err(self.failed(status, None)),
             Act::RetryAfter(seconds) => {
