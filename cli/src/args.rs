@@ -150,8 +150,8 @@ pub(crate) struct InstallArgs {
     /// Maximum number of concurrent downloads [env: TAIPAN_JOBS] [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// When no mirror is left and one may be away for a short time only, try again for this many
-    /// seconds; 0 not at all [env: TAIPAN_RETRY_FOR] [default: 60, for mirrors that have responded before]
+    /// When no mirror is left, try again for this many seconds [env: TAIPAN_RETRY_FOR] [default: 60, for
+    /// mirrors that have responded before]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) retry_for: Option<usize>,
     /// Copy files into the environment instead of linking them
@@ -243,8 +243,8 @@ pub(crate) struct FetchArgs {
     /// Maximum number of concurrent downloads [env: TAIPAN_JOBS] [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// When no mirror is left and one may be away for a short time only, try again for this many
-    /// seconds; 0 not at all [env: TAIPAN_RETRY_FOR] [default: 60, for mirrors that have responded before]
+    /// When no mirror is left, try again for this many seconds [env: TAIPAN_RETRY_FOR] [default: 60, for
+    /// mirrors that have responded before]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) retry_for: Option<usize>,
 }

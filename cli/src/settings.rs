@@ -445,18 +445,19 @@ mod tests {
     /// A configuration file that sets everything.
     const FILE: &str = "channels = [\"file-channel\"]\nchannel-alias = \"https://file.example\"\n\
         channel-priority = \"disabled\"\nmirrors = [\"file.toml\"]\ncache-dir = \"file-cache\"\n\
-        platform = \"linux-aarch64\"\njobs = 2\nalways-copy = true\n";
+        platform = \"linux-aarch64\"\njobs = 2\nretry-for = 20\nalways-copy = true\n";
 
-    const VARIABLES: [(&str, &str); 6] = [
+    const VARIABLES: [(&str, &str); 7] = [
         ("TAIPAN_CHANNEL_ALIAS", "https://environment.example"),
         ("TAIPAN_CHANNEL_PRIORITY", "flexible"),
         ("TAIPAN_MIRRORS", "environment.toml;second.toml"),
         ("TAIPAN_CACHE_DIR", "/environment/cache"),
         ("TAIPAN_PLATFORM", "osx-64"),
         ("TAIPAN_JOBS", "3"),
+        ("TAIPAN_RETRY_FOR", "30"),
     ];
 
-    const FLAGS: [&str; 15] = [
+    const FLAGS: [&str; 17] = [
         "-c",
         "flag-channel",
         "--channel-alias",
@@ -471,6 +472,8 @@ mod tests {
         "win-64",
         "--jobs",
         "4",
+        "--retry-for",
+        "40",
         "--always-copy",
     ];
 
@@ -509,6 +512,7 @@ mod tests {
             prefer_country: _,
             platform,
             jobs,
+            retry_for,
             always_copy,
             transfer: _,
             http: _,
@@ -525,13 +529,14 @@ mod tests {
             }),
             entry(platform, ToString::to_string),
             entry(jobs, ToString::to_string),
+            entry(retry_for, ToString::to_string),
             entry(always_copy, ToString::to_string),
         ]
         .map(|(value, origin)| (value.replace(dir, "DIR"), origin))
         .to_vec()
     }
 
-    fn expect(settings: &[(String, Origin)], values: [&str; 8], origin: Origin) {
+    fn expect(settings: &[(String, Origin)], values: [&str; 9], origin: Origin) {
         let expected = values.map(|value| (value.to_owned(), origin));
         assert_eq!(settings, expected);
     }
@@ -547,6 +552,7 @@ mod tests {
             "flag.toml",
             "win-64",
             "4",
+            "40",
             "true",
         ];
         expect(&listed(&settings, dir.path()), values, Origin::CommandLine);
@@ -557,7 +563,7 @@ mod tests {
         let (dir, settings) = resolve(&[], &VARIABLES, FILE).unwrap();
         let mut settings = listed(&settings, dir.path());
         // These two have no variable.
-        assert_eq!(settings.remove(7), ("true".to_owned(), Origin::File));
+        assert_eq!(settings.remove(8), ("true".to_owned(), Origin::File));
         assert_eq!(
             settings.remove(1),
             ("file-channel".to_owned(), Origin::File)
@@ -569,6 +575,7 @@ mod tests {
             "environment.toml second.toml",
             "osx-64",
             "3",
+            "30",
         ]
         .map(|value| (value.to_owned(), Origin::Environment));
         assert_eq!(settings, expected);
@@ -585,6 +592,7 @@ mod tests {
             "DIR/file.toml",
             "linux-aarch64",
             "2",
+            "20",
             "true",
         ];
         expect(&listed(&settings, dir.path()), values, Origin::File);
@@ -605,7 +613,7 @@ mod tests {
             values[..4],
             ["conda-forge", "https://conda.anaconda.org/", "Strict", ""]
         );
-        assert_eq!(values[5..], ["16", "false"]);
+        assert_eq!(values[5..], ["16", "60", "false"]);
     }
 
     #[test]

@@ -881,26 +881,32 @@ fn polling_earns_no_exploration_credit() {
         attempt(&mut selector, 0, "x", hour + round * 100, 100, Class::Ok);
     }
     let now = hour + 2000;
-    let explores = |selector: &Selector| {
+    let explores = |selector: &Selector, now| {
         (0..100).any(|seed| used(&selector.choose(&request(seed), at(now))).why == Why::Exploring)
     };
     // Each started pick that explores spends.
+    let mut now = now;
     while let Some(pick) = (0..100)
         .map(|seed| used(&selector.choose(&request(seed), at(now))))
         .find(|pick| pick.why == Why::Exploring)
     {
-        selector.started(&pick, at(now));
-        selector.cancelled(pick.mirror, &nothing_yet(now));
+        follow(&mut selector, &pick, "x", now, 250);
+        // Later it is not known well again.
+        now += hour;
+        for round in 0..10 {
+            attempt(&mut selector, 0, "x", now + round * 100, 100, Class::Ok);
+        }
+        now += 2000;
     }
     for seed in 0..50 {
         selector.choose(&request(seed), at(now));
     }
-    assert!(!explores(&selector));
+    assert!(!explores(&selector, now));
     // Started requests earn it.
     for round in 0..50 {
         let pick = used(&selector.choose(&request(round), at(now)));
         follow(&mut selector, &pick, "x", now, 100);
-        if explores(&selector) {
+        if explores(&selector, now) {
             return;
         }
     }

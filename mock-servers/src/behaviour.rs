@@ -217,6 +217,10 @@ pub enum Fault {
     Corrupt { at: u64 },
     /// 200 with the whole file, although a range was requested.
     IgnoreRange,
+    /// 206 with at most this many bytes of the range, as its header says.
+    ShortRange { most: u64 },
+    /// 503 while more than this many requests are open, this one included; otherwise no fault.
+    Busy { most: usize },
     /// 206 whose range and bytes are shifted by one byte from the request.
     WrongRange,
     /// `Content-Length` is wrong by this much. If it is too large, the connection closes after the body; if it is
@@ -262,6 +266,8 @@ impl Fault {
             Self::ClockSkew { .. } => "clock-skew",
             Self::Corrupt { .. } => "corrupt",
             Self::IgnoreRange => "ignore-range",
+            Self::ShortRange { .. } => "short-range",
+            Self::Busy { .. } => "busy",
             Self::WrongRange => "wrong-range",
             Self::WrongLength { .. } => "wrong-length",
             Self::ChangedEtag => "changed-etag",

@@ -122,6 +122,12 @@ impl Log {
         self.lock().entries.clone()
     }
 
+    /// The number of requests whose response has not ended.
+    pub(crate) fn open(&self) -> usize {
+        let all = self.snapshot();
+        all.iter().filter(|entry| entry.finished.is_none()).count()
+    }
+
     pub(crate) fn clear(&self) {
         let mut state = self.lock();
         state.cleared += state.entries.len();

@@ -39,7 +39,10 @@ pub(crate) fn serve(request: &Request, object: &Object) -> Reply {
     let mut reply = Reply::empty(StatusCode::OK);
     match wanted {
         Wanted::Whole => reply.range = 0..len,
-        Wanted::Part(part) => {
+        Wanted::Part(mut part) => {
+            if let Some(most) = request.quirks.short_range {
+                part.end = part.end.min(part.start + most.max(1));
+            }
             // One byte on, or one back where the file ends.
             let part = match (request.quirks.shift_range, part.end < len, part.start > 0) {
                 (true, true, _) => part.start + 1..part.end + 1,

@@ -33,6 +33,8 @@ impl std::error::Error for Cut {}
 pub(crate) struct Quirks {
     pub(crate) ignore_range: bool,
     pub(crate) shift_range: bool,
+    /// At most this many bytes of a range are sent.
+    pub(crate) short_range: Option<u64>,
     pub(crate) change_etag: bool,
     /// By how many seconds the server's clock is ahead.
     pub(crate) clock_ahead: i64,

@@ -436,6 +436,11 @@ async fn answer<H: Handler>(
         let fault = run.decide(head.method.as_str(), &path, ranged);
         (run.behaviour().latency, fault)
     };
+    let fault = match fault {
+        Fault::Busy { most } if shared.log.open() > most => Fault::status(503),
+        Fault::Busy { .. } => Fault::None,
+        other => other,
+    };
     entry.update(|entry| entry.fault = fault.name());
     let slow = if let Fault::SlowFirstByte(delay) = fault {
         delay
@@ -473,6 +478,10 @@ async fn answer<H: Handler>(
             quirks: Quirks {
                 ignore_range: matches!(fault, Fault::IgnoreRange | Fault::Gzip),
                 shift_range: matches!(fault, Fault::WrongRange),
+                short_range: match fault {
+                    Fault::ShortRange { most } => Some(most),
+                    _ => None,
+                },
                 change_etag: matches!(fault, Fault::ChangedEtag),
                 clock_ahead: clock_ahead(&fault),
             },

@@ -8,13 +8,16 @@ use std::{collections::BTreeMap, time::Duration};
 use taipan_mirrors::{
     Choice, Class, DemotionReason, MirrorId, Observation, Pick, Request, Time, Tried, Why,
 };
-use tokio::{sync::futures::Notified, time::sleep};
+use tokio::{
+    sync::futures::Notified,
+    time::{Instant, sleep},
+};
 
 use crate::{
     Attempt, BackendError, Engine, Event, FetchError, Job, JobId, MirrorSet, SinkError, Validators,
     VerifyError,
     error::chain,
-    exchange::{self, Context, Exchange, Timeouts},
+    exchange::{self, Context, Exchange, Timeouts, WholeFile},
     outage::Outage,
     wait_budget::WaitBudget,
 };
@@ -31,6 +34,12 @@ const MAX_OVERLOADS: u32 = 20;
 /// How often the version of a file on a mirror may change in one job. Afterwards versions are ignored: the ETags of servers
 /// behind one name may differ for the same file.
 const MAX_CHANGES: u32 = 2;
+
+/// How long a mirror may take to tell its version of the file.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// In a shorter time a file is hardly ever replaced.
+const UNLIKELY_REPLACED: Duration = Duration::from_millis(500);
 
 /// Shorter waits are not announced.
 const MIN_ANNOUNCED: Duration = Duration::from_secs(2);
@@ -67,6 +76,8 @@ struct MirrorRecord {
     overloads: u32,
     /// The version of the file that it serves.
     version: Option<Validators>,
+    /// When the version was first seen.
+    version_since: Option<Instant>,
     /// How often the version has changed.
     changes: u32,
     /// The version has changed, and bytes of the earlier one may be part of the file.
@@ -88,6 +99,8 @@ pub(crate) struct Ledger<'a> {
     pub(crate) wasted: u64,
     wait_budget: WaitBudget,
     outage: Outage,
+    /// The last failure of a mirror that is away.
+    why_away: Option<String>,
     /// Whether to wait also for a mirror that has never responded.
     retry_unseen: bool,
     seed: u64,
@@ -114,6 +127,7 @@ impl<'a> Ledger<'a> {
             wasted: 0,
             wait_budget: WaitBudget::new(&engine.options),
             outage: Outage::new(&engine.options),
+            why_away: None,
             retry_unseen: engine.options.retry_unseen,
             seed: engine.options.seed ^ id.0,
             records: BTreeMap::new(),
@@ -251,9 +265,12 @@ impl<'a> Ledger<'a> {
     ) -> Result<(), FetchError> {
         let mirrors = self.mirrors;
         let delay = until.since(mirrors.now());
-        let is_throttled = matches!(why, Why::Demoted(DemotionReason::Throttled { .. }));
-        if is_throttled && self.wait_budget.allows(delay, &why) {
-            self.announce_wait(delay, &why.to_string());
+        if self.wait_budget.allows(delay, &why) {
+            if let Why::Demoted(DemotionReason::Throttled { .. }) = why {
+                self.announce_wait(delay, &why.to_string());
+            } else if let Some(why) = &self.why_away {
+                self.announce_wait(delay, why);
+            }
         }
         if self.wait_budget.wait(mirrors, until, why, changed).await {
             return Ok(());
@@ -281,6 +298,7 @@ impl<'a> Ledger<'a> {
             return Err(error);
         };
         self.announce_wait(pause, &why);
+        self.why_away = Some(why);
         if let FetchError::Exhausted { attempts, .. } = error {
             self.restore(attempts);
         }
@@ -396,9 +414,29 @@ impl<'a> Ledger<'a> {
             Some(_) => true,
             None => {
                 record.version = Some(version.clone()).filter(|version| !version.is_empty());
+                record.version_since = Some(Instant::now());
                 true
             }
         }
+    }
+
+    /// Asks a mirror that sent wrong bytes for its version of the file, which may have been replaced since.
+    pub(crate) async fn check_version(&mut self, mirror: MirrorId) {
+        let record = self.records.get(&mirror);
+        let since = record.and_then(|record| record.version_since);
+        let is_recent = since.is_none_or(|since| since.elapsed() < UNLIKELY_REPLACED);
+        if is_recent || self.version(mirror).is_none() || self.is_excluded(mirror) {
+            return;
+        }
+        let timeouts = Timeouts {
+            header: VERSION_TIMEOUT,
+            stall: VERSION_TIMEOUT,
+        };
+        let exchange = self.begin_on(mirror, timeouts, 0, "to see whether the file was replaced");
+        if let Ok(response) = exchange.send_range(0..1, WholeFile::Skip).await {
+            self.note_version(mirror, &response.validators);
+        }
+        exchange.cancel();
     }
 
     /// No bytes of an earlier version on this mirror are part of the file any more.
@@ -479,6 +517,7 @@ impl<'a> Ledger<'a> {
         if kept >= MIN_PROGRESS {
             self.wait_budget.renew();
             self.outage.end();
+            self.why_away = None;
         }
         // A slow mirror has not failed; its throughput is reported with its bytes.
         let attempt = if is_slow {

@@ -5,7 +5,11 @@
 //! 2. If that shows nothing, each mirror's bytes in turn are replaced by those of others.
 //! 3. In the end the whole file is requested from each mirror.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use taipan_mirrors::MirrorId;
@@ -30,6 +34,7 @@ const SAMPLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What was tried already to find the mirror.
 #[derive(Debug, Default)]
 pub(crate) struct Arbitration {
+    has_begun: bool,
     has_compared: bool,
     /// The mirrors whose bytes were replaced by those of others.
     replaced: Vec<Option<MirrorId>>,
@@ -54,7 +59,8 @@ impl SegmentedFetch<'_, '_> {
             match self.blocking(Partial::verify).await? {
                 Ok(sha256) => return Ok(sha256),
                 Err(error) => {
-                    if !self.replace_earlier_versions().await? {
+                    let is_first = !std::mem::replace(&mut arbitration.has_begun, true);
+                    if !is_first || !self.replace_earlier_versions().await? {
                         self.replace_wrong(&mut arbitration, &error).await?;
                     }
                 }
@@ -65,6 +71,10 @@ impl SegmentedFetch<'_, '_> {
     /// Fetches the bytes of mirrors again on which the file was replaced meanwhile. No mirror is at fault. Returns whether
     /// there are any.
     async fn replace_earlier_versions(&mut self) -> Result<bool, FetchError> {
+        let senders: BTreeSet<MirrorId> = self.sources.iter().filter_map(|(_, it)| it).collect();
+        for mirror in senders {
+            self.ledger.check_version(mirror).await;
+        }
         let changed = self.ledger.take_changed().into_iter();
         let earlier: Vec<Range<u64>> = changed.flat_map(|it| self.sent_by(Some(it))).collect();
         if !earlier.is_empty() {

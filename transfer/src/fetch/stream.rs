@@ -389,6 +389,9 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let mirror = exchange.mirror();
+        for mirror in self.contributors.clone() {
+            self.ledger.check_version(mirror).await;
+        }
         let changed = self.ledger.take_changed();
         if self
             .contributors

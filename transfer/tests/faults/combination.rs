@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use taipan_mirrors::{Class, Location, Mirror, Provenance, SelectorConfig};
 use taipan_mock_servers::{Behaviour, Fault, HttpServer, Matcher, Rule, Site};
-use taipan_transfer::{Engine, EngineOptions, Job, MirrorSet, Silent, Target};
+use taipan_transfer::{Engine, EngineOptions, Fetched, Job, MirrorSet, Silent, Target};
 use taipan_zchunk::{Boundaries, WriterOptions, write_to_vec};
 
 use crate::common::{client, content, expected};
@@ -25,6 +25,11 @@ pub(crate) async fn run() -> Result<Vec<Row>, String> {
         offline_and_corrupt().await?,
         rate_limit_and_zchunk().await?,
         throttled_and_several_ranges().await?,
+        closed_kept_connections().await?,
+        limited_connections().await?,
+        replaced_in_place().await?,
+        no_ranges_and_zchunk().await?,
+        short_ranges().await?,
     ])
 }
 
@@ -175,5 +180,143 @@ async fn throttled_and_several_ranges() -> Result<Row, String> {
     Ok((
         "429 with Retry-After in response to several ranges; one mirror",
         "ok, one throttled attempt, resumed after the delay",
+    ))
+}
+
+fn classes(fetched: &Fetched) -> Vec<Class> {
+    fetched.attempts.iter().map(|it| it.class).collect()
+}
+
+async fn closed_kept_connections() -> Result<Row, String> {
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), content(10_000));
+    // Every other request meets a closed connection.
+    let mut behaviour = Behaviour::new().with_rule(Rule::once(Matcher::Any, Fault::None));
+    for _ in 0..9 {
+        let closed = Fault::Reset { after: None };
+        behaviour = behaviour
+            .with_rule(Rule::once(Matcher::Any, closed))
+            .with_rule(Rule::once(Matcher::Any, Fault::None));
+    }
+    let server = server(NAME, &bytes, behaviour).await;
+    let (engine, mirrors) = (engine(EngineOptions::default()), set(&[server.url()]));
+    for _ in 0..10 {
+        let job = Job::content("file", Target::path(NAME), expected(&bytes));
+        let fetched = engine
+            .fetch_file(&mirrors, &job, &dir.path().join(NAME))
+            .await;
+        let fetched = fetched.map_err(|error| format!("kept connections: {error}"))?;
+        require(
+            classes(&fetched).is_empty(),
+            "kept connections: an attempt failed",
+        )?;
+    }
+    server
+        .verify()
+        .map_err(|_| "kept connections: too few requests")?;
+    Ok((
+        "the server closes each kept connection when the next request arrives on it; one mirror",
+        "ok, no failed attempt: the request is sent once more",
+    ))
+}
+
+async fn limited_connections() -> Result<Row, String> {
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), content(8 << 20));
+    let limit = Rule::always(Matcher::Any, Fault::Busy { most: 1 });
+    let behaviour = Behaviour::new().with_rate(8 << 20).with_rule(limit);
+    let server = server(NAME, &bytes, behaviour).await;
+    let job = Job::content("file", Target::path(NAME), expected(&bytes));
+    let path = dir.path().join(NAME);
+    let fetched = engine(EngineOptions::default())
+        .fetch_file(&set(&[server.url()]), &job, &path)
+        .await
+        .map_err(|error| format!("connection limit: {error}"))?;
+    require(
+        std::fs::read(&path).unwrap() == bytes,
+        "connection limit: a wrong file",
+    )?;
+    let refused = server.requests().iter().any(|it| it.status == Some(503));
+    require(refused, "connection limit: it was not reached")?;
+    require(
+        fetched.wasted == 0,
+        "connection limit: bytes were fetched twice",
+    )?;
+    Ok((
+        "503 beyond one request at a time; a file in segments, one mirror",
+        "ok, with one connection, no bytes wasted",
+    ))
+}
+
+async fn replaced_in_place() -> Result<Row, String> {
+    let (dir, new) = (tempfile::tempdir().unwrap(), content(12 << 20));
+    let old: Bytes = new.iter().map(|byte| byte ^ 1).collect::<Vec<u8>>().into();
+    let site = Site::new();
+    site.insert(NAME, old);
+    let behaviour = Behaviour::new().with_total_rate(6 << 20);
+    let builder = HttpServer::builder(site.clone()).behaviour(behaviour);
+    let server = builder.start().await.unwrap();
+    let mirrors = set(&[server.url()]);
+    let job = Job::content("file", Target::path(NAME), expected(&new));
+    let path = dir.path().join(NAME);
+    let engine = engine(EngineOptions::default());
+    let fetch = engine.fetch_file(&mirrors, &job, &path);
+    let replace = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        site.insert(NAME, new.clone());
+    };
+    let (fetched, ()) = tokio::join!(fetch, replace);
+    let fetched = fetched.map_err(|error| format!("replaced: {error}"))?;
+    require(
+        std::fs::read(&path).unwrap() == new,
+        "replaced: a wrong file",
+    )?;
+    require(
+        !classes(&fetched).contains(&Class::Corrupt),
+        "replaced: the mirror was accused",
+    )?;
+    Ok((
+        "the file is replaced while its segments arrive, the digest is that of the new one; one mirror",
+        "ok, the earlier bytes are fetched again, no mirror is accused",
+    ))
+}
+
+async fn no_ranges_and_zchunk() -> Result<Row, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = versions(dir.path());
+    let whole = Rule::always(Matcher::Any, Fault::IgnoreRange);
+    let server = server("x.zck", &new, Behaviour::new().with_rule(whole)).await;
+    let job = Job::metadata("x.zck", Target::path("x.zck"));
+    let path = dir.path().join("x.zck");
+    engine(EngineOptions::default())
+        .fetch_zchunk(&set(&[server.url()]), &job, &[old], &path)
+        .await
+        .map_err(|error| format!("no ranges: {error}"))?;
+    require(
+        std::fs::read(&path).unwrap() == new,
+        "no ranges: a wrong file",
+    )?;
+    Ok((
+        "a server without ranges; new chunks of a zchunk file, one mirror",
+        "ok, the whole file is fetched",
+    ))
+}
+
+async fn short_ranges() -> Result<Row, String> {
+    let (dir, bytes) = (tempfile::tempdir().unwrap(), content(4 << 20));
+    let short = Rule::always(Matcher::Any, Fault::ShortRange { most: 300_000 });
+    let server = server(NAME, &bytes, Behaviour::new().with_rule(short)).await;
+    let job = Job::content("file", Target::path(NAME), expected(&bytes));
+    let path = dir.path().join(NAME);
+    let fetched = engine(EngineOptions::default())
+        .fetch_file(&set(&[server.url()]), &job, &path)
+        .await
+        .map_err(|error| format!("short 206: {error}"))?;
+    require(
+        std::fs::read(&path).unwrap() == bytes && fetched.wasted == 0,
+        "short 206: a wrong file, or wasted bytes",
+    )?;
+    require(classes(&fetched).is_empty(), "short 206: an attempt failed")?;
+    Ok((
+        "206 with less than the requested range; a file in segments, one mirror",
+        "ok, no failed attempt, no bytes wasted",
     ))
 }

@@ -75,6 +75,11 @@ pub(crate) fn expected(cell: &Cell) -> (End, Waste) {
     };
     let once = cell.phase == Phase::Resumed;
     match cell.fault {
+        // The test replaces the file, so its version has changed, and it is begun anew.
+        Fault::FlippedByte if file && once => right(size),
+        Fault::FlippedByte if file && cell.phase == Phase::Middle => {
+            wrong(Class::Corrupt, 2 * size)
+        }
         Fault::FlippedByte => wrong(Class::Corrupt, size),
         Fault::NotFound | Fault::Forbidden => wrong(Class::NotHere, before),
         Fault::Unauthorized => wrong(Class::Denied, before),
@@ -117,6 +122,10 @@ fn company(cell: &Cell) -> (End, Waste) {
     let waste = match cell.fault {
         // Each mirror sent one half, so neither is accused: the whole file is requested from each.
         Fault::FlippedByte if resumed => Waste::UpTo(2 * size),
+        // A local file is replaced by the test, and begun anew.
+        Fault::FlippedByte if cell.protocol == Protocol::File && cell.phase == Phase::Middle => {
+            Waste::Exactly(2 * size)
+        }
         Fault::FlippedByte => Waste::Exactly(size),
         // Without a digest, two halves may be of different versions.
         Fault::Replaced if cell.phase != Phase::First => Waste::Exactly(half),
@@ -159,6 +168,8 @@ fn in_segments(cell: &Cell) -> (End, Waste) {
         {
             (End::Either(class), waste)
         }
+        // The bytes of the earlier run cannot be told from those of this one.
+        (End::Wrong(class), End::Right, Fault::FlippedByte) => (End::Either(class), waste),
         (_, End::Right, _) if cell.phase != Phase::Middle => (End::Right, waste),
         (_, End::Wrong(class), Fault::FlippedByte) if cell.phase != Phase::Resumed => {
             (End::Wrong(class), Waste::Kept)
