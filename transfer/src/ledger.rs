@@ -31,7 +31,7 @@ const MAX_LOW_PROGRESS: u32 = 20;
 /// How many responses of a mirror may mean that it serves fewer requests at a time. Further ones are failures.
 const MAX_OVERLOADS: u32 = 20;
 
-/// How often the version of a file on a mirror may change in one job. Afterwards versions are ignored: the ETags of servers
+/// How often the version of a file on a mirror may change in one job. Afterwards versions are ignored: the `ETag`s of servers
 /// behind one name may differ for the same file.
 const MAX_CHANGES: u32 = 2;
 
@@ -60,6 +60,7 @@ enum Exclusion {
 
 /// What one job knows of one mirror.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 struct MirrorRecord {
     /// Failed attempts.
     failed: u32,

@@ -39,7 +39,7 @@ impl Validators {
         self.etag.is_none() && self.last_modified.is_none()
     }
 
-    /// The ETag, if it is strong: two bodies with it are equal byte by byte (RFC 9110 §8.8.1).
+    /// The `ETag`, if it is strong: two bodies with it are equal byte by byte (RFC 9110 §8.8.1).
     pub fn strong_etag(&self) -> Option<&str> {
         let etag = self.etag.as_deref()?;
         (etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"')).then_some(etag)
@@ -104,7 +104,7 @@ pub struct GetRequest<'a> {
     pub ranges: Ranges<'a>,
     /// The validators of the local copy, for a conditional request.
     pub validators: Option<&'a Validators>,
-    /// The strong ETag of the version that a range must be of. A server that has another version sends
+    /// The strong `ETag` of the version that a range must be of. A server that has another version sends
     /// the whole file (RFC 9110 §13.1.5).
     pub if_range: Option<&'a str>,
 }

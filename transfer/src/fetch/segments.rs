@@ -275,7 +275,9 @@ impl<'l, 'a> SegmentedFetch<'l, 'a> {
                     Some(_) if is_complete => {}
                     Some(_) if is_partial => {
                         plan.ended(segment, false);
-                        connections.remove(&segment).map(Connection::close);
+                        if let Some(connection) = connections.remove(&segment) {
+                            connection.close();
+                        }
                     }
                     Some(error) => self.failed(segment, error, plan, connections),
                 }

@@ -255,8 +255,8 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
         sink: &mut dyn Sink,
     ) -> Result<Validators, Failure> {
         let mirror = exchange.mirror();
-        let begin = self.verifier.length();
-        if begin == 0 {
+        let offset = self.verifier.length();
+        if offset == 0 {
             self.ledger.forget_version(mirror);
         }
         if !self.ledger.note_version(mirror, &response.validators) {
@@ -271,7 +271,7 @@ impl<'l, 'a> StreamFetch<'l, 'a> {
                 Ok(None) if response.is_partial() => {
                     let expected = response.end().unwrap_or(u64::MAX);
                     let got = self.verifier.length();
-                    if got - begin >= MIN_PROGRESS {
+                    if got - offset >= MIN_PROGRESS {
                         return Err(Failure::Partial);
                     }
                     let url = exchange.url().to_owned();

@@ -166,8 +166,8 @@ async fn a_limit_on_connections_lowers_their_number_and_loses_no_file() {
         let world = World::new(files.collect(), vec![acts([Act::Limit(limit)])]);
         let begun = Instant::now();
         let jobs: Vec<Job> = world.files.keys().map(|path| world.job(path)).collect();
-        let fetches = jobs.iter().map(|job| world.fetch(&engine, job));
-        for result in futures_util::future::join_all(fetches).await {
+        let all = jobs.iter().map(|job| world.fetch(&engine, job));
+        for result in futures_util::future::join_all(all).await {
             result.unwrap();
         }
         let took = begun.elapsed();
