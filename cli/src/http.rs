@@ -1,6 +1,9 @@
 //! The `[http]` table of the configuration file, and the HTTP client that it configures.
 
-use std::path::{Path, PathBuf};
+use std::{
+    error::Error as _,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use taipan_transfer::{
@@ -101,9 +104,17 @@ impl HttpTable {
         let Some(path) = self.netrc.clone().or_else(usual) else {
             return Ok(Credentials::new());
         };
-        match read(&path)? {
-            Some(netrc) => Ok(Credentials::new().with_netrc(netrc)),
-            None => Ok(Credentials::new()),
+        let is_named = self.netrc.is_some()
+            || std::env::var_os("NETRC").is_some_and(|value| !value.is_empty());
+        match read(&path) {
+            Ok(Some(netrc)) => Ok(Credentials::new().with_netrc(netrc)),
+            Ok(None) => Ok(Credentials::new()),
+            Err(error) if is_named => Err(error),
+            Err(error) => {
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!("{error}, it is ignored: {cause}");
+                Ok(Credentials::new())
+            }
         }
     }
 }

@@ -315,9 +315,7 @@ impl BackendError {
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 502..=504),
-            Self::Service { class, .. } => *class == Class::Unwell,
             Self::Connect { source, .. } => is_network_failure(&**source),
-            Self::Request { .. } | Self::Body { .. } | Self::Timeout { .. } => true,
             _ => false,
         }
     }

@@ -90,11 +90,11 @@ impl Netrc {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed)?,
         };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         // One byte more than is allowed, so that a larger file is detected.
         let limit = MAX_BYTES as u64 + 1;
-        file.take(limit).read_to_string(&mut text).map_err(failed)?;
-        Self::parse(&text).map(Some)
+        file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
+        Self::parse(&String::from_utf8_lossy(&bytes)).map(Some)
     }
 
     /// Parses the text of a file.
@@ -129,11 +129,8 @@ impl Netrc {
                     }
                     continue;
                 }
-                _ => {
-                    let what = "expected `machine`, `default`, `login`, `password`, `account` or \
-                                `macdef`; put a value with spaces in quotes";
-                    return Err(lexer.error(what));
-                }
+                // Such as `port 21`, which other programs know.
+                _ => continue,
             };
             if machines.len() == MAX_MACHINES {
                 let (what, most) = ("machines", MAX_MACHINES);
@@ -157,20 +154,21 @@ impl Netrc {
     }
 
     /// The login and password for a host: the first entry that names it and, if `login` is given,
-    /// has that login. `default` matches every host, but only if `use_default`.
+    /// has that login. `default` matches every host that has no entry, but only if `use_default`.
     pub(crate) fn find(
         &self,
         host: &str,
         login: Option<&str>,
         use_default: bool,
     ) -> Option<(&str, &str)> {
-        let found = self.machines.iter().find(|machine| {
-            let named = match &machine.host {
-                Some(name) => name.eq_ignore_ascii_case(host),
-                None => use_default,
-            };
-            named && login.is_none_or(|login| login == machine.login)
-        })?;
+        let has_login = |machine: &&Machine| login.is_none_or(|login| login == machine.login);
+        let mut candidates = self.machines.iter().filter(has_login);
+        let is_named = |machine: &&Machine| {
+            let name = machine.host.as_deref();
+            name.is_some_and(|name| name.eq_ignore_ascii_case(host))
+        };
+        let named = candidates.clone().find(is_named);
+        let found = named.or_else(|| candidates.find(|it| use_default && it.host.is_none()))?;
         let empty = found.login.is_empty() && found.password.is_empty();
         (!empty).then_some((&found.login, &found.password))
     }

@@ -73,24 +73,13 @@ impl OciBackend {
     /// The digest of the layer that contains the file.
     async fn layer(&self, target: &OciTarget) -> Result<String, BackendError> {
         let place = self.place(target);
-        let what = format!("manifests/{}", target.tag);
-        let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
-            return Err(BackendError::UnexpectedNotModified { url: place });
-        };
-        let invalid = |source: Box<dyn std::error::Error + Send + Sync>| BackendError::Service {
-            place: place.clone(),
-            class: Class::Unwell,
-            retry_after: None,
-            source,
-        };
-        let mut bytes = Vec::new();
-        while let Some(piece) = body.next().await {
-            bytes.extend_from_slice(&piece?);
-            if bytes.len() > MAX_MANIFEST {
-                return Err(invalid("its manifest is too large".into()));
-            }
+        let mut manifest = self.manifest(target, &target.tag).await?;
+        if let OciManifest::ImageIndex(index) = &manifest
+            && let [only] = &index.manifests[..]
+            && is_digest(&only.digest)
+        {
+            manifest = self.manifest(target, &only.digest).await?;
         }
-        let manifest = serde_json::from_slice(&bytes).map_err(|error| invalid(error.into()))?;
         let layers = match manifest {
             OciManifest::Image(manifest) => manifest.layers,
             OciManifest::ImageIndex(_) => Vec::new(),
@@ -101,7 +90,8 @@ impl OciBackend {
         match layer {
             // The digest becomes part of a URL, and a registry can write anything there.
             Some(layer) if is_digest(&layer.digest) => Ok(layer.digest),
-            Some(_) => Err(invalid(
+            Some(_) => Err(self.invalid(
+                target,
                 "its manifest has a layer with an invalid digest".into(),
             )),
             None => Err(BackendError::NoLayer {
@@ -109,6 +99,40 @@ impl OciBackend {
                 media_type: target.media_type.clone(),
             }),
         }
+    }
+
+    fn invalid(
+        &self,
+        target: &OciTarget,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    ) -> BackendError {
+        BackendError::Service {
+            place: self.place(target),
+            class: Class::Unwell,
+            retry_after: None,
+            source,
+        }
+    }
+
+    /// The manifest with this tag or digest.
+    async fn manifest(
+        &self,
+        target: &OciTarget,
+        reference: &str,
+    ) -> Result<OciManifest, BackendError> {
+        let what = format!("manifests/{reference}");
+        let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
+            let url = self.place(target);
+            return Err(BackendError::UnexpectedNotModified { url });
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece?);
+            if bytes.len() > MAX_MANIFEST {
+                return Err(self.invalid(target, "its manifest is too large".into()));
+            }
+        }
+        serde_json::from_slice(&bytes).map_err(|error| self.invalid(target, error.into()))
     }
 
     async fn blob(
@@ -155,6 +179,12 @@ impl OciBackend {
                 // The token expired early: one more request with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;
+                }
+                Err(BackendError::Status { status: 401, .. }) if !last => {
+                    header = self.tokens.challenged(&repository, &url).await?;
+                    if header.is_none() {
+                        break;
+                    }
                 }
                 Err(BackendError::Status { status: 401, .. }) => break,
                 response => return response,

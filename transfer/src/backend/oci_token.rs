@@ -21,7 +21,10 @@ use reqwest::{
 };
 use serde::Deserialize;
 use taipan_mirrors::{OciLocation, SafeUrl};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::{
+    sync::{Mutex, OnceCell, oneshot},
+    time::timeout,
+};
 use url::{Url, form_urlencoded};
 
 use crate::{
@@ -35,6 +38,12 @@ use crate::{
 
 /// The lifetime of a token whose response has no `expires_in`, by the specification.
 const DEFAULT_LIFETIME: Duration = Duration::from_mins(1);
+
+/// A longer lifetime of a token is not believed, in seconds.
+const MAX_LIFETIME: f64 = 86_400.0;
+
+/// A helper that takes longer is not waited for.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A token is renewed this long before it expires, or after half its lifetime if that is later.
 const RENEWAL_MARGIN: Duration = Duration::from_secs(10);
@@ -76,6 +85,8 @@ pub(crate) struct Tokens {
     // To read credentials may run a helper program, so it is done at the first request.
     credentials: OnceCell<RegistryCredentials>,
     challenge: OnceCell<Challenge>,
+    /// The challenge of a repository, of a registry that sends none for `/v2/`.
+    repository_challenge: OnceCell<Challenge>,
     by_repository: Mutex<HashMap<String, TokenCell>>,
 }
 
@@ -83,7 +94,25 @@ pub(crate) struct Tokens {
 struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// Seconds: a number in the specification; some registries send a text or a fraction.
+    expires_in: Option<serde_json::Value>,
+}
+
+impl TokenResponse {
+    /// The lifetime, if it is a positive number.
+    fn lifetime(&self) -> Option<Duration> {
+        let value = self.expires_in.as_ref()?;
+        let seconds = match value.as_str() {
+            Some(text) => text.trim().parse().ok()?,
+            None => value.as_f64()?,
+        };
+        (seconds > 0.0).then(|| Duration::from_secs_f64(f64::min(seconds, MAX_LIFETIME)))
+    }
+
+    fn token(self) -> Option<String> {
+        let token = self.token.filter(|token| !token.is_empty());
+        token.or(self.access_token)
+    }
 }
 
 impl Tokens {
@@ -94,6 +123,7 @@ impl Tokens {
             plain_http: location.plain_http,
             credentials: OnceCell::new(),
             challenge: OnceCell::new(),
+            repository_challenge: OnceCell::new(),
             by_repository: Mutex::default(),
         }
     }
@@ -122,11 +152,27 @@ impl Tokens {
         Ok(header)
     }
 
+    /// The header for a repository at `url`, after the registry has refused a request without one: what counts is the
+    /// challenge for the request itself (token authentication specification, steps 1 and 2).
+    pub(crate) async fn challenged(
+        &self,
+        repository: &str,
+        url: &Url,
+    ) -> Result<Option<String>, BackendError> {
+        let request = || self.request_challenge(url.clone());
+        self.repository_challenge.get_or_try_init(request).await?;
+        self.by_repository.lock().await.remove(repository);
+        self.header(repository, None).await
+    }
+
     async fn new_token(&self, repository: &str) -> Result<Token, BackendError> {
-        let challenge = self
-            .challenge
-            .get_or_try_init(|| self.request_challenge())
-            .await?;
+        let challenge = match self.repository_challenge.get() {
+            Some(challenge) => challenge,
+            None => {
+                let request = || async { self.request_challenge(self.ping_url()?).await };
+                self.challenge.get_or_try_init(request).await?
+            }
+        };
         let credentials = self
             .credentials
             .get_or_init(|| self.find_credentials())
@@ -217,15 +263,15 @@ impl Tokens {
             }
         }
         let token_response: Option<TokenResponse> = serde_json::from_slice(&body).ok();
-        let lifetime = token_response.as_ref().and_then(|body| body.expires_in);
-        let token = token_response.and_then(|body| body.token.or(body.access_token));
+        let lifetime = token_response.as_ref().and_then(TokenResponse::lifetime);
+        let token = token_response.and_then(TokenResponse::token);
         // It becomes part of a header.
         let sound =
             |token: &String| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
         let Some(token) = token.filter(sound) else {
             return Err(self.denied("the response of its token endpoint has no valid token"));
         };
-        let lifetime = lifetime.map_or(DEFAULT_LIFETIME, Duration::from_secs);
+        let lifetime = lifetime.unwrap_or(DEFAULT_LIFETIME);
         let usable = lifetime.saturating_sub(RENEWAL_MARGIN).max(lifetime / 2);
         Ok(Token {
             header: Some(format!("Bearer {token}")),
@@ -233,14 +279,17 @@ impl Tokens {
         })
     }
 
-    /// Requests the challenge of the registry.
-    async fn request_challenge(&self) -> Result<Challenge, BackendError> {
+    fn ping_url(&self) -> Result<Url, BackendError> {
         let scheme = if self.plain_http { "http" } else { "https" };
-        let text = format!("{scheme}://{}/v2/", self.registry);
-        let Ok(url) = text.parse::<Url>() else {
-            let (path, place) = (text, self.registry.clone());
-            return Err(BackendError::BadPath { path, place });
-        };
+        let path = format!("{scheme}://{}/v2/", self.registry);
+        path.parse().map_err(|_| BackendError::BadPath {
+            path,
+            place: self.registry.clone(),
+        })
+    }
+
+    /// Requests the challenge of the registry at this URL.
+    async fn request_challenge(&self, url: Url) -> Result<Challenge, BackendError> {
         let request = self.http.inner().get(url.clone());
         let url = SafeUrl::from(url);
         let response = self
@@ -270,8 +319,14 @@ impl Tokens {
 
     async fn find_credentials(&self) -> RegistryCredentials {
         let registry = self.registry.clone();
-        let found =
-            tokio::task::spawn_blocking(move || docker_credential::get_credential(&registry)).await;
+        let (send, found) = oneshot::channel();
+        // A thread of its own: a helper that never ends must not keep the process from ending.
+        std::thread::spawn(move || send.send(docker_credential::get_credential(&registry)));
+        let Ok(found) = timeout(HELPER_TIMEOUT, found).await else {
+            let (registry, seconds) = (&self.registry, HELPER_TIMEOUT.as_secs());
+            tracing::warn!(%registry, "the docker credential helper did not respond within {seconds} s");
+            return RegistryCredentials::Anonymous;
+        };
         match found {
             Ok(Ok(DockerCredential::UsernamePassword(user, password))) => {
                 RegistryCredentials::Password(user, password)
@@ -430,7 +485,10 @@ mod tests {
             let mut tokens = tokens(true);
             tokens.registry = url.authority().to_owned();
             assert_eq!(
-                tokens.request_challenge().await.unwrap(),
+                tokens
+                    .request_challenge(tokens.ping_url().unwrap())
+                    .await
+                    .unwrap(),
                 bearer(realm, None)
             );
         }
