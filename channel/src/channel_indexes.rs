@@ -36,14 +36,14 @@ impl ChannelIndexes {
     /// All fields that the channel publishes of a record, including those that
     /// [`RepoDataRecord`] drops. `None` if the record is not one of this channel.
     pub fn published_fields(&self, record: &RepoDataRecord) -> Option<Map<String, Value>> {
-        if !record.url.as_str().starts_with(self.url.as_str()) {
-            return None;
-        }
+        // The archives may be elsewhere (CEP 15).
+        let is_below = record.url.as_str().starts_with(self.url.as_str());
         let package = &record.package_record;
         let file = record.identifier.to_file_name();
         self.indexes
             .iter()
             .filter(|index| index.subdir() == package.subdir)
+            .filter(|index| is_below || index.has_channel_of(record))
             .find_map(|index| index.fields(&package.name, &file))
     }
 }

@@ -248,6 +248,11 @@ impl RepodataIndex {
         &self.shared.skipped
     }
 
+    /// Whether the record names the channel of this index as its own.
+    pub(crate) fn has_channel_of(&self, record: &RepoDataRecord) -> bool {
+        record.channel.as_deref() == Some(self.shared.channel.as_str())
+    }
+
     /// All fields of the record of one archive, including those that [`RepoDataRecord`] drops.
     pub fn fields(
         &self,
@@ -326,7 +331,7 @@ impl RepodataIndex {
     fn parse(&self, place: Place, name: &PackageName) -> Result<RepoDataRecord, RecordError> {
         let file_name = &self.shared.text[place.key()];
         let mut package_record: PackageRecord =
-            serde_json::from_str(&self.shared.text[place.value()])?;
+            crate::parse_record(self.shared.text[place.value()].as_bytes())?;
         if package_record.name.as_normalized() != name.as_normalized() {
             return Err(RecordError::OtherName {
                 name: package_record.name.as_source().to_owned(),

@@ -9,6 +9,7 @@ mod index;
 mod look_up;
 mod mirrored_channel;
 mod oci_layout;
+mod odd_fields;
 mod package_target;
 mod probe_sample;
 mod repodata;
@@ -22,6 +23,7 @@ pub use index::{IndexError, IndexLimits, RecordError, RepodataIndex, SkippedReco
 pub use look_up::{FoundPackage, LookUp, PackageQuery, is_package_path, look_up};
 pub use mirrored_channel::MirroredChannel;
 pub use oci_layout::{OciLayoutError, metadata_target, package_reference};
+pub use odd_fields::parse_record;
 pub use package_target::package_target;
 pub use probe_sample::{looks_like_repodata, probe_candidates};
 pub use repodata::{

@@ -195,11 +195,11 @@ impl AppError {
             },
             Self::Interrupted => Exit::Interrupted,
             Self::Zchunk { source, .. } => match **source {
-                taipan_zchunk::Error::Options(_) => Exit::Usage,
                 taipan_zchunk::Error::Read { .. }
                 | taipan_zchunk::Error::Write(_)
                 | taipan_zchunk::Error::Compress { .. } => Exit::Failed,
-                _ => Exit::Verification,
+                // An input file, or an option, is invalid.
+                _ => Exit::Usage,
             },
         }
     }

@@ -533,3 +533,18 @@ fn reasons_to_skip_an_entry_read_well() {
     let text: Vec<String> = skipped.map(ToString::to_string).collect();
     insta::assert_snapshot!(text.join("\n"));
 }
+
+#[test]
+fn variables_in_a_condarc_stand_for_their_values() {
+    let list = |url: &str| format!("mirrored_channels:\n  c:\n    - \"http://a.example/{url}\"\n");
+    let read = |url: &str| MirrorsFile::parse_yaml(&list(url), "condarc");
+    let error = read("${NO_SUCH_VARIABLE_OF_TAIPAN}/c").unwrap_err();
+    assert_eq!(error.line, 3);
+    assert!(
+        error.to_string().contains("NO_SUCH_VARIABLE_OF_TAIPAN"),
+        "{error}"
+    );
+    assert!(read("$NO_SUCH_VARIABLE_OF_TAIPAN/c").is_err());
+    assert!(read("costs$5/c").is_ok());
+    assert!(read("$PATH").is_ok() && read("${PATH}/c").is_ok());
+}

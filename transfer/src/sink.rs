@@ -1,15 +1,21 @@
 //! Sinks: where the bytes of a job go.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
+
+use crate::Sha256;
 
 /// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
@@ -105,14 +111,13 @@ impl FileSink {
     pub fn new(target: impl Into<PathBuf>) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let target = target.into();
-        let mut name = target.file_name().unwrap_or_default().to_os_string();
         // Two jobs may write the same file at the same time, in this process or in another, which
         // may be on another machine and have the same process id.
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanos = since.map_or(0, |since| since.subsec_nanos());
-        name.push(format!(".{}-{count}-{nanos:x}.part", std::process::id()));
-        let partial = target.with_file_name(name);
+        let id = format!(".{}-{count}-{nanos:x}.part", std::process::id());
+        let partial = beside(&target, &id);
         Self {
             target,
             partial,
@@ -136,11 +141,15 @@ impl FileSink {
 
     async fn file(&mut self) -> Result<&mut tokio::fs::File, SinkError> {
         if self.file.is_none() {
-            // Never the file of another job.
-            let file = tokio::fs::File::create_new(&self.partial)
-                .await
-                .map_err(|e| self.failed(e))?;
-            self.file = Some(file);
+            let partial = self.partial.clone();
+            let create = move || {
+                remove_leftovers(partial.parent().unwrap_or(Path::new("")));
+                create_locked(&partial)
+            };
+            let created = tokio::task::spawn_blocking(create).await;
+            let created = created.unwrap_or_else(|error| Err(io::Error::other(error)));
+            let file = created.map_err(|source| self.failed(source))?;
+            self.file = Some(tokio::fs::File::from_std(file));
         }
         Ok(self.file.as_mut().expect("it was just put there"))
     }
@@ -195,11 +204,83 @@ impl Sink for FileSink {
     }
 }
 
+/// The path of a file beside `path`, whose name ends with `suffix`. A long name is replaced by its digest: most file
+/// systems allow 255 bytes.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    const MAX_NAME: usize = 255;
+    let name = path.file_name().unwrap_or_default();
+    let mut new = name.to_os_string();
+    if name.len() + suffix.len() > MAX_NAME {
+        let digest = Sha256::of(name.as_encoded_bytes()).to_string();
+        new = format!(".{}", &digest[..32]).into();
+    }
+    new.push(suffix);
+    path.with_file_name(new)
+}
+
+/// Creates a file, never that of another job, and locks it while it is open. The lock shows other runs that it is in use;
+/// on a file system without locks it is not.
+fn create_locked(path: &Path) -> io::Result<std::fs::File> {
+    let file = std::fs::File::create_new(path)?;
+    let _ = file.try_lock();
+    Ok(file)
+}
+
+/// Removes what killed runs have left in a directory, once per directory and process: files with the name of a partial
+/// that is not locked. Errors are ignored: a leftover is never taken for the file.
+fn remove_leftovers(directory: &Path) {
+    /// A younger file may not be locked yet.
+    const MIN_AGE: Duration = Duration::from_secs(1);
+    static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !done.insert(directory.to_owned()) {
+        return;
+    }
+    drop(done);
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !is_partial_name(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let age = entry.metadata().and_then(|it| it.modified()).ok();
+        let age = age.and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age >= MIN_AGE)
+            && let Ok(file) = std::fs::File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a name ends as that of a [`FileSink`]'s partial: `.PID-COUNT-NANOS.part`.
+fn is_partial_name(name: &str) -> bool {
+    let Some((_, id)) = name
+        .strip_suffix(".part")
+        .and_then(|it| it.rsplit_once('.'))
+    else {
+        return false;
+    };
+    let parts: Vec<&str> = id.split('-').collect();
+    let is_made_of = |part: &str, is_digit: fn(u8) -> bool| {
+        !part.is_empty() && part.len() <= 10 && part.bytes().all(is_digit)
+    };
+    let [pid, count, nanos] = parts[..] else {
+        return false;
+    };
+    is_made_of(pid, |b| b.is_ascii_digit())
+        && is_made_of(count, |b| b.is_ascii_digit())
+        && is_made_of(nanos, |b| b.is_ascii_hexdigit())
+}
+
 /// Writes a whole file beside its final name, and renames it.
 fn write_at_once(bytes: &[u8], partial: &Path, target: &Path) -> io::Result<()> {
     let write = || {
-        // Never the file of another job.
-        let mut file = std::fs::File::create_new(partial)?;
+        let mut file = create_locked(partial)?;
         file.write_all(bytes)?;
         std::fs::rename(partial, target)
     };
@@ -232,6 +313,47 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn the_names_of_partials_are_recognised_and_fit() {
+        for name in ["k.4778-0-109faf99.part", ".0a0b.1-2-3.part"] {
+            assert!(is_partial_name(name), "{name}");
+        }
+        for name in [
+            "k.part",
+            "a.1-2.part",
+            "a.1-2-x.part",
+            "a.1-2-3",
+            "1-2-3.part",
+        ] {
+            assert!(!is_partial_name(name), "{name}");
+        }
+        let long = "n".repeat(255);
+        for suffix in [".taipan-part", ".4778-0-109faf99.part"] {
+            let path = beside(Path::new(&long), suffix);
+            assert!(path.as_os_str().len() <= 255, "{path:?}");
+            assert_ne!(path, beside(Path::new(&long[1..]), suffix));
+        }
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_killed_runs_are_removed_and_partials_in_use_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let used = create_locked(&path("a.1-0-1.part")).unwrap();
+        std::fs::write(path("b.2-0-2.part"), "left").unwrap();
+        std::fs::write(path("mine.part"), "mine").unwrap();
+        let old = SystemTime::now() - Duration::from_mins(1);
+        for name in ["a.1-0-1.part", "b.2-0-2.part", "mine.part"] {
+            let file = std::fs::File::options().write(true).open(path(name));
+            file.unwrap().set_modified(old).unwrap();
+        }
+        let mut sink = FileSink::new(path("file"));
+        sink.write(Bytes::from_static(b"x")).await.unwrap();
+        sink.finish().await.unwrap();
+        assert_eq!(names(dir.path()), ["a.1-0-1.part", "file", "mine.part"]);
+        drop(used);
     }
 
     #[tokio::test]

@@ -432,10 +432,25 @@ pub(crate) fn read_channel(
     for index in &channel.indexes {
         match index.records(name) {
             Ok((found, _)) => records.extend(found),
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(with_causes(&error)),
         }
     }
     (records, errors)
+}
+
+/// The text of an error and of its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
 }
 
 fn is_same_file(record: &RepoDataRecord, installed: &RepoDataRecord) -> bool {

@@ -22,10 +22,10 @@ pub struct SpecListError {
 ///
 /// The first line that is not a spec.
 pub fn parse_spec_list(list: &str) -> Result<Vec<MatchSpec>, SpecListError> {
-    let lines = list.lines().zip(1..).map(|(line, number)| {
-        let text = line.split(" #").next().unwrap_or_default().trim();
-        (number, text)
-    });
+    let lines = list
+        .lines()
+        .zip(1..)
+        .map(|(line, number)| (number, without_comment(line)));
     lines
         .filter(|(_, text)| !text.is_empty() && !text.starts_with('#'))
         .map(|(line, text)| {
@@ -38,13 +38,19 @@ pub fn parse_spec_list(list: &str) -> Result<Vec<MatchSpec>, SpecListError> {
         .collect()
 }
 
+/// The text before a comment. No spec contains `#`.
+fn without_comment(line: &str) -> &str {
+    let line = line.strip_prefix('\u{feff}').unwrap_or(line);
+    line.split('#').next().unwrap_or_default().trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn comments_and_empty_lines_are_ignored_and_errors_name_the_line() {
-        let list = "# tools\n\n numpy >=1.20  # arrays\npython=3.12\n";
+        let list = "\u{feff}# tools\n\n numpy >=1.20  # arrays\r\npython=3.12#why\n\t# none\n";
         let specs = parse_spec_list(list).unwrap();
         let specs: Vec<_> = specs.iter().map(ToString::to_string).collect();
         assert_eq!(specs, ["numpy >=1.20", "python 3.12.*"]);

@@ -102,6 +102,11 @@ pub enum ListProblem {
         value: String,
         range: &'static str,
     },
+    #[error("the environment variable `{name}` is not set")]
+    Unset {
+        /// The name of the variable.
+        name: String,
+    },
     #[error("invalid mirror URL: {0}")]
     BadUrl(LocationError),
     #[error("`{key}` applies to {applies} only, this mirror is `{scheme}://`")]

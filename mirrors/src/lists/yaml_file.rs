@@ -71,7 +71,8 @@ impl MirrorsFile {
                     let added = item
                         .text()
                         .ok_or_else(|| item.is_not("a URL"))
-                        .and_then(|url| Location::parse(url).map_err(Problem::BadUrl))
+                        .and_then(expanded)
+                        .and_then(|url| Location::parse(&url).map_err(Problem::BadUrl))
                         .map(|location| Mirror::new(location, provenance))
                         .and_then(|mirror| collector.add(mirror, item.line));
                     added.map_err(|problem| fail(item, format!("{key}[{index}]"), problem))?;
@@ -80,6 +81,37 @@ impl MirrorsFile {
         }
         Ok(collector.finish())
     }
+}
+
+/// A URL with the values of the environment variables that it names, `$NAME` or `${NAME}`, as conda reads its configuration.
+fn expanded(url: &str) -> Result<Cow<'_, str>, Problem> {
+    let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let is_other = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut text = String::new();
+    let mut rest = url;
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        let name = if let Some(inner) = after.strip_prefix('{') {
+            inner.split_once('}')
+        } else {
+            let end = after.find(|c| !is_other(c)).unwrap_or(after.len());
+            Some(after.split_at(end))
+        };
+        let Some((name, left)) = name.filter(|(name, _)| name.starts_with(is_first)) else {
+            text.push('$');
+            rest = after;
+            continue;
+        };
+        let name = name.to_owned();
+        let value = std::env::var(&name).map_err(|_| Problem::Unset { name })?;
+        text.push_str(&value);
+        rest = left;
+    }
+    if text.is_empty() {
+        return Ok(url.into());
+    }
+    text.push_str(rest);
+    Ok(text.into())
 }
 
 /// The section that begins with this line.

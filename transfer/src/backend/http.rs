@@ -216,10 +216,24 @@ fn duplicates(response: &Response) -> Option<Box<DuplicateHeaders>> {
     })
 }
 
+/// Whether an encoding is that of the file itself, by its name: many servers send a `.tar.gz` with
+/// `Content-Encoding: x-gzip`, and the bytes are those of the file.
+fn is_encoding_of_name(path: &str, encoding: &str) -> bool {
+    let (_, extension) = path.rsplit_once('.').unwrap_or_default();
+    let extension = extension.to_ascii_lowercase();
+    match &*encoding.trim().to_ascii_lowercase() {
+        "gzip" | "x-gzip" => matches!(&*extension, "gz" | "tgz"),
+        "zstd" => matches!(&*extension, "zst" | "tzst"),
+        "bzip2" | "x-bzip2" => matches!(&*extension, "bz2" | "tbz2"),
+        _ => false,
+    }
+}
+
 /// The body, unless it is encoded.
 fn pieces(response: Response, url: &SafeUrl) -> Result<Body, BackendError> {
     if let Some(encoding) = text(response.headers(), &CONTENT_ENCODING)
         && !encoding.eq_ignore_ascii_case("identity")
+        && !is_encoding_of_name(response.url().path(), &encoding)
     {
         let url = url.clone();
         return Err(BackendError::Encoded { url, encoding });
@@ -281,6 +295,21 @@ mod tests {
         );
         for bad in ["../secret", "a/../../b", "//host/x", "a/./b", ""] {
             assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_encoding_that_the_name_has_is_the_files_own() {
+        assert!(is_encoding_of_name("/a/b.tar.gz", "x-gzip"));
+        assert!(is_encoding_of_name("/repodata.json.zst", "zstd"));
+        for (path, encoding) in [
+            ("/repodata.json", "gzip"),
+            ("/a.gz", "zstd"),
+            ("/a.gz/b", "gzip"),
+            ("/gz", "gzip"),
+            ("/a.conda", "gzip"),
+        ] {
+            assert!(!is_encoding_of_name(path, encoding), "{path}");
         }
     }
 

@@ -303,7 +303,6 @@ mod tests {
     #[test]
     fn a_syntax_error_names_the_line_and_shows_no_text() {
         for (text, line) in [
-            ("machine a login me password my secret\n", 1),
             ("machine a\nlogin me\npassword", 3),
             ("\n\nlogin me", 3),
             ("machine a password \"secret\n", 1),
@@ -320,6 +319,23 @@ mod tests {
             let error = Netrc::parse(&text).unwrap_err();
             assert!(matches!(error, NetrcError::TooMuch { .. }), "{error:?}");
         }
+    }
+
+    #[test]
+    fn unknown_words_are_skipped_and_a_host_precedes_the_default() {
+        let text = "default login d password d\nmachine a port 21 login me password secret\n";
+        let netrc = Netrc::parse(text).unwrap();
+        assert_eq!(find(&netrc, "a"), Some(("me", "secret")));
+        assert_eq!(find(&netrc, "b"), Some(("d", "d")));
+    }
+
+    #[test]
+    fn a_comment_in_another_encoding_does_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("netrc");
+        std::fs::write(&path, b"# caf\xe9\nmachine a login b password c\n").unwrap();
+        let netrc = Netrc::read(&path).unwrap().unwrap();
+        assert_eq!(find(&netrc, "a"), Some(("b", "c")));
     }
 
     #[test]

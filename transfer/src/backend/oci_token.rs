@@ -166,12 +166,11 @@ impl Tokens {
     }
 
     async fn new_token(&self, repository: &str) -> Result<Token, BackendError> {
-        let challenge = match self.repository_challenge.get() {
-            Some(challenge) => challenge,
-            None => {
-                let request = || async { self.request_challenge(self.ping_url()?).await };
-                self.challenge.get_or_try_init(request).await?
-            }
+        let challenge = if let Some(challenge) = self.repository_challenge.get() {
+            challenge
+        } else {
+            let request = || async { self.request_challenge(self.ping_url()?).await };
+            self.challenge.get_or_try_init(request).await?
         };
         let credentials = self
             .credentials
@@ -423,6 +422,31 @@ mod tests {
         Challenge::Bearer {
             realm: realm.parse().unwrap(),
             service: service.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn token_responses_are_read_as_registries_write_them() {
+        let read = |text: &str| {
+            let response: TokenResponse = serde_json::from_str(text).unwrap();
+            let lifetime = response.lifetime();
+            (response.token(), lifetime)
+        };
+        let token = Some("T".to_owned());
+        let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+        for (text, lifetime) in [
+            (
+                r#"{"token":"","access_token":"T","expires_in":300}"#,
+                seconds(300.0),
+            ),
+            (r#"{"token":"T","expires_in":"300"}"#, seconds(300.0)),
+            (r#"{"token":"T","expires_in":299.5}"#, seconds(299.5)),
+            (r#"{"token":"T","expires_in":1e300}"#, seconds(MAX_LIFETIME)),
+            (r#"{"token":"T","expires_in":-1}"#, None),
+            (r#"{"token":"T","expires_in":"soon"}"#, None),
+            (r#"{"access_token":"T","expires_in":null}"#, None),
+        ] {
+            assert_eq!(read(text), (token.clone(), lifetime), "{text}");
         }
     }
 

@@ -33,9 +33,7 @@ const PIECE: usize = 256 << 10;
 
 /// The path of the partial of a file.
 pub(crate) fn part_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".taipan-part");
-    path.with_file_name(name)
+    crate::sink::beside(path, ".taipan-part")
 }
 
 /// A partial file. Cheap to clone; clones are the same file.

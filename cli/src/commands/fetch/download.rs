@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use taipan_transfer::{Engine, Expected, Fetched, Job, MirrorSet, Verifier};
+use taipan_transfer::{Engine, Expected, FetchError, Fetched, Job, MirrorSet, SinkError, Verifier};
 use tokio::task::spawn_blocking;
 
 use super::file::{Outcome, RequestedFile, Source};
@@ -117,6 +117,9 @@ impl<'a> Downloader<'a> {
         job: &Job,
         path: &Path,
     ) -> Result<Fetched, AppError> {
+        if is_special(path) {
+            return self.to_special(engine, mirrors, job, path).await;
+        }
         let old = self.old_zchunk_files(job, path).await;
         if old.is_empty() {
             return Ok(engine.fetch_file(mirrors, job, path).await?);
@@ -131,6 +134,34 @@ impl<'a> Downloader<'a> {
                 delta.ranges
             ));
         }
+        Ok(fetched)
+    }
+
+    /// Fetches a file, and writes it to a device or pipe after its verification.
+    async fn to_special(
+        &self,
+        engine: &Engine,
+        mirrors: &MirrorSet,
+        job: &Job,
+        path: &Path,
+    ) -> Result<Fetched, AppError> {
+        let failed = |source| {
+            let path = path.to_owned();
+            let (label, source) = (job.label.clone(), SinkError::Write { path, source });
+            AppError::from(FetchError::Sink { label, source })
+        };
+        let dir = tempfile::tempdir().map_err(failed)?;
+        let whole = dir.path().join("file");
+        let fetched = engine.fetch_file(mirrors, job, &whole).await?;
+        let target = path.to_owned();
+        let copy = move || {
+            let mut output = File::options().write(true).open(target)?;
+            std::io::copy(&mut File::open(whole)?, &mut output)
+        };
+        let copied = spawn_blocking(copy).await;
+        copied
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(failed)?;
         Ok(fetched)
     }
 
@@ -164,6 +195,14 @@ impl<'a> Downloader<'a> {
     }
 }
 
+/// Whether a path is written to and never replaced: a device, a pipe, or a link of the system such as `/dev/stdout`.
+fn is_special(path: &Path) -> bool {
+    let is_link = std::fs::symlink_metadata(path).is_ok_and(|it| it.is_symlink());
+    let is_of_system = path.starts_with("/dev") || path.starts_with("/proc");
+    let is_other = std::fs::metadata(path).is_ok_and(|it| !it.is_file() && !it.is_dir());
+    is_other || (is_link && is_of_system)
+}
+
 /// Whether the file is a zchunk file, by its first bytes.
 fn is_zchunk(path: &Path) -> bool {
     let mut magic = [0; taipan_zchunk::MAGIC.len()];
@@ -174,7 +213,7 @@ fn is_zchunk(path: &Path) -> bool {
 
 /// The size of the file at `path` if its digest is known and correct.
 fn size_if_verified(path: &Path, expected: Expected) -> Option<u64> {
-    if !expected.is_content_addressed() {
+    if !expected.is_content_addressed() || is_special(path) {
         return None;
     }
     let mut file = File::open(path).ok()?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rattler_conda_types::package::{EntryPoint, PathType as DeclaredType};
-use rattler_conda_types::package::{FileMode, LinkJson, NoArchLinks, PackageFile as _, PathsJson};
+use rattler_conda_types::package::{EntryPoint, ParseEntryPointError, PathType as DeclaredType};
+use rattler_conda_types::package::{FileMode, PathsJson};
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
 use serde::Deserialize;
 
@@ -106,22 +106,54 @@ impl PackageContents {
         observer: &dyn LinkObserver,
     ) -> Result<Self, PrefixError> {
         let files = normalise_paths(package, declared_files(package)?, observer)?;
-        let link_json = match LinkJson::from_package_directory(&package.source_dir) {
-            Ok(link_json) => Some(link_json.noarch),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(package.bad_file("info/link.json")(source)),
+        let bad = || package.bad_file("info/link.json");
+        let links = match std::fs::read(package.source_dir.join("info/link.json")) {
+            Ok(json) => serde_json::from_slice(&json).map_err(|error| bad()(error.into()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => RawLinks::default(),
+            Err(source) => return Err(bad()(source)),
         };
-        let (noarch_python, entry_points) = match link_json {
-            Some(NoArchLinks::Python(python)) => (true, python.entry_points),
-            Some(NoArchLinks::Generic) => (false, Vec::new()),
-            None => (package.record.package_record.noarch.is_python(), Vec::new()),
+        let noarch = links.noarch.unwrap_or_default();
+        let noarch_python = match noarch.kind.as_deref() {
+            Some(kind) => kind == "python",
+            None => package.record.package_record.noarch.is_python(),
         };
+        let entry_points = noarch.entry_points.unwrap_or_default();
+        let entry_points = entry_points
+            .iter()
+            .filter(|_| noarch_python)
+            .map(|text| parse_entry_point(text))
+            .collect::<Result<_, _>>()
+            .map_err(|error| bad()(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Ok(Self {
             files,
             noarch_python,
             entry_points,
         })
     }
+}
+
+/// `info/link.json`, as it is found: any field may be missing or null.
+#[derive(Default, Deserialize)]
+struct RawLinks {
+    noarch: Option<RawNoarch>,
+}
+
+#[derive(Default, Deserialize)]
+struct RawNoarch {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    entry_points: Option<Vec<String>>,
+}
+
+/// Reads `COMMAND = MODULE:FUNCTION`. Quotes around the object are dropped, and extras behind it (entry points
+/// specification of Python packaging, "Data model").
+fn parse_entry_point(text: &str) -> Result<EntryPoint, ParseEntryPointError> {
+    let Some((command, object)) = text.split_once('=') else {
+        return text.parse();
+    };
+    let object = object.trim().trim_matches(['"', '\'']);
+    let object = object.split('[').next().unwrap_or_default();
+    format!("{command}={object}").parse()
 }
 
 /// The paths as the package lists them.
@@ -288,6 +320,31 @@ fn deprecated_paths(source_dir: &Path) -> io::Result<Vec<PackageFile>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entry_points_are_read_as_packages_write_them() {
+        for text in [
+            "x = a.m:main",
+            "x=a.m:main",
+            "x = \"a.m:main\"",
+            "x = 'a.m:main'",
+            "x = a.m:main [cli]",
+            "x = a.m:main[cli,y]",
+        ] {
+            let found = parse_entry_point(text).unwrap();
+            let found = (found.command, found.module, found.function);
+            let expected = ["x", "a.m", "main"].map(str::to_owned);
+            assert_eq!(found, expected.into(), "{text}");
+        }
+        assert!(parse_entry_point("../x = a.m:main").is_err());
+        for json in [
+            "{}",
+            r#"{"noarch":null}"#,
+            r#"{"noarch":{"type":"python","entry_points":null}}"#,
+        ] {
+            serde_json::from_str::<RawLinks>(json).unwrap();
+        }
+    }
 
     #[test]
     fn paths_that_leave_the_prefix_are_not_normal() {

@@ -105,7 +105,7 @@ impl Prefix {
             .into_par_iter()
             .map(|path| {
                 let text = fs::read(&path).map_err(PrefixError::io("read", &path))?;
-                serde_json::from_slice(&text).map_err(|source| PrefixError::BadRecord {
+                taipan_channel::parse_record(&text).map_err(|source| PrefixError::BadRecord {
                     path: path.clone(),
                     source,
                 })

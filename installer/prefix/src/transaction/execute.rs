@@ -168,7 +168,7 @@ impl Transaction {
         // Other tools may name the file of a record differently; then its content decides.
         for (file, path) in present {
             let text = fs::read(&path).map_err(PrefixError::io("read", &path))?;
-            let found: PrefixRecord = serde_json::from_slice(&text)
+            let found: PrefixRecord = taipan_channel::parse_record(&text)
                 .map_err(|source| PrefixError::BadRecord { path, source })?;
             let index = unnamed.iter().position(|record| {
                 dist_name(&record.repodata_record.package_record)
