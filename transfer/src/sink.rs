@@ -230,7 +230,7 @@ fn create_locked(path: &Path) -> io::Result<std::fs::File> {
 /// that is not locked. Errors are ignored: a leftover is never taken for the file.
 fn remove_leftovers(directory: &Path) {
     /// A younger file may not be locked yet.
-    const MIN_AGE: Duration = Duration::from_secs(1);
+    const MIN_AGE: Duration = Duration::from_millis(100);
     static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !done.insert(directory.to_owned()) {
