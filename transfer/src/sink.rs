@@ -8,7 +8,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
@@ -221,16 +221,19 @@ pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Creates a file, never that of another job, and locks it while it is open. The lock shows other runs that it is in use;
 /// on a file system without locks it is not.
 fn create_locked(path: &Path) -> io::Result<std::fs::File> {
-    let file = std::fs::File::create_new(path)?;
-    let _ = file.try_lock();
-    Ok(file)
+    loop {
+        let file = std::fs::File::create_new(path)?;
+        let _ = file.lock();
+        // Another run may have taken it for a leftover before it was locked.
+        if path.exists() {
+            return Ok(file);
+        }
+    }
 }
 
 /// Removes what killed runs have left in a directory, once per directory and process: files with the name of a partial
 /// that is not locked. Errors are ignored: a leftover is never taken for the file.
 fn remove_leftovers(directory: &Path) {
-    /// A younger file may not be locked yet.
-    const MIN_AGE: Duration = Duration::from_millis(100);
     static DONE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !done.insert(directory.to_owned()) {
@@ -246,10 +249,7 @@ fn remove_leftovers(directory: &Path) {
         if !is_partial_name(&entry.file_name().to_string_lossy()) {
             continue;
         }
-        let age = entry.metadata().and_then(|it| it.modified()).ok();
-        let age = age.and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age >= MIN_AGE)
-            && let Ok(file) = std::fs::File::open(entry.path())
+        if let Ok(file) = std::fs::File::open(entry.path())
             && file.try_lock().is_ok()
         {
             let _ = std::fs::remove_file(entry.path());
@@ -344,11 +344,6 @@ mod tests {
         let used = create_locked(&path("a.1-0-1.part")).unwrap();
         std::fs::write(path("b.2-0-2.part"), "left").unwrap();
         std::fs::write(path("mine.part"), "mine").unwrap();
-        let old = SystemTime::now() - Duration::from_mins(1);
-        for name in ["a.1-0-1.part", "b.2-0-2.part", "mine.part"] {
-            let file = std::fs::File::options().write(true).open(path(name));
-            file.unwrap().set_modified(old).unwrap();
-        }
         let mut sink = FileSink::new(path("file"));
         sink.write(Bytes::from_static(b"x")).await.unwrap();
         sink.finish().await.unwrap();
