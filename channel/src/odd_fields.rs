@@ -1,6 +1,6 @@
 //! Fields of records that tools have written in other ways than the format says.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
 /// The last millisecond of the year 9999.
@@ -10,17 +10,43 @@ const MAX_TIMESTAMP: i64 = 253_402_300_799_999;
 /// is no time is dropped.
 ///
 /// # Errors
-/// That of the text as it is, when it cannot be read with corrected fields either.
+/// When it cannot be read with corrected fields either. The error names the field that is wrong.
 pub fn parse_record<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(text).or_else(|error| {
-        let corrected = serde_json::from_slice(text).ok().and_then(corrected);
-        let record = corrected.and_then(|fields| serde_json::from_value(fields.into()).ok());
-        record.ok_or(error)
+        let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(text) else {
+            return Err(error);
+        };
+        let fields = corrected(&fields).unwrap_or(fields);
+        serde_json::from_value(fields.clone().into()).map_err(|error| {
+            match wrong_field::<T>(fields) {
+                Some(field) => serde_json::Error::custom(format!("`{field}`: {error}")),
+                None => error,
+            }
+        })
+    })
+}
+
+/// The first field without which the record can be read, or fails in another way. A message of serde tells what is wrong
+/// with a value, but not of which field; where a field is missing, it names the field.
+fn wrong_field<T: DeserializeOwned>(mut fields: Map<String, Value>) -> Option<String> {
+    let read =
+        |fields: &Map<String, Value>| match serde_json::from_value::<T>(fields.clone().into()) {
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+    let whole = read(&fields);
+    let names: Vec<String> = fields.keys().cloned().collect();
+    names.into_iter().find(|name| {
+        let value = fields.remove(name);
+        let other = read(&fields) != whole;
+        fields.extend(value.map(|value| (name.clone(), value)));
+        other
     })
 }
 
 /// The fields with a correct timestamp; `None` if it was correct.
-fn corrected(mut fields: Map<String, Value>) -> Option<Map<String, Value>> {
+fn corrected(fields: &Map<String, Value>) -> Option<Map<String, Value>> {
+    let mut fields = fields.clone();
     let timestamp = fields.remove("timestamp")?;
     let whole = timestamp.as_i64().or_else(|| whole(timestamp.as_f64()?));
     if let Some(whole) = whole.filter(|time| (0..=MAX_TIMESTAMP).contains(time)) {
@@ -58,6 +84,32 @@ mod tests {
         for odd in ["1e300", "-5.5", "\"2018\"", "99999999999999999999", "[]"] {
             assert_eq!(timestamp(odd).unwrap(), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        let fields = |text: &str| {
+            let mut fields: Map<String, Value> = serde_json::from_str(text).unwrap();
+            for (key, value) in [("name", "a"), ("version", "1"), ("build", "0")] {
+                fields.entry(key).or_insert(value.into());
+            }
+            fields.entry("build_number").or_insert(0.into());
+            serde_json::to_vec(&fields).unwrap()
+        };
+        for (odd, field) in [
+            (r#"{"sha256": "zz"}"#, "`sha256`"),
+            (r#"{"version": null}"#, "`version`"),
+            (r#"{"version": "1..0"}"#, "`version`"),
+            (r#"{"build_number": "first"}"#, "`build_number`"),
+            (r#"{"build_number": -1}"#, "`build_number`"),
+            (r#"{"depends": "b"}"#, "`depends`"),
+            (r#"{"timestamp": -1.5, "size": "large"}"#, "`size`"),
+        ] {
+            let error = parse_record::<PackageRecord>(&fields(odd)).unwrap_err();
+            assert!(error.to_string().contains(field), "{odd}: {error}");
+        }
+        let error = parse_record::<PackageRecord>(br#"{"version": "1"}"#).unwrap_err();
+        assert!(error.to_string().contains("missing field"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub fn package_target(record: &RepoDataRecord, path: &str) -> (Target, Expected)
             .sha256
             .map(|digest| Sha256::from_bytes(digest.into())),
         md5: package.md5.map(|digest| Md5::from_bytes(digest.into())),
+        ..Expected::default()
     };
     (target, expected)
 }

@@ -144,7 +144,6 @@ impl AppError {
             | Self::FetchArgument(_)
             | Self::Metalink(_)
             | Self::EmptyMetalink { .. }
-            | Self::NoMirrorOfFile { .. }
             | Self::Sha256(_)
             | Self::OneFile { .. }
             | Self::SameOutput { .. }
@@ -159,7 +158,7 @@ impl AppError {
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
             | Self::NoOutputName { .. } => Exit::Usage,
-            Self::NoUsableMirror { .. } => Exit::Exhausted,
+            Self::NoUsableMirror { .. } | Self::NoMirrorOfFile { .. } => Exit::Exhausted,
             Self::MirrorList(error) => match error {
                 MirrorListError::Fetch { .. } => Exit::Exhausted,
                 MirrorListError::Read { .. }

@@ -1,11 +1,8 @@
 //! The positional arguments of `taipan fetch`: paths below a channel, URLs, metalinks.
 
-use taipan_mirrors::SafeUrl;
-use url::Url;
-
 use crate::{
-    file_url::FileUrlError,
-    list_location::{ListLocation, ListLocationError, without_secrets},
+    file_url::{FileUrl, FileUrlError},
+    list_location::{ListLocation, ListLocationError},
 };
 
 /// An argument.
@@ -20,7 +17,7 @@ pub(crate) enum FetchArgument {
 /// How an argument names a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileArgument {
-    Url(Url),
+    Url(FileUrl),
     /// A path below a channel. `None`: below the channels of the settings.
     Path {
         channel: Option<String>,
@@ -31,11 +28,6 @@ pub(crate) enum FileArgument {
 /// An argument that cannot be parsed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FetchArgumentError {
-    #[error("`{text}` is not a valid URL")]
-    Url {
-        text: String,
-        source: url::ParseError,
-    },
     #[error(transparent)]
     FileUrl(#[from] FileUrlError),
     #[error("`{text}` does not name a file")]
@@ -60,11 +52,7 @@ impl FetchArgument {
             return Ok(Self::Metalink(ListLocation::parse(text)?));
         }
         if text.contains("://") {
-            let url = Url::parse(text).map_err(|source| FetchArgumentError::Url {
-                text: without_secrets(text),
-                source,
-            })?;
-            return Ok(Self::File(FileArgument::Url(url)));
+            return Ok(Self::File(FileArgument::Url(FileUrl::parse(text)?)));
         }
         let (channel, path) = if in_channel {
             (None, text)
@@ -89,7 +77,7 @@ impl FileArgument {
     /// The file as it is printed, without secrets.
     pub(crate) fn label(&self) -> String {
         match self {
-            Self::Url(url) => SafeUrl::from(url.clone()).to_string(),
+            Self::Url(url) => url.to_string(),
             Self::Path { path, .. } => path.clone(),
         }
     }

@@ -9,17 +9,16 @@ use std::{
 use futures_util::{StreamExt as _, future::try_join_all};
 use taipan_channel::Channel;
 use taipan_mirrors::{
-    ListError, Metalink, Mirror, MirrorSource, MirrorsFile, Provenance, SafeUrl, Skipped,
+    DecodeError, ListError, Metalink, Mirror, MirrorSource, MirrorsFile, Provenance, SafeUrl,
+    Skipped, decode_text,
 };
 use taipan_transfer::{
-    Backend as _, BackendError, Expected, GetRequest, GetResponse, HttpClient, Ranges,
-    RenamedBackend, Sha256, Target,
+    BackendError, Expected, GetRequest, GetResponse, HttpBackend, HttpClient, Ranges, Sha256,
+    Target,
 };
 use url::Url;
 
-use crate::{
-    error_chain::one_line, file_url::split_url, list_location::ListLocation, printer::Printer,
-};
+use crate::{error_chain::one_line, list_location::ListLocation, printer::Printer};
 
 /// The maximum size of a list, in bytes. Fedora's largest metalinks have a hundredth of it.
 const MAX_BYTES: usize = 8 << 20;
@@ -56,12 +55,10 @@ pub(crate) enum MirrorListError {
 pub(crate) enum FetchListError {
     #[error("the request failed")]
     Request(#[source] Box<BackendError>),
-    #[error("the URL does not name a file")]
-    NoFile,
     #[error("the list is larger than {MAX_BYTES} bytes")]
     TooLarge,
-    #[error("the list is not UTF-8 text")]
-    NotText,
+    #[error(transparent)]
+    NotText(DecodeError),
     #[error("--offline does not allow network access")]
     Offline,
     #[error("not complete after {} s", FETCH_TIMEOUT.as_secs())]
@@ -280,10 +277,15 @@ pub(crate) async fn fetch_text(
     client: Option<&HttpClient>,
 ) -> Result<String, MirrorListError> {
     match location {
-        ListLocation::File(path) => std::fs::read_to_string(path).map_err(|source| {
-            let path = path.clone();
-            MirrorListError::Read { path, source }
-        }),
+        ListLocation::File(path) => {
+            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            std::fs::read(path)
+                .and_then(|bytes| decode_text(&bytes).map_err(invalid))
+                .map_err(|source| {
+                    let path = path.clone();
+                    MirrorListError::Read { path, source }
+                })
+        }
         ListLocation::Url(url) => {
             let fetched = match client {
                 Some(client) => tokio::time::timeout(FETCH_TIMEOUT, fetch(url, client))
@@ -300,11 +302,9 @@ pub(crate) async fn fetch_text(
 }
 
 async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError> {
-    let (directory, name) = split_url(url).map_err(|_| FetchListError::NoFile)?;
-    let backend = RenamedBackend::in_directory(&directory, client);
-    let backend = backend.ok_or(FetchListError::NoFile)?;
+    let backend = HttpBackend::new(client.clone(), url.clone());
     let request = GetRequest {
-        target: &Target::path(name),
+        target: &Target::path(url.path()),
         expected: Expected::default(),
         ranges: Ranges::All,
         validators: None,
@@ -313,7 +313,11 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
     let mut text = Vec::new();
     // The request has no validators, so the response has a body.
     let failed = |error| FetchListError::Request(Box::new(error));
-    if let GetResponse::Body { mut body, .. } = backend.get(request).await.map_err(failed)? {
+    if let GetResponse::Body { mut body, .. } = backend
+        .get_url(url.clone(), request)
+        .await
+        .map_err(failed)?
+    {
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(failed)?;
             if text.len() + piece.len() > MAX_BYTES {
@@ -322,7 +326,7 @@ async fn fetch(url: &Url, client: &HttpClient) -> Result<String, FetchListError>
             text.extend_from_slice(&piece);
         }
     }
-    String::from_utf8(text).map_err(|_| FetchListError::NotText)
+    decode_text(&text).map_err(FetchListError::NotText)
 }
 
 fn keep(path: &Path, text: &str) -> io::Result<()> {

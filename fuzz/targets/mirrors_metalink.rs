@@ -4,10 +4,13 @@
 
 use libfuzzer_sys::fuzz_target;
 use taipan_fuzz::checks::{mirror, refused};
-use taipan_mirrors::{Metalink, Provenance};
+use taipan_mirrors::{Metalink, Provenance, decode_text};
 
-fuzz_target!(|text: &str| {
-    match Metalink::parse(text, "f", |_| Provenance::CommandLine) {
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(text) = decode_text(bytes) else {
+        return;
+    };
+    match Metalink::parse(&text, "f", |_| Provenance::CommandLine) {
         Ok(metalink) => {
             for file in &metalink.files {
                 let parts = || file.name.split('/');

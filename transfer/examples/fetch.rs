@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let expected = Expected {
         size: Some(size.parse()?).filter(|size| *size > 0),
         sha256: Some(sha256.parse()?),
-        md5: None,
+        ..Expected::default()
     };
     let job = Job::content(path, Target::path(path), expected);
     let engine = Engine::new(EngineOptions::default(), Arc::new(Silent));

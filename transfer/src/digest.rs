@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use sha2::Digest as _;
+use taipan_mirrors::ListedDigest;
 
 /// A digest that is not hexadecimal or not of the right length.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +61,8 @@ macro_rules! digest {
 }
 
 digest!(Sha256, 32, "sha256");
+digest!(Sha512, 64, "sha512");
+digest!(Sha1, 20, "sha1");
 digest!(Md5, 16, "md5");
 
 impl Sha256 {
@@ -75,16 +78,52 @@ impl Sha256 {
 pub struct Expected {
     /// Its length in bytes.
     pub size: Option<u64>,
-    /// Its SHA-256, preferred over the MD5.
+    /// Its SHA-256.
     pub sha256: Option<Sha256>,
-    /// Its MD5, used only without a SHA-256.
+    /// Its SHA-512.
+    pub sha512: Option<Sha512>,
+    /// Its SHA-1, used only without a stronger digest.
+    pub sha1: Option<Sha1>,
+    /// Its MD5, used only without a stronger digest.
     pub md5: Option<Md5>,
 }
 
 impl Expected {
     /// Whether a digest is known, so that any mirror may supply any part of the file.
     pub fn is_content_addressed(&self) -> bool {
-        self.sha256.is_some() || self.md5.is_some()
+        let Self {
+            sha256,
+            sha512,
+            sha1,
+            md5,
+            ..
+        } = self;
+        sha256.is_some() || sha512.is_some() || sha1.is_some() || md5.is_some()
+    }
+
+    /// Adds a digest from a list or header, unless one of its kind is known; one of a kind that is not verified is ignored.
+    pub fn add(&mut self, listed: &ListedDigest) {
+        let hex = listed.hex();
+        match listed.algorithm() {
+            "sha256" => self.sha256 = self.sha256.or_else(|| hex.parse().ok()),
+            "sha512" => self.sha512 = self.sha512.or_else(|| hex.parse().ok()),
+            "sha1" => self.sha1 = self.sha1.or_else(|| hex.parse().ok()),
+            "md5" => self.md5 = self.md5.or_else(|| hex.parse().ok()),
+            _ => {}
+        }
+    }
+
+    /// The digests that a body must have, apart from the SHA-256: the strong one always, of the weak ones the stronger one
+    /// where there is no strong one.
+    fn others(&self) -> Others {
+        let is_strong = self.sha256.is_some() || self.sha512.is_some();
+        let sha1 = self.sha1.filter(|_| !is_strong);
+        let md5 = self.md5.filter(|_| !is_strong && sha1.is_none());
+        Others {
+            sha512: self.sha512.map(|it| (it, sha2::Sha512::default())),
+            sha1: sha1.map(|it| (it, sha1::Sha1::default())),
+            md5: md5.map(|it| (it, md5::Md5::default())),
+        }
     }
 }
 
@@ -102,7 +141,7 @@ pub enum VerifyError {
     /// The body has another digest.
     #[error("{name} mismatch: expected {expected}, got {got}")]
     Digest {
-        /// `sha256` or `md5`.
+        /// `sha256`, `sha512`, `sha1` or `md5`.
         name: &'static str,
         /// The expected digest.
         expected: String,
@@ -117,19 +156,26 @@ pub struct Verifier {
     expected: Expected,
     length: u64,
     sha256: sha2::Sha256,
-    md5: Option<md5::Md5>,
+    others: Others,
+}
+
+/// Expected digests, and what is hashed to compare with them.
+#[derive(Debug, Clone)]
+struct Others {
+    sha512: Option<(Sha512, sha2::Sha512)>,
+    sha1: Option<(Sha1, sha1::Sha1)>,
+    md5: Option<(Md5, md5::Md5)>,
 }
 
 impl Verifier {
     /// A verifier of an empty body. The SHA-256 is always computed, because callers use it as the
-    /// name of the file; the MD5 only when no SHA-256 is expected.
+    /// name of the file; a SHA-512 when it is expected; SHA-1 and MD5 when nothing stronger is.
     pub fn new(expected: Expected) -> Self {
-        let md5 = (expected.sha256.is_none() && expected.md5.is_some()).then(md5::Md5::default);
         Self {
             expected,
             length: 0,
             sha256: sha2::Sha256::default(),
-            md5,
+            others: expected.others(),
         }
     }
 
@@ -137,7 +183,13 @@ impl Verifier {
     pub fn update(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.sha256.update(bytes);
-        if let Some(md5) = &mut self.md5 {
+        if let Some((_, sha512)) = &mut self.others.sha512 {
+            sha512.update(bytes);
+        }
+        if let Some((_, sha1)) = &mut self.others.sha1 {
+            sha1.update(bytes);
+        }
+        if let Some((_, md5)) = &mut self.others.md5 {
             md5.update(bytes);
         }
     }
@@ -158,27 +210,35 @@ impl Verifier {
             });
         }
         let sha256 = Sha256(self.sha256.finalize().into());
-        if let Some(expected) = self.expected.sha256
-            && expected != sha256
-        {
-            return Err(VerifyError::Digest {
-                name: "sha256",
-                expected: expected.to_string(),
-                got: sha256.to_string(),
-            });
+        if let Some(expected) = self.expected.sha256 {
+            compare("sha256", expected, sha256)?;
         }
-        if let (Some(md5), Some(expected)) = (self.md5, self.expected.md5) {
-            let got = Md5(md5.finalize().into());
-            if got != expected {
-                return Err(VerifyError::Digest {
-                    name: "md5",
-                    expected: expected.to_string(),
-                    got: got.to_string(),
-                });
-            }
+        if let Some((expected, sha512)) = self.others.sha512 {
+            compare("sha512", expected, Sha512(sha512.finalize().into()))?;
+        }
+        if let Some((expected, sha1)) = self.others.sha1 {
+            compare("sha1", expected, Sha1(sha1.finalize().into()))?;
+        }
+        if let Some((expected, md5)) = self.others.md5 {
+            compare("md5", expected, Md5(md5.finalize().into()))?;
         }
         Ok(sha256)
     }
+}
+
+fn compare<T: Copy + PartialEq + fmt::Display>(
+    name: &'static str,
+    expected: T,
+    got: T,
+) -> Result<(), VerifyError> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(VerifyError::Digest {
+        name,
+        expected: expected.to_string(),
+        got: got.to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -199,7 +259,7 @@ mod tests {
         let known = Expected {
             size: Some(8),
             sha256: Some(sha256),
-            md5: None,
+            ..Expected::default()
         };
         assert_eq!(judge(known, b"a mirror"), Ok(sha256));
         assert!(matches!(
@@ -225,10 +285,54 @@ mod tests {
         let sha256 = Sha256::of(b"x");
         let known = Expected {
             sha256: Some(sha256),
+            sha1: Some(Sha1([0; 20])),
             md5: Some(Md5([0; 16])),
-            size: None,
+            ..Expected::default()
         };
         assert_eq!(judge(known, b"x"), Ok(sha256));
+    }
+
+    #[test]
+    fn a_sha512_is_always_verified_and_a_sha1_without_a_stronger_digest() {
+        let sha256 = Sha256::of(b"x");
+        let sha512 = Sha512(sha2::Sha512::digest(b"x").into());
+        let sha1 = Sha1(sha1::Sha1::digest(b"x").into());
+        let md5 = Some(Md5([0; 16]));
+        let wrong = |expected: Expected| match judge(expected, b"x") {
+            Err(VerifyError::Digest { name, .. }) => name,
+            other => panic!("{other:?}"),
+        };
+        let known = Expected {
+            sha512: Some(sha512),
+            md5,
+            ..Expected::default()
+        };
+        assert!(known.is_content_addressed());
+        assert_eq!(judge(known, b"x"), Ok(sha256));
+        let known = Expected {
+            sha1: Some(sha1),
+            md5,
+            ..Expected::default()
+        };
+        assert!(known.is_content_addressed());
+        assert_eq!(judge(known, b"x"), Ok(sha256));
+        let other = Some(Sha512([0; 64]));
+        assert_eq!(
+            wrong(Expected {
+                sha512: other,
+                sha256: Some(sha256),
+                ..known
+            }),
+            "sha512"
+        );
+        let other = Some(Sha1([0; 20]));
+        assert_eq!(
+            wrong(Expected {
+                sha1: other,
+                ..known
+            }),
+            "sha1"
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Other locations of a file, as its server names them in `Link` headers (RFC 6249).
 
-use taipan_mirrors::{Duplicates, Mirror, digests_of_header};
+use taipan_mirrors::{Duplicates, ListedDigest, Mirror, digests_of_header};
 
-use crate::{Engine, Expected, Job, MirrorSet, Sha256, engine::fetch_first_byte, ledger::Ledger};
+use crate::{Engine, Expected, Job, MirrorSet, engine::fetch_first_byte, ledger::Ledger};
 
 /// Other locations of a file, and what is known of it.
 #[derive(Debug)]
@@ -25,7 +25,14 @@ impl Engine {
         let found = Duplicates::parse(links, &headers.base);
         let mut expected = job.expected;
         if !expected.is_content_addressed() {
-            expected.sha256 = headers.digests.iter().find_map(|value| sha256_of(value));
+            for header in &headers.digests {
+                let digests = digests_of_header(header);
+                let is_strong = |it: &&ListedDigest| matches!(it.algorithm(), "sha256" | "sha512");
+                digests
+                    .iter()
+                    .filter(is_strong)
+                    .for_each(|it| expected.add(it));
+            }
         }
         expected.size = expected.size.or(response.total);
         (!found.mirrors.is_empty() && expected.is_content_addressed()).then_some(FileDuplicates {
@@ -33,10 +40,4 @@ impl Engine {
             expected,
         })
     }
-}
-
-fn sha256_of(header: &str) -> Option<Sha256> {
-    let digests = digests_of_header(header);
-    let digest = digests.iter().find(|digest| digest.algorithm() == "sha256");
-    digest?.hex().parse().ok()
 }

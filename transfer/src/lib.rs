@@ -29,7 +29,7 @@
 //! let expected = Expected {
 //!     size: Some(8),
 //!     sha256: Some(Sha256::of(b"la la la")),
-//!     md5: None,
+//!     ..Expected::default()
 //! };
 //! let job = Job::content("the song", Target::path("music/song.ogg"), expected);
 //!
@@ -64,9 +64,8 @@
 //! let set = MirrorSet::new(mirrors, SelectorConfig::default(), &client);
 //!
 //! let expected = Expected {
-//!     size: None, // then the engine requests it
 //!     sha256: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?),
-//!     md5: None,
+//!     ..Expected::default() // the engine requests the size
 //! };
 //! let job = Job::content("the image", Target::path("images/large.iso"), expected);
 //! let options = EngineOptions {
@@ -129,16 +128,16 @@ mod wait_budget;
 
 pub use backend::{
     Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators,
+    addressed::AddressedBackend,
     credentials::{Credentials, CredentialsError},
     file::FileBackend,
     http::HttpBackend,
     http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice},
     netrc::{Netrc, NetrcError},
     oci::OciBackend,
-    renamed::RenamedBackend,
     s3::S3Backend,
 };
-pub use digest::{Expected, Md5, ParseDigestError, Sha256, Verifier, VerifyError};
+pub use digest::{Expected, Md5, ParseDigestError, Sha1, Sha256, Sha512, Verifier, VerifyError};
 pub use duplicates::FileDuplicates;
 pub use engine::{Engine, EngineOptions, Job};
 pub use error::{Attempt, BackendError, FetchError, TimeoutPhase};

@@ -19,6 +19,13 @@ impl Target {
         }
     }
 
+    /// Whether the path is a sound end of a key in a bucket. A key may have empty segments, but clients resolve `.` and
+    /// `..` in it.
+    pub(crate) fn is_key(&self) -> bool {
+        let sound = |part: &str| !matches!(part, "." | "..") && !part.contains('\0');
+        !self.path.is_empty() && self.path.split('/').all(sound)
+    }
+
     /// The segments of the path; `None` if one of them could lead out of the root of a mirror.
     pub(crate) fn segments(&self) -> Option<impl Iterator<Item = &str>> {
         let sound = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');

@@ -1,5 +1,6 @@
 //! `taipan fetch`.
 
+mod addressed_sets;
 mod digests;
 mod download;
 mod file;

@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     environment::Environment,
     fetch_argument::{FetchArgument, FetchArgumentError},
-    file_url::split_url,
+    file_url::{FileUrl, FileUrlError},
     http::HttpSettingsError,
     list_location::ListLocation,
     mirror_lists::{FetchListError, MirrorListError},
@@ -169,9 +169,10 @@ fn errors_of_channels_and_mirror_lists() {
             list: "list".to_owned(),
         },
         fetch(FetchListError::Request(Box::new(status(503)))),
-        fetch(FetchListError::NoFile),
         fetch(FetchListError::TooLarge),
-        fetch(FetchListError::NotText),
+        fetch(FetchListError::NotText(
+            taipan_mirrors::decode_text(b"\xff").unwrap_err(),
+        )),
         fetch(FetchListError::Offline),
         fetch(FetchListError::Timeout),
     ];
@@ -181,13 +182,17 @@ fn errors_of_channels_and_mirror_lists() {
 #[test]
 fn errors_of_fetch_arguments() {
     let argument = |text: &str| FetchArgument::parse(text, false, true).unwrap_err();
-    let url = |text: &str| FetchArgumentError::from(split_url(&text.parse().unwrap()).unwrap_err());
+    let url = |text: &str| FetchArgumentError::from(FileUrl::parse(text).unwrap_err());
+    let unnamed = FileUrlError::NoName {
+        url: "https://a.example/".to_owned(),
+    };
     let arguments = [
         argument("https://me:pw@[a/f"),
         argument("noarch/"),
         argument("s3://bucket/f.meta4"),
         url("oci://r.example/n/f"),
-        url("https://a.example/"),
+        url("s3://bucket/"),
+        FetchArgumentError::from(unnamed),
     ];
     let metalink = Metalink::parse("<metalink>", "f.meta4", |_| Provenance::CommandLine);
     let path = || "out/f".into();

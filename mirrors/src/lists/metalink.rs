@@ -1,8 +1,9 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use quick_xml::Reader;
 use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{Namespace, ResolveResult};
+use quick_xml::reader::NsReader;
 use url::Url;
 
 use crate::lists::list_error::{ListError, ListProblem, SkipReason, Skipped, within};
@@ -19,6 +20,10 @@ const MOST_TEXT: usize = 16 << 10;
 const MOST_ENTRIES: usize = 65_536;
 /// The namespace of version 4 (RFC 5854 §3).
 const NAMESPACE_4: &str = "urn:ietf:params:xml:ns:metalink";
+/// That of version 3, in both schemes.
+const NAMESPACES_3: [&str; 2] = ["http://www.metalinker.org/", "https://www.metalinker.org/"];
+/// That of the elements which name earlier versions of a file.
+const NAMESPACE_ALTERNATES: &str = "http://fedorahosted.org/mirrormanager";
 
 /// A metalink of version 3.0 or 4 (RFC 5854): files, their digests and their mirrors.
 ///
@@ -58,6 +63,8 @@ pub struct FileVersion {
 impl Metalink {
     /// Reads a metalink. Errors call it `file`; `provenance` gives that of the mirrors in a line.
     /// Unusable mirrors and invalid values are skipped; a malformed document is an error.
+    ///
+    /// Elements are told apart by namespace and local name. Those of other namespaces are ignored (RFC 5854 §5).
     pub fn parse(
         text: &str,
         file: &str,
@@ -82,6 +89,20 @@ impl Metalink {
 
     pub fn file(&self, name: &str) -> Option<&MetalinkFile> {
         self.files.iter().find(|file| file.name == name)
+    }
+}
+
+impl FileVersion {
+    /// Whether the other one has another size or another digest of the same kind.
+    fn contradicts(&self, other: &Self) -> bool {
+        let sizes = self.size.zip(other.size);
+        sizes.is_some_and(|(one, two)| one != two)
+            || self.digests.iter().any(|digest| {
+                let mut same_kind = (other.digests.iter())
+                    .filter(|other| other.algorithm() == digest.algorithm())
+                    .peekable();
+                same_kind.peek().is_some() && same_kind.all(|other| other != digest)
+            })
     }
 }
 
@@ -146,8 +167,10 @@ struct Attributes {
 struct Builder {
     files: Vec<MetalinkFile>,
     skipped: Vec<Skipped>,
-    /// The names of the open elements, without prefix.
-    open: Vec<String>,
+    /// The local names of the open elements; `None` for one of another namespace.
+    open: Vec<Option<String>>,
+    /// The namespace of the root.
+    namespace: Option<String>,
     attributes: Attributes,
     text: String,
     version_3: bool,
@@ -168,7 +191,7 @@ impl Builder {
             format: "well-formed",
             message: shorten(&message, 200),
         };
-        let mut reader = Reader::from_str(text);
+        let mut reader = NsReader::from_str(text);
         let mut rooted = false;
         loop {
             let event = reader.read_event().map_err(|error| {
@@ -179,11 +202,13 @@ impl Builder {
             match event {
                 Event::Start(element) => {
                     rooted = true;
-                    self.start(&element, lines.line)?;
+                    let namespace = reader.resolver().resolve_element(element.name()).0;
+                    self.start(&element, &namespace, lines.line)?;
                 }
                 Event::Empty(element) => {
                     rooted = true;
-                    self.start(&element, lines.line)?;
+                    let namespace = reader.resolver().resolve_element(element.name()).0;
+                    self.start(&element, &namespace, lines.line)?;
                     self.end(lines.line, provenance);
                 }
                 Event::End(_) => self.end(lines.line, provenance),
@@ -201,6 +226,8 @@ impl Builder {
                         named.ok_or_else(|| syntax(format!("unknown entity `&{name};`")))?;
                     self.push_text(character.encode_utf8(&mut [0; 4]))?;
                 }
+                // One without declarations changes nothing.
+                Event::DocType(declarations) if !declarations.xml10_content().contains('[') => {}
                 Event::DocType(_) => {
                     let found = "a document with a type declaration".to_owned();
                     return Err(ListProblem::Foreign {
@@ -213,6 +240,7 @@ impl Builder {
             }
         }
         if let Some(element) = self.open.last() {
+            let element = element.as_deref().unwrap_or("an element");
             return Err(syntax(format!("the document ends within `{element}`")));
         }
         if !rooted {
@@ -222,11 +250,22 @@ impl Builder {
                 found,
             });
         }
-        Ok(())
+        self.join_repeated()
     }
 
-    fn start(&mut self, element: &BytesStart<'_>, line: u32) -> Result<(), ListProblem> {
+    fn start(
+        &mut self,
+        element: &BytesStart<'_>,
+        namespace: &ResolveResult<'_>,
+        line: u32,
+    ) -> Result<(), ListProblem> {
         let name = element.local_name().as_ref().to_owned();
+        let uri = match namespace {
+            ResolveResult::Bound(Namespace(uri)) => Some(*uri),
+            ResolveResult::Unbound => None,
+            // A prefix that is not declared.
+            ResolveResult::Unknown(_) => Some(""),
+        };
         within("the depth of elements", self.open.len() + 1, MOST_DEPTH)?;
         self.entries += 1;
         within("the number of elements", self.entries, MOST_ENTRIES)?;
@@ -238,7 +277,7 @@ impl Builder {
             return Err(foreign(format!("`{}`", shorten(&name, 40))));
         }
         self.attributes = Attributes::default();
-        let (mut file_name, mut version, mut namespace) = (None, None, None);
+        let (mut file_name, mut version) = (None, None);
         for attribute in element.attributes() {
             let attribute = attribute.map_err(|error| ListProblem::Syntax {
                 format: "well-formed",
@@ -254,7 +293,6 @@ impl Builder {
             match attribute.key.as_ref() {
                 "name" => file_name = Some(value),
                 "version" => version = Some(value),
-                "xmlns" => namespace = Some(value),
                 "type" => self.attributes.kind = Some(value),
                 "location" => self.attributes.location = Some(value),
                 "preference" => self.attributes.preference = Some(value),
@@ -264,17 +302,19 @@ impl Builder {
             }
         }
         self.text.clear();
-        self.open.push(name);
-        match self.path().as_slice() {
-            ["metalink"] if self.open.len() == 1 => {
-                let is_3 = version
-                    .as_deref()
-                    .is_some_and(|version| version.starts_with("3."));
-                self.version_3 = is_3;
-                if !is_3 && namespace.as_deref() != Some(NAMESPACE_4) {
-                    return Err(foreign("a metalink of an unknown version".to_owned()));
-                }
+        if self.open.is_empty() {
+            let states_3 = version.is_some_and(|version| version.starts_with("3."));
+            let is_4 = uri == Some(NAMESPACE_4);
+            self.version_3 =
+                !is_4 && (states_3 || uri.is_some_and(|it| NAMESPACES_3.contains(&it)));
+            if !self.version_3 && !is_4 {
+                return Err(foreign("a metalink of an unknown version".to_owned()));
             }
+            self.namespace = uri.map(str::to_owned);
+        }
+        let is_own = uri == self.namespace.as_deref() || uri == Some(NAMESPACE_ALTERNATES);
+        self.open.push(is_own.then_some(name));
+        match self.path().as_slice() {
             ["metalink", "file"] => self.start_file(file_name.unwrap_or_default(), line)?,
             ["metalink", "file", "resources"] => {
                 let value = self.attributes.max_connections.take();
@@ -318,9 +358,11 @@ impl Builder {
         Ok(())
     }
 
-    /// The open elements as in version 4, which has no `files`.
+    /// The open elements as in version 4, which has no `files`. Nothing below an element of another namespace has a path
+    /// that is known.
     fn path(&self) -> Vec<&str> {
-        let mut path: Vec<&str> = self.open.iter().map(String::as_str).collect();
+        let names = self.open.iter().map(|name| name.as_deref().unwrap_or(""));
+        let mut path: Vec<&str> = names.collect();
         if path.get(1) == Some(&"files") {
             path.remove(1);
         }
@@ -356,6 +398,41 @@ impl Builder {
         }
         self.open.pop();
         self.attributes = Attributes::default();
+    }
+
+    /// Joins the entries of files that the document lists more than once.
+    fn join_repeated(&mut self) -> Result<(), ListProblem> {
+        let mut files: Vec<MetalinkFile> = Vec::new();
+        let mut places = HashMap::new();
+        for file in self.files.drain(..) {
+            let place = *places.entry(file.name.clone()).or_insert(files.len());
+            let Some(first) = files.get_mut(place) else {
+                files.push(file);
+                continue;
+            };
+            if first.version.contradicts(&file.version) {
+                let name = shorten(&file.name, 80);
+                return Err(ListProblem::Syntax {
+                    format: "consistent",
+                    message: format!("`{name}` is listed twice, as two different files"),
+                });
+            }
+            first.version.size = first.version.size.or(file.version.size);
+            first.version.timestamp = first.version.timestamp.or(file.version.timestamp);
+            for digest in file.version.digests {
+                if !first.version.digests.contains(&digest) {
+                    first.version.digests.push(digest);
+                }
+            }
+            first.alternates.extend(file.alternates);
+            let known: HashSet<String> = first.mirrors.iter().map(|m| m.location.key()).collect();
+            let others = file.mirrors.into_iter();
+            first
+                .mirrors
+                .extend(others.filter(|mirror| !known.contains(&mirror.location.key())));
+        }
+        self.files = files;
+        Ok(())
     }
 
     /// The version that the open element describes.
@@ -496,7 +573,7 @@ mod tests {
     }
 
     const VERSION_3: &str = r#"<?xml version="1.0"?>
-<metalink version="3.0" xmlns="http://www.metalinker.org/" xmlns:mm0="http://mm.example/">
+<metalink version="3.0" xmlns="http://www.metalinker.org/" xmlns:mm0="http://fedorahosted.org/mirrormanager">
  <files>
   <file name="index.bin">
    <mm0:timestamp>1700000000</mm0:timestamp>
@@ -607,6 +684,10 @@ mod tests {
             ),
             (
                 "<!DOCTYPE html><html/>",
+                "m:1: expected a metalink, found `html`",
+            ),
+            (
+                "<!DOCTYPE metalink [<!ENTITY a \"b\">]><metalink version=\"3.0\"/>",
                 "m:1: expected a metalink, found a document with a type declaration",
             ),
             (
@@ -640,6 +721,75 @@ mod tests {
                 "\n got {message}\nwant {expected}"
             );
         }
+    }
+
+    const ROOT_4: &str = "<metalink xmlns='urn:ietf:params:xml:ns:metalink'";
+
+    #[test]
+    fn elements_are_told_apart_by_namespace_whatever_the_prefix() {
+        let prefixed = parse(
+            "<m:metalink xmlns:m='urn:ietf:params:xml:ns:metalink'><m:file name='a'><m:size>5</m:size>\
+             <m:url>https://a.example/a</m:url></m:file><file name='b'/></m:metalink>",
+        )
+        .unwrap();
+        assert_eq!(prefixed.files.len(), 1);
+        assert_eq!(prefixed.files[0].version.size, Some(5));
+        assert_eq!(prefixed.files[0].mirrors.len(), 1);
+        let foreign = parse(&format!(
+            "{ROOT_4} xmlns:x='http://x.example/'><x:file/><x:info><file name='z'/></x:info><file name='a'>\
+             <x:url>https://x.example/a</x:url><x:size>7</x:size><url xmlns='http://y.example/'>https://y.example/</url>\
+             <undeclared:size>8</undeclared:size><url>https://a.example/a</url></file></metalink>"
+        ))
+        .unwrap();
+        assert_eq!(foreign.files.len(), 1);
+        assert_eq!(foreign.files[0].version.size, None);
+        let location = foreign.files[0].mirrors[0].location.to_string();
+        assert_eq!(
+            (foreign.files[0].mirrors.len(), &*location),
+            (1, "https://a.example/a")
+        );
+        for scheme in ["http", "https"] {
+            let by_namespace = parse(&format!(
+                "<metalink xmlns='{scheme}://www.metalinker.org/'><files><file name='a'/></files></metalink>"
+            ));
+            assert_eq!(by_namespace.unwrap().files.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_type_declaration_without_declarations_changes_nothing() {
+        let metalink = parse(&format!(
+            "<!DOCTYPE metalink>{ROOT_4}><file name='a'/></metalink>"
+        ));
+        assert_eq!(metalink.unwrap().files.len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_listed_twice_is_one_file() {
+        let digest = "0123456789abcdef0123456789abcdef";
+        let entry = |size: u32, host: &str| {
+            format!(
+                "<file name='a'><size>{size}</size><hash type='md5'>{digest}</hash>\
+                 <url>https://{host}.example/a</url><url>https://c.example/a</url></file>"
+            )
+        };
+        let metalink = parse(&format!(
+            "{ROOT_4}>{}{}</metalink>",
+            entry(5, "a"),
+            entry(5, "b")
+        ))
+        .unwrap();
+        assert_eq!(
+            (metalink.files.len(), metalink.files[0].mirrors.len()),
+            (1, 3)
+        );
+        assert_eq!(metalink.files[0].version.digests.len(), 1);
+        let message = refused(&format!(
+            "{ROOT_4}>{}{}</metalink>",
+            entry(5, "a"),
+            entry(6, "b")
+        ));
+        assert!(message.contains("`a` is listed twice"), "{message}");
     }
 
     #[test]

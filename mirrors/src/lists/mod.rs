@@ -7,5 +7,6 @@ pub(crate) mod metalink;
 pub(crate) mod mirror_list;
 pub(crate) mod mirror_source;
 pub(crate) mod mirrors_file;
+pub(crate) mod text;
 mod toml_file;
 mod yaml_file;

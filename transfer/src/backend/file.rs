@@ -45,12 +45,13 @@ impl FileBackend {
         }
         Ok(path)
     }
-}
 
-#[async_trait]
-impl Backend for FileBackend {
-    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
-        let path = self.path(request.target)?;
+    /// Like [`get`](Backend::get), from this path, wherever it is.
+    pub(crate) async fn get_path(
+        &self,
+        path: PathBuf,
+        request: GetRequest<'_>,
+    ) -> Result<GetResponse, BackendError> {
         let mut range = request.ranges.one(|| path.display().to_string())?;
         let error = |source: io::Error| BackendError::Read {
             path: path.clone(),
@@ -118,6 +119,14 @@ impl Backend for FileBackend {
             duplicates: None,
             body: body.boxed(),
         })
+    }
+}
+
+#[async_trait]
+impl Backend for FileBackend {
+    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let path = self.path(request.target)?;
+        self.get_path(path, request).await
     }
 
     fn has_multi_range(&self) -> bool {

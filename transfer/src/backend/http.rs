@@ -64,12 +64,13 @@ impl HttpBackend {
         }
         Ok(url)
     }
-}
 
-#[async_trait]
-impl Backend for HttpBackend {
-    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
-        let url = self.url(request.target)?;
+    /// Like [`get`](Backend::get), from this URL, which is requested as it is.
+    pub async fn get_url(
+        &self,
+        url: Url,
+        request: GetRequest<'_>,
+    ) -> Result<GetResponse, BackendError> {
         let mut get = self.client.get(url.clone());
         if let Some(validators) = request.validators {
             if let Some(etag) = &validators.etag {
@@ -85,6 +86,14 @@ impl Backend for HttpBackend {
         let url = SafeUrl::from(url);
         let credentials = CredentialSource::Configured;
         send(&self.client, get, credentials, url, request.ranges).await
+    }
+}
+
+#[async_trait]
+impl Backend for HttpBackend {
+    async fn get(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        let url = self.url(request.target)?;
+        self.get_url(url, request).await
     }
 
     fn has_multi_range(&self) -> bool {

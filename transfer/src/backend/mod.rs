@@ -1,5 +1,6 @@
 //! The interface between the engine and the protocols.
 
+pub(crate) mod addressed;
 pub(crate) mod byteranges;
 pub(crate) mod credentials;
 pub(crate) mod file;
@@ -8,7 +9,7 @@ pub(crate) mod http_client;
 pub(crate) mod netrc;
 pub(crate) mod oci;
 pub(crate) mod oci_token;
-pub(crate) mod renamed;
+
 pub(crate) mod s3;
 pub(crate) mod s3_connector;
 

@@ -160,7 +160,7 @@ impl Backend for S3Backend {
         let place = self.describe(request.target);
         let range = request.ranges.one(|| place.clone())?;
         // The SDK would resolve a `..` in the key, and leave the prefix.
-        if request.target.segments().is_none() {
+        if !request.target.is_key() {
             let path = request.target.path.clone();
             return Err(BackendError::BadPath { path, place });
         }

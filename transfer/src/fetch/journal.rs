@@ -35,7 +35,10 @@ impl Key {
         let digest = |text: Option<String>| text.unwrap_or_default();
         let sha256 = digest(expected.sha256.map(|digest| digest.to_string()));
         let md5 = digest(expected.md5.map(|digest| digest.to_string()));
-        Self::named(&format!("{sha256} {md5}"))
+        let sha512 = expected.sha512.map(|digest| format!(" {digest}"));
+        let sha1 = expected.sha1.map(|digest| format!(" {digest}"));
+        let others = digest(sha512) + &digest(sha1);
+        Self::named(&format!("{sha256} {md5}{others}"))
     }
 
     /// The key of a file with another name that changes with its content.

@@ -458,7 +458,7 @@ mod tests {
         Expected {
             size: Some(content.len() as u64),
             sha256: Some(Sha256::of(content)),
-            md5: None,
+            ..Expected::default()
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) fn expected(bytes: &[u8]) -> Expected {
     Expected {
         size: Some(bytes.len() as u64),
         sha256: Some(Sha256::of(bytes)),
-        md5: None,
+        ..Expected::default()
     }
 }
 

@@ -400,7 +400,7 @@ impl World {
         let expected = Expected {
             size: Some(bytes.len() as u64),
             sha256: Some(Sha256::of(bytes)),
-            md5: None,
+            ..Expected::default()
         };
         Job::content(path, Target::path(path), expected)
     }

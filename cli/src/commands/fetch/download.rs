@@ -95,6 +95,12 @@ impl<'a> Downloader<'a> {
                 let set = |index: &usize| &self.context.channels[*index].mirrors;
                 indices.iter().map(set).collect()
             }
+            Source::Nowhere { metalink } => {
+                return Err(AppError::NoMirrorOfFile {
+                    file: file.job.label.clone(),
+                    metalink: metalink.clone(),
+                });
+            }
         };
         let mut result = Err(AppError::NoChannel);
         for mirrors in sets {

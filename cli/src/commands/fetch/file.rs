@@ -2,10 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::{error::AppError, file_url::FileUrl};
 use taipan_transfer::{Fetched, Job, MirrorSet};
-use url::Url;
-
-use crate::error::AppError;
 
 /// A file to fetch.
 pub(super) struct RequestedFile {
@@ -21,9 +19,13 @@ pub(super) enum Source {
     /// the file.
     Channels(Vec<usize>),
     Mirrors(MirrorSet),
+    /// A metalink lists the file without a URL that can be used.
+    Nowhere {
+        metalink: String,
+    },
     /// The server of a URL that is not below a channel. It may name other mirrors.
     Server {
-        url: Url,
+        url: FileUrl,
         mirror: MirrorSet,
     },
 }

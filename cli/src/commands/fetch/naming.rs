@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 
-use taipan_channel::MirroredChannel;
-use taipan_channel::{Channel, metadata_target};
-use taipan_mirrors::{Location, Mirror, Provenance};
-use taipan_transfer::{Expected, Job, MirrorSet, Target};
-use url::Url;
-
 use super::{
+    addressed_sets::AddressedSets,
     file::{RequestedFile, Source},
-    metalink::MetalinkResolver,
+    metalink::files_of,
 };
 use crate::{
     args::FetchArgs,
     context::Context,
     error::AppError,
     fetch_argument::{FetchArgument, FetchArgumentError, FileArgument},
-    file_url::split_url,
+    file_url::{FileUrl, FileUrlError},
     printer::Printer,
     progress::Downloads,
     settings::Settings,
 };
+use taipan_channel::MirroredChannel;
+use taipan_channel::{Channel, metadata_target};
+use taipan_mirrors::{Location, Mirror, Provenance};
+use taipan_transfer::{Expected, Job, MirrorSet, Target};
 
 /// The channels that the arguments name.
 pub(super) fn channels_of(
@@ -55,9 +54,9 @@ pub(super) struct Resolver<'a> {
     pub(super) printer: &'a Arc<Printer>,
     pub(super) args: &'a FetchArgs,
     pub(super) context: &'a Context,
-    /// The mirror sets of standalone URLs by directory: files of one directory share measurements.
-    standalone: Vec<(Location, MirrorSet)>,
-    metalinks: MetalinkResolver<'a>,
+    /// The mirror sets of objects that are not in a channel, by bucket.
+    buckets: Vec<(Location, MirrorSet)>,
+    sets: AddressedSets<'a>,
 }
 
 impl<'a> Resolver<'a> {
@@ -72,18 +71,15 @@ impl<'a> Resolver<'a> {
             printer,
             args,
             context,
-            standalone: Vec::new(),
-            metalinks: MetalinkResolver::new(printer, context, args.offline),
+            buckets: Vec::new(),
+            sets: AddressedSets::new(context),
         }
     }
 
     /// The mirror sets that are not those of a channel.
     pub(super) fn mirror_sets(&self) -> Vec<MirrorSet> {
-        let standalone = self.standalone.iter().map(|(_, set)| set);
-        standalone
-            .chain(self.metalinks.mirror_sets())
-            .cloned()
-            .collect()
+        let buckets = self.buckets.iter().map(|(_, set)| set);
+        buckets.chain(self.sets.all()).cloned().collect()
     }
 
     /// The files of the arguments, in order.
@@ -95,7 +91,9 @@ impl<'a> Resolver<'a> {
         for argument in arguments {
             match argument {
                 FetchArgument::Metalink(location) => {
-                    files.extend(self.metalinks.files(&location).await?);
+                    let client = Some(&self.context.client).filter(|_| !self.args.offline);
+                    let listed = files_of(&location, client, &mut self.sets, self.printer).await?;
+                    files.extend(listed);
                 }
                 FetchArgument::File(file) => files.push(self.file(&file)?),
             }
@@ -150,29 +148,44 @@ impl<'a> Resolver<'a> {
 
     /// The channel that a URL lies below, the one with the longest URL of several, and the path below
     /// it.
-    fn nearest_channel(&self, url: &Url) -> Option<(usize, String)> {
+    fn nearest_channel(&self, url: &FileUrl) -> Option<(usize, String)> {
         let channels = self.context.channels.iter().enumerate();
         channels
             .filter_map(|(index, MirroredChannel { channel, .. })| {
-                Some((index, channel.path_of(url)?))
+                Some((index, url.path_below(channel)?))
             })
             .min_by_key(|(_, path)| path.len())
     }
 
     /// A file at a URL that is not below a channel.
-    fn standalone_url(&mut self, url: &Url, label: String) -> Result<RequestedFile, AppError> {
+    fn standalone_url(&mut self, url: &FileUrl, label: String) -> Result<RequestedFile, AppError> {
         if !self.args.source.mirrors.is_empty() {
             self.printer.warn(&format!(
                 "no mirror list names mirrors of {label}: use --channel with the part of the URL that \
                  the mirrors replace"
             ));
         }
-        let (directory, name) = split_url(url).map_err(FetchArgumentError::from)?;
+        if url.name().is_none() && self.args.output.is_none() {
+            let error = FileUrlError::NoName {
+                url: url.to_string(),
+            };
+            return Err(FetchArgumentError::from(error).into());
+        }
+        let mirror = Mirror::new(url.directory(), Provenance::CommandLine);
+        let (path, mirror) = match url {
+            FileUrl::Object { key, .. } => (key.clone(), self.bucket(mirror)),
+            FileUrl::Http(address) | FileUrl::Local(address) => {
+                let path = url.name().unwrap_or_else(|| "file".to_owned());
+                let address = std::slice::from_ref(address);
+                let set = self.sets.in_directories(vec![mirror], &path, address);
+                (path, set)
+            }
+        };
         Ok(RequestedFile {
-            job: Job::content(label, Target::path(name), Expected::default()),
+            job: Job::content(label, Target::path(path), Expected::default()),
             source: Source::Server {
                 url: url.clone(),
-                mirror: self.standalone_mirror(directory),
+                mirror,
             },
             output: None,
         })
@@ -191,21 +204,20 @@ impl<'a> Resolver<'a> {
             let is_present = file.job.expected.is_content_addressed()
                 && file.output.as_ref().is_some_and(|path| path.exists());
             // Of a zchunk file only the header and some chunks are fetched.
-            let is_zchunk = url.path().ends_with(".zck");
-            if is_present || is_zchunk || !matches!(url.scheme(), "http" | "https") {
+            let FileUrl::Http(url) = url else {
+                continue;
+            };
+            if is_present || url.path().ends_with(".zck") {
                 continue;
             }
             let Some(found) = engine.find_duplicates(mirror, &file.job).await else {
                 continue;
             };
-            let Ok(location) = Location::parse(url.as_str()) else {
-                continue;
-            };
-            let itself = Mirror::new(location, Provenance::CommandLine);
+            let itself = Mirror::new(Location::Http(url.clone()), Provenance::CommandLine);
             let mut mirrors = vec![itself];
             mirrors.extend(found.mirrors);
             let path = file.job.target.path.clone();
-            if let Some(set) = self.metalinks.mirrors_of(&path, &mirrors) {
+            if let Some(set) = self.sets.of_file(&path, &mirrors) {
                 self.printer.detail(&format!(
                     "{}: its server names {} other mirrors",
                     file.job.label,
@@ -218,15 +230,15 @@ impl<'a> Resolver<'a> {
         requests.finish();
     }
 
-    /// The mirror set of a directory.
-    fn standalone_mirror(&mut self, directory: Location) -> MirrorSet {
-        let mut known = self.standalone.iter();
-        if let Some((_, set)) = known.find(|(known, _)| *known == directory) {
+    /// The mirror set of a bucket.
+    fn bucket(&mut self, mirror: Mirror) -> MirrorSet {
+        let mut known = self.buckets.iter();
+        if let Some((_, set)) = known.find(|(known, _)| *known == mirror.location) {
             return set.clone();
         }
-        let mirror = Mirror::new(directory.clone(), Provenance::CommandLine);
+        let location = mirror.location.clone();
         let set = self.context.mirror_set(vec![mirror], None);
-        self.standalone.push((directory, set.clone()));
+        self.buckets.push((location, set.clone()));
         set
     }
 }

@@ -32,12 +32,11 @@ pub(super) fn assign(files: &mut [RequestedFile], args: &FetchArgs) -> Result<()
     Ok(())
 }
 
-/// Below the output directory: a file of a metalink keeps its directories, a file of a channel only
-/// its name.
+/// Below the output directory: a file of a metalink keeps its directories, any other only its name.
 fn relative_path(file: &RequestedFile) -> &Path {
     let path = Path::new(&file.job.target.path);
     match file.source {
-        Source::Mirrors(_) | Source::Server { .. } => path,
-        Source::Channels(_) => path.file_name().map_or(path, Path::new),
+        Source::Mirrors(_) | Source::Nowhere { .. } => path,
+        Source::Channels(_) | Source::Server { .. } => path.file_name().map_or(path, Path::new),
     }
 }

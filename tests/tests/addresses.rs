@@ -1,0 +1,161 @@
+//! `taipan fetch`: URLs are requested as they are written.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
+use taipan_tests::Sandbox;
+
+const BODY: &[u8] = b"content\n";
+
+/// A server that answers every request with [`BODY`] and keeps the targets as they came.
+struct Recorder {
+    url: String,
+    targets: Arc<Mutex<Vec<String>>>,
+}
+
+impl Recorder {
+    fn start(host: &str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((host, 0))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let targets = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&targets);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let log = Arc::clone(&log);
+                std::thread::spawn(move || answer(&stream, &log));
+            }
+        });
+        Ok(Self { url, targets })
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.targets.lock().unwrap())
+    }
+}
+
+fn answer(mut stream: &TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let first = lines.next()?.ok()?;
+        while !lines.next()?.ok()?.is_empty() {}
+        log.lock()
+            .unwrap()
+            .push(first.split(' ').nth(1)?.to_owned());
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            BODY.len()
+        )
+        .ok()?;
+        stream.write_all(BODY).ok()?;
+    }
+}
+
+#[test]
+fn the_path_and_the_query_arrive_as_they_are_written() {
+    let server = Recorder::start("127.0.0.1").unwrap();
+    let sandbox = Sandbox::new();
+    for target in [
+        "/d%2Bir/a%2Bb.txt",
+        "/a+b%40c%3Ad%26e%25.txt",
+        "/o/images%2Fcat.jpg?alt=media&token=t0k",
+        "/pub//file.bin",
+        "//pub///file.bin",
+        "/download/?file=x.iso",
+        "/?id=17",
+        "/caf%E9.txt",
+        "/get?p=a+b%2Bc/d&x=%20",
+    ] {
+        let url = format!("{}{target}", server.url);
+        sandbox.run(&["fetch", &url, "-o", "out"]).expect(0);
+        assert_eq!(server.take().first().map(String::as_str), Some(target));
+        assert_eq!(std::fs::read(sandbox.path("out")).unwrap(), BODY);
+    }
+    // Without a name in the URL one is asked for.
+    let url = format!("{}/download/?file=x.iso", server.url);
+    let finished = sandbox.run(&["fetch", &url]).expect(2);
+    assert!(finished.stderr.contains("--output"), "{}", finished.stderr);
+    assert!(server.take().is_empty());
+}
+
+#[test]
+fn two_urls_that_differ_only_in_the_query_are_two_files() {
+    let server = Recorder::start("127.0.0.1").unwrap();
+    let sandbox = Sandbox::new();
+    for id in ["1", "2"] {
+        let url = format!("{}/get?id={id}", server.url);
+        sandbox.run(&["fetch", &url, "-o", id]).expect(0);
+        let targets = server.take();
+        assert!(
+            targets
+                .iter()
+                .all(|target| *target == format!("/get?id={id}"))
+        );
+    }
+}
+
+#[test]
+fn an_ipv6_literal_is_a_host() {
+    let Ok(server) = Recorder::start("::1") else {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+        return;
+    };
+    let sandbox = Sandbox::new();
+    let url = format!("{}/f.bin", server.url);
+    sandbox.run(&["fetch", &url]).expect(0);
+    assert_eq!(std::fs::read(sandbox.path("f.bin")).unwrap(), BODY);
+}
+
+fn metalink(sandbox: &Sandbox, files: &str) {
+    let text = format!("<metalink xmlns='urn:ietf:params:xml:ns:metalink'>{files}</metalink>");
+    sandbox.write("m.meta4", &text);
+}
+
+#[test]
+fn one_file_of_a_metalink_that_cannot_be_had_does_not_keep_the_others() {
+    let server = Recorder::start("127.0.0.1").unwrap();
+    let sandbox = Sandbox::new();
+    let url = &server.url;
+    metalink(
+        &sandbox,
+        &format!(
+            "<file name='one'><url>ftp://a.example/one</url></file>\
+             <file name='two'><url>{url}/a%2Fb?n=2</url></file>"
+        ),
+    );
+    let finished = sandbox.run(&["fetch", "m.meta4"]).expect(4);
+    assert!(
+        finished.stderr.contains("mirror of one"),
+        "{}",
+        finished.stderr
+    );
+    assert_eq!(std::fs::read(sandbox.path("two")).unwrap(), BODY);
+    assert!(!sandbox.path("one").exists());
+    assert_eq!(
+        server.take().first().map(String::as_str),
+        Some("/a%2Fb?n=2")
+    );
+}
+
+#[test]
+fn any_digest_of_a_metalink_is_verified() {
+    let server = Recorder::start("127.0.0.1").unwrap();
+    let sandbox = Sandbox::new();
+    for (kind, digits) in [("sha-512", 128), ("sha-1", 40), ("md5", 32)] {
+        let wrong = "0".repeat(digits);
+        let url = &server.url;
+        metalink(
+            &sandbox,
+            &format!(
+                "<file name='one'><hash type='{kind}'>{wrong}</hash><url>{url}/one</url></file>"
+            ),
+        );
+        let finished = sandbox.run(&["fetch", "m.meta4"]).expect(5);
+        let name = kind.replace('-', "");
+        assert!(finished.stderr.contains(&name), "{}", finished.stderr);
+        assert!(!sandbox.path("one").exists());
+    }
+}
