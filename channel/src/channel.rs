@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path};
 
+use taipan_mirrors::{mask_text, without_credentials};
 use url::Url;
 
 /// Why a name or URL does not name a channel.
@@ -38,7 +39,7 @@ impl Channel {
     /// Parses a channel: a URL, a path that starts with `.`, `/` or `~`, or a
     /// name that is looked up below `alias`. Relative paths are relative to `directory`.
     pub fn parse(text: &str, alias: &Url, directory: &Path) -> Result<Self, ChannelError> {
-        let name = || text.to_owned();
+        let name = || mask_text(text);
         let mut base = if text.contains("://") {
             let url = Url::parse(text).map_err(|source| ChannelError::Url {
                 name: name(),
@@ -82,12 +83,10 @@ impl Channel {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let short = match base
-            .as_str()
-            .strip_prefix(alias.as_str().trim_end_matches('/'))
-        {
+        let canonical = Self::canonical_of(&base);
+        let short = match canonical.strip_prefix(&Self::canonical_of(alias)) {
             Some(rest) if rest.starts_with('/') => rest.trim_matches('/').to_owned(),
-            _ => Self::canonical_of(&base),
+            _ => canonical,
         };
         Ok(Self { name: short, base })
     }
@@ -102,7 +101,7 @@ impl Channel {
         &self.base
     }
 
-    /// Its URL as records have it: without userinfo and without a slash at the end.
+    /// Its URL as records have it: without userinfo, without a token and without a slash at the end.
     pub fn canonical(&self) -> String {
         Self::canonical_of(&self.base)
     }
@@ -114,11 +113,8 @@ impl Channel {
     }
 
     fn canonical_of(base: &Url) -> String {
-        let mut url = base.clone();
-        // A record must not contain a password. Neither call fails for URLs with a host, and URLs
-        // without a host have no userinfo.
-        let _ = url.set_username("");
-        let _ = url.set_password(None);
+        // A record must not contain a password or token.
+        let url = without_credentials(base);
         url.as_str().trim_end_matches('/').to_owned()
     }
 
@@ -131,7 +127,8 @@ impl Channel {
 
     /// The path of `url` below this channel, if it is there.
     pub fn path_of(&self, url: &Url) -> Option<String> {
-        let path = url
+        let path = without_credentials(url);
+        let path = path
             .as_str()
             .strip_prefix(&self.canonical())?
             .strip_prefix('/')?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use taipan_channel::{Channel, MirroredChannel};
-use taipan_mirrors::{Location, Mirror, Provenance, SavedState, SelectorConfig, merge};
+use taipan_mirrors::{Location, Mirror, Provenance, SavedState, SelectorConfig, masked_in, merge};
 use taipan_transfer::{Backend, Engine, EngineOptions, HttpClient, MirrorSet, Observer, Sha256};
 
 use crate::{
@@ -99,8 +99,12 @@ impl Context {
         for (index, (name, channel)) in all.into_iter().enumerate() {
             let listed = lists.mirrors_of(&channel, (index < count).then_some(count))?;
             let mirrors = if listed.is_empty() {
-                let location = Location::parse(channel.base().as_str())
-                    .map_err(|source| AppError::ChannelLocation { name, source })?;
+                let location = Location::parse(channel.base().as_str()).map_err(|source| {
+                    AppError::ChannelLocation {
+                        name: masked_in(&name),
+                        source,
+                    }
+                })?;
                 vec![Mirror::new(location, Provenance::Upstream)]
             } else {
                 merge(listed)

@@ -67,7 +67,7 @@ pub use mirror::{Mirror, MirrorId, Provenance, merge};
 pub use probe_plan::{
     ProbeConfig, ProbeKind, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict,
 };
-pub use safe_url::SafeUrl;
+pub use safe_url::{SafeUrl, mask_text, masked_in, without_credentials, without_credentials_in};
 pub use segment_plan::{SegmentConfig, SegmentId, SegmentPlan, SegmentStep};
 pub use selector::Selector;
 pub use selector::config::SelectorConfig;

@@ -83,6 +83,106 @@ fn is_secret_key(key: &str) -> bool {
         .any(|secret| secret.eq_ignore_ascii_case(key))
 }
 
+/// Whether the segment of a path after this one is a token, as anaconda.org and its like have it (`/t/TOKEN/CHANNEL`).
+fn is_token_marker(segment: &str) -> bool {
+    segment == "t"
+}
+
+/// The URL without user information and without a token in its path: the same for everyone who may read it. The URLs of local
+/// directories have neither.
+#[must_use]
+pub fn without_credentials(url: &Url) -> Url {
+    let mut bare = url.clone();
+    // Both calls fail only for URLs without a host.
+    let _ = bare.set_username("");
+    let _ = bare.set_password(None);
+    if !matches!(url.scheme(), "http" | "https") {
+        return bare;
+    }
+    let mut segments = url.path().split('/');
+    let mut kept = Vec::new();
+    while let Some(segment) = segments.next() {
+        if is_token_marker(segment) {
+            match segments.next() {
+                // A directory that is called `t`.
+                Some("") => kept.extend([segment, ""]),
+                None => kept.push(segment),
+                Some(_) => {}
+            }
+        } else {
+            kept.push(segment);
+        }
+    }
+    bare.set_path(&kept.join("/"));
+    bare
+}
+
+/// A text with the credentials taken off the web URLs in it, which end before white space, a quote, a bracket, a comma or
+/// `::`.
+#[must_use]
+pub fn without_credentials_in(text: &str) -> String {
+    with_urls(text, |url, parsed| {
+        let bare = without_credentials(parsed);
+        // The parser adds a slash to a host alone.
+        let bare = bare.as_str();
+        let is_cut = !url.ends_with('/');
+        let bare = if is_cut {
+            bare.trim_end_matches('/')
+        } else {
+            bare
+        };
+        bare.to_owned()
+    })
+}
+
+/// A text with the secrets of the web URLs in it masked.
+#[must_use]
+pub fn masked_in(text: &str) -> String {
+    with_urls(text, |_, parsed| SafeUrl(parsed.clone()).to_string())
+}
+
+/// A text with other URLs.
+fn with_urls(text: &str, other: impl Fn(&str, &Url) -> String) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    let next = |text: &str| {
+        ["http://", "https://"]
+            .iter()
+            .filter_map(|it| text.find(it))
+            .min()
+    };
+    while let Some(start) = next(rest) {
+        let (before, url) = rest.split_at(start);
+        let (url, after) = url.split_at(end_of_url(url));
+        out.push_str(before);
+        out.push_str(&match Url::parse(url) {
+            Ok(parsed) => other(url, &parsed),
+            // The user information may be what makes it malformed.
+            Err(_) => mask_text(url),
+        });
+        rest = after;
+    }
+    out + rest
+}
+
+/// The length of the URL at the beginning of a text.
+fn end_of_url(text: &str) -> usize {
+    let is_end =
+        |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | ',' | '[' | ']' | '<' | '>');
+    let mut at = text.find("://").map_or(0, |at| at + 3);
+    // An IPv6 address is in brackets and has `::`.
+    let authority = text[at..]
+        .find(['/', ' '])
+        .map_or(text.len(), |end| at + end);
+    if let Some(close) = text[at..authority].find(']')
+        && text[at..at + close].contains('[')
+    {
+        at += close + 1;
+    }
+    let end = text[at..].find(is_end).map_or(text.len(), |end| at + end);
+    text[at..end].find("::").map_or(end, |end| at + end)
+}
+
 /// Writes a URL without its secrets.
 pub(crate) fn write_masked(url: &Url, f: &mut impl fmt::Write) -> fmt::Result {
     write!(f, "{}:", url.scheme())?;
@@ -105,7 +205,7 @@ pub(crate) fn write_masked(url: &Url, f: &mut impl fmt::Write) -> fmt::Result {
         }
         let masked = after_token_marker && !segment.is_empty();
         f.write_str(if masked { MASK } else { segment })?;
-        after_token_marker = segment == "t";
+        after_token_marker = is_token_marker(segment) && !matches!(url.scheme(), "file" | "s3");
     }
     if let Some(query) = url.query() {
         for (index, pair) in query.split('&').enumerate() {
@@ -130,8 +230,8 @@ fn decoded_key(pair: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Masks the secrets of a text that may not be a URL, and cuts it for an error message.
-pub(crate) fn mask_text(text: &str) -> String {
+/// Masks the secrets of a text that may not be a URL, and cuts it to 200 characters for an error message.
+pub fn mask_text(text: &str) -> String {
     const LONGEST: usize = 200;
     // `me:password@host` parses as a URL of the scheme `me`, so the authority is checked, too.
     if let Some(url) = Url::parse(text).ok().filter(Url::has_authority) {
@@ -210,6 +310,63 @@ mod tests {
             shown("https://h.example/t/tk-123/pub"),
             "https://h.example/t/***/pub"
         );
+    }
+
+    #[test]
+    fn credentials_are_taken_off() {
+        for (url, bare) in [
+            (
+                "https://me:pw@h.example/t/tk-1/pub",
+                "https://h.example/pub",
+            ),
+            ("https://h.example/t/tk-1", "https://h.example/"),
+            (
+                "https://h.example/x/t/tk-1/pub/",
+                "https://h.example/x/pub/",
+            ),
+            ("https://h.example/a/t/", "https://h.example/a/t/"),
+            ("https://h.example/a/t", "https://h.example/a/t"),
+            ("file:///srv/t/x/pub", "file:///srv/t/x/pub"),
+        ] {
+            assert_eq!(
+                without_credentials(&url.parse().unwrap()).as_str(),
+                bare,
+                "{url}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_are_taken_off_the_urls_in_a_text() {
+        for (text, bare) in [
+            (
+                "https://h.example/t/tk-1/pub::foo>9",
+                "https://h.example/pub::foo>9",
+            ),
+            (
+                "http://me:pw@h.example/pub/noarch::foo",
+                "http://h.example/pub/noarch::foo",
+            ),
+            (
+                "foo[channel='https://me:pw@h.example/t/x/pub',build=0]",
+                "foo[channel='https://h.example/pub',build=0]",
+            ),
+            ("https://h.example::foo", "https://h.example::foo"),
+            (
+                "http://me@[::1]:8080/t/x/pub::foo",
+                "http://[::1]:8080/pub::foo",
+            ),
+            (
+                "a http://u:p@b.example/ and https://c.example/t/tk/",
+                "a http://b.example/ and https://c.example/",
+            ),
+            ("conda-forge::foo", "conda-forge::foo"),
+            ("http://", "http://"),
+        ] {
+            assert_eq!(without_credentials_in(text), bare, "{text}");
+        }
+        let odd = without_credentials_in("http://me:secret@:x/y::foo");
+        assert!(!odd.contains("secret"), "{odd}");
     }
 
     #[test]

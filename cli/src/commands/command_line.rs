@@ -1,6 +1,6 @@
 //! The command line, for the history of an environment.
 
-use taipan_mirrors::SafeUrl;
+use taipan_mirrors::masked_in;
 
 /// The command line of this process, quoted for a shell and without passwords.
 pub(super) fn command_line() -> String {
@@ -9,14 +9,10 @@ pub(super) fn command_line() -> String {
 }
 
 fn quote(argument: &str) -> String {
-    let is_url = argument.contains("://");
-    // `SafeUrl` masks the password.
-    let masked = is_url.then(|| argument.parse::<SafeUrl>().ok().map(|url| url.to_string()));
-    let masked = masked.flatten();
-    let argument = masked.as_deref().unwrap_or(argument);
+    let argument = masked_in(argument);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%~".contains(c);
     if !argument.is_empty() && argument.chars().all(plain) {
-        return argument.to_owned();
+        return argument;
     }
     format!("'{}'", argument.replace('\'', "'\\''").replace('\n', " "))
 }
@@ -31,7 +27,15 @@ mod tests {
         assert_eq!(quote("python >=3.10"), "'python >=3.10'");
         assert_eq!(quote("it's"), "'it'\\''s'");
         assert_eq!(quote(""), "''");
-        let url = quote("https://me:secret@host.example/c");
-        assert!(!url.contains("secret"), "{url}");
+        for url in [
+            "https://me:secret@host.example/c",
+            "--channel=https://me:secret@host.example/c",
+            "https://host.example/t/secret/c::foo >=1",
+            "--mirrors=https://host.example/list?sig=secret",
+        ] {
+            let quoted = quote(url);
+            assert!(!quoted.contains("secret"), "{quoted}");
+            assert!(quoted.contains("host.example"), "{quoted}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use taipan_installer::Prefix;
+use taipan_mirrors::{SafeUrl, masked_in};
 use taipan_solver::detect_virtual_packages;
 
 use crate::{
@@ -72,12 +73,12 @@ pub(crate) fn run(
         ("configuration file", config, None),
         (
             "channels",
-            join(&settings.channels.value),
+            masked_in(&join(&settings.channels.value)),
             Some(&settings.channels.origin),
         ),
         (
             "channel alias",
-            settings.channel_alias.value.to_string(),
+            SafeUrl::from(settings.channel_alias.value.clone()).to_string(),
             Some(&settings.channel_alias.origin),
         ),
         (

@@ -85,8 +85,9 @@ impl Install<'_> {
         let indexes = self.interruptible(self.repodata(&report)).await??;
 
         let solving = Instant::now();
-        let pins = prefix.pinned()?;
-        let solution = self.solve(specs, &installed, &pins, indexes.clone());
+        let pins = parse_spec_list(&prefix.pinned()?);
+        let pins = pins.map_err(|error| spec_file_error(&prefix.pinned_file(), error))?;
+        let solution = self.solve(specs, &installed, pins, indexes.clone());
         let solution = solution.await?;
         let solve_time = solving.elapsed();
 
@@ -170,7 +171,7 @@ impl Install<'_> {
         &self,
         specs: &[MatchSpec],
         installed: &[PrefixRecord],
-        pins: &[String],
+        pins: Vec<MatchSpec>,
         channels: Vec<ChannelIndexes>,
     ) -> Result<Solution, AppError> {
         let request = SolveRequest {
@@ -184,7 +185,7 @@ impl Install<'_> {
             update: UpdatePolicy::KeepInstalled,
             timeout: Some(SOLVE_TIMEOUT),
             cancel: Some(self.flag()),
-            ..SolveRequest::for_environment(specs, installed, pins)?
+            ..SolveRequest::for_environment(specs, installed, pins)
         };
         Ok(blocking(move || solve(&request)).await?)
     }

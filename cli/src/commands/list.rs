@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use taipan_installer::Prefix;
+use taipan_mirrors::without_credentials_in;
 
 use super::package::PackageLine;
 use crate::{
@@ -17,7 +18,7 @@ pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> 
     struct Installed<'a> {
         #[serde(flatten)]
         package: PackageLine<'a>,
-        requested_specs: &'a [String],
+        requested_specs: Vec<String>,
     }
     let prefix = Prefix::open(&args.prefix)?;
     if !prefix.is_environment() {
@@ -57,11 +58,12 @@ pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> 
             package.name.as_source().to_owned(),
             package.version.to_string(),
             package.build.to_string(),
-            repodata.channel.as_deref().unwrap_or_default().to_owned(),
+            without_credentials_in(repodata.channel.as_deref().unwrap_or_default()),
         ]);
+        let specs = record.requested_specs.iter();
         let installed = Installed {
             package: PackageLine::new(repodata),
-            requested_specs: &record.requested_specs,
+            requested_specs: specs.map(|spec| without_credentials_in(spec)).collect(),
         };
         printer.object("package", &installed);
         if printer.is_closed() {

@@ -2,6 +2,7 @@
 
 use rattler_conda_types::RepoDataRecord;
 use serde::Serialize;
+use taipan_mirrors::{without_credentials, without_credentials_in};
 use taipan_transfer::Sha256;
 
 #[derive(Serialize)]
@@ -10,7 +11,7 @@ pub(super) struct PackageLine<'a> {
     version: String,
     build: String,
     build_number: u64,
-    channel: Option<&'a str>,
+    channel: Option<String>,
     subdir: &'a str,
     url: String,
     size: Option<u64>,
@@ -28,9 +29,10 @@ impl<'a> PackageLine<'a> {
             version: package.version.to_string(),
             build: package.build.to_string(),
             build_number: package.build_number,
-            channel: record.channel.as_deref(),
+            // Other tools may have left a token in a record.
+            channel: record.channel.as_deref().map(without_credentials_in),
             subdir: &package.subdir,
-            url: record.url.to_string(),
+            url: without_credentials(&record.url).to_string(),
             size: package.size,
             sha256,
         }

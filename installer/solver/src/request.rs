@@ -9,7 +9,7 @@ use rattler_conda_types::{GenericVirtualPackage, MatchSpec, PrefixRecord, RepoDa
 use serde::{Deserialize, Serialize};
 use taipan_channel::ChannelIndexes;
 
-use crate::spec::{SpecError, exact_name, parse_spec};
+use crate::spec::{exact_name, parse_spec};
 
 /// How the order of channels matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -79,16 +79,12 @@ pub struct SolveRequest {
 
 impl SolveRequest {
     /// A request that changes an environment as `specs` say. What was requested earlier still
-    /// holds, except for the names that `specs` name. `pins` are specs as text.
-    ///
-    /// # Errors
-    ///
-    /// When a pin cannot be parsed.
+    /// holds, except for the names that `specs` name.
     pub fn for_environment(
         specs: &[MatchSpec],
         installed: &[PrefixRecord],
-        pins: &[String],
-    ) -> Result<Self, SpecError> {
+        pins: Vec<MatchSpec>,
+    ) -> Self {
         let mut all = specs.to_vec();
         for record in installed {
             let name = &record.repodata_record.package_record.name;
@@ -102,14 +98,11 @@ impl SolveRequest {
             }
         }
         let records = installed.iter().map(|record| &record.repodata_record);
-        Ok(Self {
+        Self {
             specs: all,
             installed: records.cloned().collect(),
-            pins: pins
-                .iter()
-                .map(|pin| parse_spec(pin))
-                .collect::<Result<_, _>>()?,
+            pins,
             ..Self::default()
-        })
+        }
     }
 }

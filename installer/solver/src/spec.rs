@@ -6,6 +6,7 @@ use rattler_conda_types::{
     Channel, MatchSpec, PackageName, ParseMatchSpecError, ParseMatchSpecOptions, VersionSpec,
 };
 use taipan_channel::ChannelIndexes;
+use taipan_mirrors::without_credentials_in;
 
 /// A spec that cannot be parsed. `Display` shows the message, the spec with a mark below the place,
 /// and a hint if there is one.
@@ -44,12 +45,15 @@ impl fmt::Display for SpecError {
 
 /// Parses a spec as conda's command line does: `numpy`, `numpy=1.26` (any 1.26), `numpy==1.26`
 /// (that version), `numpy 1.26.*`, `python>=3.10,<3.13`, `numpy=1.26.4=py312*`,
-/// `conda-forge::numpy`, `conda-forge/linux-64::numpy`, `numpy[build=py312*]`.
+/// `conda-forge::numpy`, `conda-forge/linux-64::numpy`, `numpy[build=py312*]`. Credentials in the URL of a channel are taken
+/// off: they are no part of its name.
 ///
 /// # Errors
 ///
 /// When it cannot be parsed, or does not name one package.
 pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
+    let bare = without_credentials_in(spec);
+    let spec = bare.as_str();
     let fail = |message: String, place, hint| {
         Err(SpecError {
             spec: spec.to_owned(),

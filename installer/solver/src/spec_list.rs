@@ -1,6 +1,7 @@
 //! Lists of specs, as files have them.
 
 use rattler_conda_types::MatchSpec;
+use taipan_mirrors::without_credentials_in;
 
 use crate::spec::{SpecError, parse_spec};
 
@@ -31,7 +32,7 @@ pub fn parse_spec_list(list: &str) -> Result<Vec<MatchSpec>, SpecListError> {
         .map(|(line, text)| {
             parse_spec(text).map_err(|source| SpecListError {
                 line,
-                text: text.to_owned(),
+                text: without_credentials_in(text),
                 source,
             })
         })

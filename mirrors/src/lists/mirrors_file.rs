@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::lists::list_error::{ListProblem, within};
-use crate::safe_url::mask_text;
+use crate::safe_url::{mask_text, without_credentials};
 use crate::{Location, Mirror};
 
 /// The longest file that is read, in bytes.
@@ -70,6 +70,8 @@ impl MirrorsFile {
 /// By which names of a collection are compared.
 fn collection_key(name: &str) -> Cow<'_, str> {
     match Location::parse(name) {
+        // A channel with another token is the same.
+        Ok(Location::Http(url)) => Location::Http(without_credentials(&url)).key().into(),
         Ok(location) => location.key().into(),
         Err(_) => name.trim().trim_matches('/').into(),
     }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Write as _;
 
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
+use taipan_mirrors::without_credentials_in;
 
 use super::location::Prefix;
 use crate::error::PrefixError;
@@ -27,6 +28,8 @@ pub struct HistoryEntry {
     pub update_specs: Vec<String>,
     /// The specs of removed packages.
     pub remove_specs: Vec<String>,
+    /// What conda made of earlier specs that contradicted later ones.
+    pub neutered_specs: Vec<String>,
 }
 
 /// The packages that a transaction linked and unlinked.
@@ -91,7 +94,7 @@ fn dist_string(record: &RepoDataRecord) -> String {
 
 /// The short name of a channel: without credentials, the default alias and the subdirectory.
 fn channel_name(channel: &str, subdir: &str) -> String {
-    let clean = super::record_file::without_credentials(channel);
+    let clean = without_credentials_in(channel);
     let name = clean.trim_end_matches('/');
     let name = name
         .strip_suffix(subdir)
@@ -146,6 +149,7 @@ pub(super) fn parse_history(text: &str) -> Vec<HistoryEntry> {
                     entry.update_specs = parse_list(value);
                 }
                 "remove specs" | "uninstall specs" => entry.remove_specs = parse_list(value),
+                "neutered specs" => entry.neutered_specs = parse_list(value),
                 _ => {}
             }
         } else if let Some(name) = line.strip_prefix('+') {

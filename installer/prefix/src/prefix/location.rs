@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::Deserialize;
 
 use super::history::{HistoryEntry, parse_history};
+use super::requested::set_requested_specs;
 use crate::error::PrefixError;
 
 /// The journal of a transaction, within `conda-meta`.
@@ -74,9 +75,11 @@ impl Prefix {
         self.path.join("conda-meta")
     }
 
-    /// Whether this is an environment: whether it has a history, as in conda.
+    /// Whether this is an environment: whether it has a history, as in conda, or the record of a
+    /// package that no interrupted transaction left.
     pub fn is_environment(&self) -> bool {
-        self.conda_meta().join("history").is_file()
+        let has_records = || self.record_files().is_ok_and(|files| !files.is_empty());
+        self.conda_meta().join("history").is_file() || (!self.is_interrupted() && has_records())
     }
 
     /// Whether a transaction was interrupted; [`Self::lock`] repairs the prefix.
@@ -95,7 +98,8 @@ impl Prefix {
         }
     }
 
-    /// All records of installed packages, sorted by name; none if there is no environment.
+    /// All records of installed packages, sorted by name; none if there is no environment. Their
+    /// requested specs are those that hold, whichever tool wrote them and where.
     ///
     /// # Errors
     /// [`PrefixError::BadRecord`] and [`PrefixError::Io`], which name the file.
@@ -112,6 +116,7 @@ impl Prefix {
             })
             .collect::<Result<_, _>>()?;
         records.sort_by_cached_key(PrefixRecord::file_name);
+        set_requested_specs(&mut records, &self.history()?);
         Ok(records)
     }
 
@@ -154,16 +159,17 @@ impl Prefix {
             .map_or_else(Vec::new, |text| parse_history(&text)))
     }
 
-    /// The specs of `conda-meta/pinned`, one per line, without comments.
-    pub fn pinned(&self) -> Result<Vec<String>, PrefixError> {
-        Ok(self
-            .read_optional("pinned")?
-            .unwrap_or_default()
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(ToOwned::to_owned)
-            .collect())
+    /// The file with the pins, a list of specs that hold in addition to what is requested.
+    pub fn pinned_file(&self) -> PathBuf {
+        self.conda_meta().join("pinned")
+    }
+
+    /// The text of [`pinned_file`](Self::pinned_file); empty if there is none.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn pinned(&self) -> Result<String, PrefixError> {
+        Ok(self.read_optional("pinned")?.unwrap_or_default())
     }
 
     /// The frozen marker of CEP 22, if there is one. It counts even if it is not JSON.
@@ -275,14 +281,10 @@ mod tests {
         let prefix = Prefix::open(dir.path()).unwrap();
         let meta = prefix.conda_meta();
         fs::create_dir(&meta).unwrap();
-        assert_eq!(prefix.pinned().unwrap(), Vec::<String>::new());
+        assert_eq!(prefix.pinned().unwrap(), "");
         assert_eq!(prefix.frozen().unwrap(), None);
-        fs::write(
-            meta.join("pinned"),
-            "\n# no\nnumpy 1.*\n  python 3.11.*  \n",
-        )
-        .unwrap();
-        assert_eq!(prefix.pinned().unwrap(), ["numpy 1.*", "python 3.11.*"]);
+        fs::write(prefix.pinned_file(), "numpy 1.*\n").unwrap();
+        assert_eq!(prefix.pinned().unwrap(), "numpy 1.*\n");
         fs::write(meta.join("frozen"), "").unwrap();
         assert_eq!(prefix.frozen().unwrap(), Some(Frozen { message: None }));
         fs::write(meta.join("frozen"), r#"{"message": "managed by IT"}"#).unwrap();

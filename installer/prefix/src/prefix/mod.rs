@@ -4,6 +4,7 @@ mod history;
 mod location;
 mod record_file;
 mod registry;
+mod requested;
 
 pub use history::{HistoryEntry, append_history};
 pub(crate) use history::{Revision, revision};

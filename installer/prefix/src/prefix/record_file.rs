@@ -6,15 +6,17 @@ use std::path::Path;
 
 use rattler_conda_types::PrefixRecord;
 use serde_json::{Map, Value};
+use taipan_mirrors::without_credentials_in;
 
 use crate::error::PrefixError;
 
 /// Writes a record with every field that conda writes, and the fields of `extra`.
 ///
-/// The file appears complete or not at all. It is not synchronised by itself: the journal protects
-/// the transaction.
+/// The file appears complete or not at all; it is written in the directory `beside` at first. It is not synchronised by itself:
+/// the journal protects the transaction.
 pub(crate) fn write_record(
     path: &Path,
+    beside: &Path,
     record: &PrefixRecord,
     extra: &Map<String, Value>,
 ) -> Result<(), PrefixError> {
@@ -34,17 +36,18 @@ pub(crate) fn write_record(
         .or_insert_with(|| Value::Array(Vec::new()));
     for key in ["url", "channel"] {
         if let Some(Value::String(text)) = fields.get_mut(key) {
-            *text = without_credentials(text);
+            *text = without_credentials_in(text);
         }
     }
     fields.sort_keys();
-    replace_file(path, &Value::Object(fields))
+    replace_file(path, beside, &Value::Object(fields))
 }
 
-/// Changes fields of the record at `source`, and writes it to `target`. Unknown fields are kept.
+/// Changes fields of the record at `source`, and writes it to `target` as [`write_record`] does. Unknown fields are kept.
 pub(crate) fn edit_record(
     source: &Path,
     target: &Path,
+    beside: &Path,
     edit: impl FnOnce(&mut Map<String, Value>),
 ) -> Result<(), PrefixError> {
     let text = fs::read(source).map_err(PrefixError::io("read", source))?;
@@ -54,17 +57,15 @@ pub(crate) fn edit_record(
             source: error,
         })?;
     edit(&mut fields);
-    replace_file(target, &Value::Object(fields))
+    replace_file(target, beside, &Value::Object(fields))
 }
 
-fn replace_file(path: &Path, value: &Value) -> Result<(), PrefixError> {
-    let directory = path.parent().unwrap_or(path);
-    // Hidden, so that an incomplete file is not read as a record.
+fn replace_file(path: &Path, beside: &Path, value: &Value) -> Result<(), PrefixError> {
     let mut file = tempfile::Builder::new()
         .prefix(".record-")
         .permissions(shared_permissions())
-        .tempfile_in(directory)
-        .map_err(PrefixError::io("create a file in", directory))?;
+        .tempfile_in(beside)
+        .map_err(PrefixError::io("create a file in", beside))?;
     let mut text = serde_json::to_vec_pretty(value).map_err(|source| PrefixError::BadRecord {
         path: path.to_path_buf(),
         source,
@@ -81,23 +82,4 @@ fn replace_file(path: &Path, value: &Value) -> Result<(), PrefixError> {
 fn shared_permissions() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt as _;
     fs::Permissions::from_mode(0o666)
-}
-
-/// A channel or package URL without user, password and `/t/<token>/`, as conda stores it.
-pub(super) fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let path = match path
-        .strip_prefix("/t/")
-        .and_then(|rest| rest.split_once('/'))
-    {
-        Some((_token, rest)) => format!("/{rest}"),
-        None => path.to_owned(),
-    };
-    format!("{scheme}://{host}{path}")
 }

@@ -1,8 +1,8 @@
 //! Why a package is not in the store.
 
+use taipan_mirrors::SafeUrl;
 use taipan_package::StoreError;
 use taipan_transfer::FetchError;
-use url::Url;
 
 /// Why a package could not be brought into the store.
 #[derive(Debug, thiserror::Error)]
@@ -27,18 +27,18 @@ pub enum PrepareError {
     #[error("{url} is neither a .conda nor a .tar.bz2 archive")]
     Archive {
         /// The URL in the record.
-        url: Url,
+        url: SafeUrl,
     },
     /// The record's URL is not one that mirrors can have.
     #[error("packages cannot be fetched from {url}")]
     Url {
         /// The URL in the record.
-        url: Url,
+        url: SafeUrl,
     },
     /// The record has no digest to verify the archive with.
     #[error("cannot verify {url}: its repodata record has neither sha256 nor md5")]
     NoDigest {
         /// The URL in the record.
-        url: Url,
+        url: SafeUrl,
     },
 }

@@ -98,7 +98,7 @@ impl Preparer {
     async fn prepare_one(&self, record: RepoDataRecord) -> Result<Prepared, PrepareError> {
         let file = record.identifier.to_file_name();
         let format = ArchiveFormat::from_file_name(&file).ok_or_else(|| PrepareError::Archive {
-            url: record.url.clone(),
+            url: record.url.clone().into(),
         })?;
         let key = store_key(&record)?;
         // This precedes the engine's slot: another process may hold the key for a while.
@@ -163,7 +163,7 @@ impl Preparer {
         }
         // A channel of one: the directory that holds the archive.
         let bad = || PrepareError::Url {
-            url: record.url.clone(),
+            url: record.url.clone().into(),
         };
         let parent = record.url.join(".").map_err(|_| bad())?;
         let directory = std::path::Path::new("/");
@@ -183,7 +183,7 @@ fn store_key(record: &RepoDataRecord) -> Result<StoreKey, PrepareError> {
             size,
         }),
         _ => Err(PrepareError::NoDigest {
-            url: record.url.clone(),
+            url: record.url.clone().into(),
         }),
     }
 }

@@ -20,7 +20,7 @@
 //! | `moved` | file `i` becomes `i` in the trash | moved back |
 //! | `moved_dir_symlinks` | those of `moved` that others are reached through: last | first |
 //! | `emptied` | directories where a file goes are removed | made again |
-//! | `directories`, `dir_symlinks` | made, outermost first | removed, deepest first |
+//! | `directories` | made, outermost first | removed, deepest first |
 //! | `files` | made; none of these paths exists when `linking` begins | deleted |
 //! | `history` | lines are appended | cut to the length before |
 //! | `swept` | directories that became empty are removed, after the commit | never |
@@ -64,9 +64,6 @@ pub(crate) struct Scope {
     pub(crate) directories: Vec<String>,
     /// Files to be made, records included.
     pub(crate) files: Vec<String>,
-    /// Symbolic links to be made that other files are reached through, outermost first.
-    #[serde(alias = "doors")]
-    pub(crate) dir_symlinks: Vec<String>,
     /// Directories to be removed after the commit if nothing is left in them, deepest first.
     pub(crate) swept: Vec<String>,
 }

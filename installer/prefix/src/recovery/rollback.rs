@@ -53,9 +53,6 @@ pub(crate) fn roll_back(prefix: &Prefix, journal: &mut Journal) -> Result<Recove
             failpoint("undo-delete");
             remove_file(&prefix.path().join(path))
         })?;
-        for path in journal.scope.dir_symlinks.iter().rev() {
-            remove_file(&prefix.path().join(path))?;
-        }
         for directory in journal.scope.directories.iter().rev() {
             remove_made_directory(&prefix.path().join(directory));
         }

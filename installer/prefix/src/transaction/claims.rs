@@ -9,20 +9,21 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use rattler_conda_types::PackageRecord;
 
 use super::draft::{DraftPackage, Inputs, Relocated};
 use super::order::topological_order;
 use super::removal::Owned;
-use crate::link::{LinkObserver, LinkWarning, dist_name};
+use crate::link::{LinkObserver, LinkWarning, dist_name, normalise};
 use crate::platform::claim_key;
 
 /// The directory for the files of losers.
 const CLOBBERED: &str = "conda-meta/.taipan-clobbered";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Owner {
+pub(super) enum Owner {
     Kept(usize),
     New(usize),
 }
@@ -30,8 +31,27 @@ enum Owner {
 #[derive(Debug, Clone, Copy)]
 struct Claimant<'a> {
     owner: Owner,
-    /// The current path of a kept package's file.
-    location: Option<&'a str>,
+    /// The path that the package has the file at.
+    declared: &'a str,
+    file: ClaimedFile<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum ClaimedFile<'a> {
+    /// Of a kept package.
+    Kept(&'a Owned<'a>),
+    /// The index of a new file.
+    New(usize),
+}
+
+impl<'a> Claimant<'a> {
+    /// Where the file of a kept package is.
+    fn location(&self) -> Option<&'a str> {
+        match self.file {
+            ClaimedFile::Kept(path) => Some(&path.location),
+            ClaimedFile::New(_) => None,
+        }
+    }
 }
 
 /// The claimants of each path. Most paths have one, and need one entry.
@@ -46,7 +66,7 @@ impl<'a> Claims<'a> {
     fn add(&mut self, path: &'a str, claimant: Claimant<'a>) {
         match self.first.entry(claim_key(path)) {
             std::collections::hash_map::Entry::Vacant(entry) => {
-                if claimant.location.is_some_and(|location| location != path) {
+                if claimant.location().is_some_and(|location| location != path) {
                     self.contested.entry(path).or_default();
                 }
                 entry.insert(claimant);
@@ -60,41 +80,42 @@ impl<'a> Claims<'a> {
 
 #[derive(Debug, Default)]
 pub(super) struct Contest {
-    /// New files that lost: package, index of the file, the path they claim.
+    /// New files that lost: package, index of the file, the place where it is put aside.
     pub(super) losers: Vec<(usize, usize, String)>,
     /// Files of kept packages that move, with the index of the package.
     pub(super) relocated: Vec<(usize, Relocated)>,
 }
 
 /// Decides the paths that several packages claim.
-pub(super) fn contest(
+pub(super) fn contest<'a>(
     inputs: &Inputs<'_>,
-    kept: &[Vec<Owned<'_>>],
+    kept: &'a [Vec<Owned<'a>>],
     packages: &[DraftPackage<'_>],
     observer: &dyn LinkObserver,
 ) -> Contest {
     let mut claims = Claims::default();
-    let mut file_of: HashMap<(usize, &str), usize> = HashMap::new();
     for (index, paths) in kept.iter().enumerate() {
         for path in paths.iter().filter(|path| !path.directory) {
             let owner = Owner::Kept(index);
             claims.add(
-                path.claim,
+                &path.claim,
                 Claimant {
                     owner,
-                    location: Some(path.location),
+                    declared: path.declared,
+                    file: ClaimedFile::Kept(path),
                 },
             );
         }
     }
     for (index, package) in packages.iter().enumerate() {
-        for file in &package.files {
+        for (file_index, file) in package.files.iter().enumerate() {
             if !package.is_directory(file) {
                 claims.add(
                     &file.location,
                     Claimant {
                         owner: Owner::New(index),
-                        location: None,
+                        declared: file.original.as_deref().unwrap_or(&file.location),
+                        file: ClaimedFile::New(file_index),
                     },
                 );
             }
@@ -104,33 +125,19 @@ pub(super) fn contest(
     if contested.is_empty() {
         return Contest::default();
     }
-    for (index, package) in packages.iter().enumerate() {
-        for (file_index, file) in package.files.iter().enumerate() {
-            if contested.contains_key(file.location.as_str()) {
-                file_of.insert((index, &file.location), file_index);
-            }
-        }
-    }
     let ranks = ranks(inputs);
     let mut result = Contest::default();
     for (path, mut claimants) in contested {
         claimants.extend(first.get(&claim_key(path)));
-        claimants.sort_by_key(|claimant| ranks[&claimant.owner]);
-        settle(
-            path,
-            &claimants,
-            inputs,
-            packages,
-            &file_of,
-            &mut result,
-            observer,
-        );
+        // A link of another package may lead two files of one package to one place.
+        claimants.sort_by_key(|claimant| (ranks[&claimant.owner], claimant.declared));
+        settle(path, &claimants, inputs, packages, &mut result, observer);
     }
     result
 }
 
 /// The rank of each package in the topological order of the resulting environment.
-fn ranks(inputs: &Inputs<'_>) -> HashMap<Owner, usize> {
+pub(super) fn ranks(inputs: &Inputs<'_>) -> HashMap<Owner, usize> {
     let records: Vec<RecordRef<'_>> = inputs
         .keep
         .iter()
@@ -168,7 +175,6 @@ fn settle(
     claimants: &[Claimant<'_>],
     inputs: &Inputs<'_>,
     packages: &[DraftPackage<'_>],
-    file_of: &HashMap<(usize, &str), usize>,
     result: &mut Contest,
     observer: &dyn LinkObserver,
 ) {
@@ -181,35 +187,40 @@ fn settle(
     };
     // Packages that conda installed may share a path. The files of the others are lost already, so
     // nothing moves as long as one of them keeps the path.
-    let winner_comes = winner.location != Some(path);
-    if let (Owner::Kept(index), Some(from), true) = (winner.owner, winner.location, winner_comes) {
+    let winner_comes = winner.location() != Some(path);
+    if let (Owner::Kept(index), ClaimedFile::Kept(file), true) =
+        (winner.owner, winner.file, winner_comes)
+        // A record that lists paths outside of the prefix is left alone.
+        && normalise(&file.location).is_some()
+    {
         let relocated = Relocated {
-            from: from.to_owned(),
+            recorded: file.recorded.to_owned(),
+            from: file.location.clone().into_owned(),
             to: path.to_owned(),
-            original: None,
+            original: (file.declared != path).then(|| file.declared.to_owned()),
         };
         result.relocated.push((index, relocated));
     }
     let mut new_losers = false;
     for loser in losers {
-        match (loser.owner, loser.location) {
-            (Owner::New(index), _) => {
-                if let Some(&file) = file_of.get(&(index, path)) {
-                    result.losers.push((index, file, path.to_owned()));
-                    new_losers = true;
-                }
+        let to = clobbered_location(&name(loser.owner), loser.declared);
+        match (loser.owner, loser.file) {
+            (Owner::New(index), ClaimedFile::New(file)) => {
+                result.losers.push((index, file, to));
+                new_losers = true;
             }
-            (Owner::Kept(index), Some(location)) if winner_comes && location == path => {
-                let to = clobbered_location(&name(loser.owner), path);
-                let original = Some(path.to_owned());
+            (Owner::Kept(index), ClaimedFile::Kept(file))
+                if is_in_the_way(file, path, winner_comes) =>
+            {
                 let relocated = Relocated {
-                    from: path.to_owned(),
+                    recorded: file.recorded.to_owned(),
+                    from: file.location.clone().into_owned(),
                     to,
-                    original,
+                    original: Some(file.declared.to_owned()),
                 };
                 result.relocated.push((index, relocated));
             }
-            (Owner::Kept(_), _) => {}
+            _ => {}
         }
     }
     let new_winner = matches!(winner.owner, Owner::New(_)) && !losers.is_empty();
@@ -222,7 +233,15 @@ fn settle(
     }
 }
 
-/// The path for the file of a package that lost `path`.
-pub(super) fn clobbered_location(package: &str, path: &str) -> String {
+/// Whether the file of a kept package that lost `path` must be put aside: it is at `path`, which its winner takes, or at another
+/// path, which was its place until a link came or went.
+fn is_in_the_way(file: &Owned<'_>, path: &str, winner_comes: bool) -> bool {
+    let is_aside = Path::new(&*file.location).starts_with(CLOBBERED);
+    let is_there = file.location == path;
+    !is_aside && (winner_comes || !is_there) && normalise(&file.location).is_some()
+}
+
+/// The path for the file of a package that lost the place of `path`.
+fn clobbered_location(package: &str, path: &str) -> String {
     format!("{CLOBBERED}/{package}/{path}")
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use rattler_conda_types::PrefixRecord;
 use rayon::prelude::*;
 
-use super::claims::{clobbered_location, contest};
-use super::layout::{Layout, Step};
+use super::claims::contest;
+use super::layout::Layout;
+use super::links::{DirectoryLinks, Links};
 use super::plan::Respec;
 use super::removal::{MovedFiles, Owned, owned, record_path, swept};
 use crate::error::PrefixError;
@@ -22,7 +23,8 @@ use crate::recovery::Scope;
 /// A transaction that is ready to execute.
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
-    pub(super) steps: Vec<Step>,
+    /// Directories to create, outermost first.
+    pub(super) directories: Vec<String>,
     pub(super) packages: Vec<DraftPackage<'a>>,
     pub(super) relocations: Vec<Relocation>,
     pub(super) edits: Vec<RecordEdit>,
@@ -43,12 +45,12 @@ pub(super) struct DraftPackage<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct DraftFile {
     pub(super) source: Source,
-    /// Its path in the prefix.
+    /// Its path in the prefix, with links above it followed.
     pub(super) location: String,
-    /// The claimed path, if another package has won that.
+    /// The declared path, if the file is not there by that name.
     pub(super) original: Option<String>,
-    /// Created with the directories, because other files are reached through it.
-    pub(super) is_dir_symlink: bool,
+    /// Whether another package has won the path.
+    pub(super) is_lost: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -80,9 +82,11 @@ pub(super) struct RecordEdit {
 
 #[derive(Debug, Clone)]
 pub(super) struct Relocated {
+    /// The path in the record.
+    pub(super) recorded: String,
     pub(super) from: String,
     pub(super) to: String,
-    /// The claimed path, if the file is not there.
+    /// The declared path, if the file is not there by that name.
     pub(super) original: Option<String>,
 }
 
@@ -113,15 +117,21 @@ impl<'a> Draft<'a> {
             .par_iter()
             .map(|package| draft_package(package, python.as_ref(), observer))
             .collect::<Result<_, _>>()?;
-        let kept: Vec<Vec<Owned<'_>>> = inputs.keep.iter().map(owned).collect();
+        let links = Links::new(inputs, &packages);
+        for package in &mut packages {
+            package.follow(&links.after)?;
+        }
+        let kept = inputs.keep.par_iter().map(|record| owned(record, &links));
+        let kept: Vec<Vec<Owned<'_>>> = kept.collect();
         let mut moved = MovedFiles::default();
-        moved.add_unlinked(inputs, &kept)?;
+        moved.add_unlinked(inputs, &kept, &links)?;
 
         let contest = contest(inputs, &kept, &packages, observer);
-        for (package, index, original) in contest.losers {
-            let location = clobbered_location(&packages[package].name, &original);
-            packages[package].files[index].location = location;
-            packages[package].files[index].original = Some(original);
+        for (package, index, aside) in contest.losers {
+            let file = &mut packages[package].files[index];
+            let claimed = std::mem::replace(&mut file.location, aside);
+            file.original.get_or_insert(claimed);
+            file.is_lost = true;
         }
         let mut edits: BTreeMap<usize, (Vec<Relocated>, Option<Vec<String>>)> = BTreeMap::new();
         let mut relocations = Vec::new();
@@ -162,18 +172,14 @@ impl<'a> Draft<'a> {
         for relocation in &relocations {
             layout.file(&relocation.to, "a kept package")?;
         }
-        for &(package, file) in &layout.dir_symlinks {
-            packages[package].files[file].is_dir_symlink = true;
-        }
-        let directories = layout.directories();
         let draft = Self {
-            steps: std::mem::take(&mut layout.steps),
+            directories: std::mem::take(&mut layout.directories),
             packages,
             relocations,
             edits,
             python,
         };
-        let scope = draft.scope(inputs, &kept, layout, directories);
+        let scope = draft.scope(inputs, &kept, &links, layout);
         Ok((draft, scope))
     }
 
@@ -190,34 +196,31 @@ impl<'a> Draft<'a> {
         &self,
         inputs: &Inputs<'a>,
         kept: &[Vec<Owned<'_>>],
+        links: &Links,
         layout: Layout<'_>,
-        directories: Vec<String>,
     ) -> Scope {
         let history = fs::metadata(inputs.prefix.conda_meta().join("history"));
-        let dir_symlink =
-            |&(package, file): &(usize, usize)| self.packages[package].files[file].location.clone();
         Scope {
             version: 1,
             created: inputs.created.clone(),
             history: history.ok().map(|metadata| metadata.len()),
             moved_dir_symlinks: layout.moved.dir_symlinks(),
             emptied: layout.emptied,
-            directories,
+            directories: self.directories.clone(),
             files: self.new_files(),
-            dir_symlinks: layout.dir_symlinks.iter().map(dir_symlink).collect(),
-            swept: swept(inputs, kept, &layout.moved.list),
+            swept: swept(inputs, kept, links, &layout.moved.list),
             moved: layout.moved.list,
         }
     }
 
-    /// All files that will be made, except the symbolic links that are made with the directories.
+    /// All files that will be made.
     fn new_files(&self) -> Vec<String> {
         let mut files: Vec<String> = Vec::new();
         for package in &self.packages {
             let linked = package
                 .files
                 .iter()
-                .filter(|file| !file.is_dir_symlink && !package.is_directory(file));
+                .filter(|file| !package.is_directory(file));
             files.extend(linked.map(|file| file.location.clone()));
             files.extend(
                 package
@@ -248,7 +251,7 @@ fn kept_at<'k>(
         .flat_map(|(paths, record)| {
             let name = dist_name(&record.repodata_record.package_record);
             let files = paths.iter().filter(|path| !path.directory);
-            files.map(move |path| (path.location, name.clone()))
+            files.map(move |path| (&*path.location, name.clone()))
         })
         .filter(|(location, _)| !moved.set.contains(*location))
         .collect()
@@ -259,6 +262,59 @@ impl DraftPackage<'_> {
     pub(super) fn is_directory(&self, file: &DraftFile) -> bool {
         matches!(file.source, Source::File(index)
             if self.contents.files[index].kind == FileKind::Directory)
+    }
+
+    /// Follows the links above the files.
+    fn follow(&mut self, links: &DirectoryLinks) -> Result<(), PrefixError> {
+        let mut changed = false;
+        for index in 0..self.files.len() {
+            let file = &self.files[index];
+            let place = if self.is_directory(file) {
+                links.directory(&file.location)
+            } else {
+                links.place(&file.location)
+            };
+            let place = place.ok_or_else(|| PrefixError::PathEscape {
+                package: self.name.clone(),
+                path: file.location.clone(),
+            })?;
+            if place != file.location {
+                let place = place.into_owned();
+                let file = &mut self.files[index];
+                file.original = Some(std::mem::replace(&mut file.location, place));
+                changed = true;
+            }
+        }
+        if changed {
+            self.drop_aliases();
+        }
+        Ok(())
+    }
+
+    /// Of a file that the package has by two names, because of a link of its own, the last entry counts.
+    fn drop_aliases(&mut self) {
+        let source_of = |file: &DraftFile| match file.source {
+            Source::File(index) => {
+                let path = &self.contents.files[index].path;
+                fs::canonicalize(self.package.source_dir.join(path)).ok()
+            }
+            Source::EntryPoint(_) => None,
+        };
+        let mut last: HashMap<&str, usize> = HashMap::new();
+        let mut aliases = HashSet::new();
+        for (index, file) in self.files.iter().enumerate() {
+            let earlier = last.insert(&file.location, index);
+            let is_alias = |&earlier: &usize| {
+                let source = source_of(file);
+                source.is_some() && source == source_of(&self.files[earlier])
+            };
+            aliases.extend(earlier.filter(is_alias));
+        }
+        let mut index = 0;
+        self.files.retain(|_| {
+            index += 1;
+            !aliases.contains(&(index - 1))
+        });
     }
 
     /// The package's record, relative to the prefix.
@@ -285,7 +341,7 @@ impl DraftPackage<'_> {
         let modules: Vec<Module> = self
             .files
             .iter()
-            .filter(|file| file.original.is_none())
+            .filter(|file| !file.is_lost)
             .filter_map(|file| match file.source {
                 Source::File(index) => Some((file, &self.contents.files[index])),
                 Source::EntryPoint(_) => None,
@@ -344,7 +400,7 @@ fn draft_package<'a>(
             source: Source::File(index),
             location: python.map_or_else(|| file.path.clone(), |python| python.target(&file.path)),
             original: None,
-            is_dir_symlink: false,
+            is_lost: false,
         });
     }
     for (index, entry_point) in contents.entry_points.iter().enumerate() {
@@ -355,7 +411,7 @@ fn draft_package<'a>(
             source: Source::EntryPoint(index),
             location,
             original: None,
-            is_dir_symlink: false,
+            is_lost: false,
         });
     }
     Ok(DraftPackage {

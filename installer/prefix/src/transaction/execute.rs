@@ -11,7 +11,6 @@ use rayon::prelude::*;
 use taipan_channel::ChannelIndexes;
 
 use super::draft::{Draft, Inputs};
-use super::layout::Step;
 use super::linking::Linking;
 use super::plan::{Plan, PlannedLink, Respec};
 use super::record;
@@ -259,7 +258,7 @@ impl Execution<'_> {
         failpoint("linking");
         let linker = Linker::new(&self.options.methods, journal.trash().to_path_buf());
         let linking = self.prepare(draft, &linker)?;
-        self.make_directories(draft, &linking)?;
+        self.make_directories(draft)?;
         for package in &draft.packages {
             let record = &package.package.record.package_record;
             self.script(ScriptKind::PreLink, record, &package.package.source_dir)?;
@@ -375,36 +374,10 @@ impl Execution<'_> {
             .collect()
     }
 
-    fn make_directories(
-        &self,
-        draft: &Draft<'_>,
-        linking: &[Linking<'_>],
-    ) -> Result<(), PrefixError> {
-        let prefix = self.location.path();
-        for step in &draft.steps {
-            match step {
-                Step::Directory(path) => {
-                    let full = prefix.join(path);
-                    fs::create_dir(&full).map_err(PrefixError::io("create directory", &full))?;
-                }
-                Step::DirSymlink { package, file } => {
-                    let linking = &linking[*package];
-                    let file = &linking.package.files[*file];
-                    linking.file(file)?;
-                    // The draft followed the text of the link; this checks the file system.
-                    let full = prefix.join(&file.location);
-                    let inside = match (fs::canonicalize(&full), fs::canonicalize(prefix)) {
-                        (Ok(target), Ok(prefix)) => target.starts_with(prefix) && target.is_dir(),
-                        _ => false,
-                    };
-                    if !inside {
-                        return Err(PrefixError::PathEscape {
-                            package: linking.package.name.clone(),
-                            path: file.location.clone(),
-                        });
-                    }
-                }
-            }
+    fn make_directories(&self, draft: &Draft<'_>) -> Result<(), PrefixError> {
+        for path in &draft.directories {
+            let full = self.location.path().join(path);
+            fs::create_dir(&full).map_err(PrefixError::io("create directory", &full))?;
         }
         Ok(())
     }
@@ -440,11 +413,7 @@ impl Execution<'_> {
                 for file in files {
                     self.check_cancelled()?;
                     failpoint("link");
-                    entries.push(if file.is_dir_symlink {
-                        linking.dir_symlink_entry(file)
-                    } else {
-                        linking.file(file)?
-                    });
+                    entries.push(linking.file(file)?);
                 }
                 self.observer.files_linked(name, files.len());
                 let before = linking.done.fetch_add(files.len(), Ordering::Relaxed);
@@ -539,13 +508,15 @@ impl Execution<'_> {
                 failpoint("record");
                 write_record(
                     &meta.join(record.file_name()),
+                    journal.trash(),
                     &record,
                     &package.package.extra,
                 )
             })?;
         draft.edits.iter().try_for_each(|edit| {
             let target = self.location.path().join(&edit.file);
-            edit_record(&journal.trash_path(edit.moved_index), &target, |fields| {
+            let source = journal.trash_path(edit.moved_index);
+            edit_record(&source, &target, journal.trash(), |fields| {
                 record::apply(edit, fields);
             })
         })

@@ -8,17 +8,8 @@ use std::path::Path;
 use super::draft::{DraftFile, DraftPackage, Source};
 use super::removal::MovedFiles;
 use crate::error::PrefixError;
-use crate::link::{FileKind, LinkObserver, LinkWarning, normalise};
+use crate::link::{FileKind, LinkObserver, LinkWarning};
 use crate::prefix::Prefix;
-
-/// One step before files are linked, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Create this directory.
-    Directory(String),
-    /// Create this symbolic link, through which other files are reached.
-    DirSymlink { package: usize, file: usize },
-}
 
 /// Collects the new files of all packages and compares them with what is in the prefix.
 #[derive(Debug)]
@@ -30,8 +21,8 @@ pub(super) struct Layout<'a> {
     observer: Reporter<'a>,
     planned: HashMap<String, PlannedFile>,
     known: HashMap<String, State>,
-    pub(super) steps: Vec<Step>,
-    pub(super) dir_symlinks: Vec<(usize, usize)>,
+    /// Those to create, outermost first.
+    pub(super) directories: Vec<String>,
     pub(super) emptied: Vec<String>,
 }
 
@@ -46,11 +37,8 @@ impl std::fmt::Debug for Reporter<'_> {
 /// A new file.
 #[derive(Debug, Clone)]
 struct PlannedFile {
-    package: usize,
-    file: usize,
-    name: String,
-    /// The target of a symbolic link.
-    link: Option<String>,
+    package: String,
+    is_link: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,17 +63,16 @@ impl<'a> Layout<'a> {
             observer: Reporter(observer),
             planned: HashMap::new(),
             known: HashMap::new(),
-            steps: Vec::new(),
-            dir_symlinks: Vec::new(),
+            directories: Vec::new(),
             emptied: Vec::new(),
         }
     }
 
     /// Lays out the new files of all packages.
     pub(super) fn packages(&mut self, packages: &[DraftPackage<'_>]) -> Result<(), PrefixError> {
-        for (index, package) in packages.iter().enumerate() {
-            for (file_index, file) in package.files.iter().enumerate() {
-                self.announce(file, index, file_index, package);
+        for package in packages {
+            for file in &package.files {
+                self.announce(file, package);
             }
         }
         for package in packages {
@@ -104,37 +91,19 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Registers a new file, so that paths below it are resolved through it.
-    fn announce(
-        &mut self,
-        file: &DraftFile,
-        package_index: usize,
-        file_index: usize,
-        package: &DraftPackage<'_>,
-    ) {
-        let mut link = None;
-        if let Source::File(index) = file.source {
-            let source = &package.contents.files[index];
-            match source.kind {
-                FileKind::Directory => return,
-                FileKind::SoftLink => {
-                    let target = fs::read_link(package.package.source_dir.join(&source.path));
-                    link = target
-                        .ok()
-                        .and_then(|target| target.to_str().map(ToOwned::to_owned));
-                }
-                FileKind::File => {}
-            }
+    /// Registers a new file, which cannot be a directory.
+    fn announce(&mut self, file: &DraftFile, package: &DraftPackage<'_>) {
+        let kind = match file.source {
+            Source::File(index) => package.contents.files[index].kind,
+            Source::EntryPoint(_) => FileKind::File,
+        };
+        if kind != FileKind::Directory {
+            let planned = PlannedFile {
+                package: package.name.clone(),
+                is_link: kind == FileKind::SoftLink,
+            };
+            self.planned.insert(file.location.clone(), planned);
         }
-        self.planned.insert(
-            file.location.clone(),
-            PlannedFile {
-                package: package_index,
-                file: file_index,
-                name: package.name.clone(),
-                link,
-            },
-        );
     }
 
     /// A new file at `path`.
@@ -179,7 +148,7 @@ impl<'a> Layout<'a> {
 
     /// A directory at `path`, with its parents.
     fn directory(&mut self, path: &str, package: &str) -> Result<Made, PrefixError> {
-        let state = self.resolve(path, package, 0)?;
+        let state = self.resolve(path, package)?;
         Ok(if state == State::New {
             Made::New
         } else {
@@ -187,62 +156,31 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// The directories that will be made, outermost first.
-    pub(super) fn directories(&self) -> Vec<String> {
-        let directory = |step: &Step| match step {
-            Step::Directory(path) => Some(path.clone()),
-            Step::DirSymlink { .. } => None,
-        };
-        self.steps.iter().filter_map(directory).collect()
-    }
-
-    fn resolve(&mut self, path: &str, package: &str, depth: usize) -> Result<State, PrefixError> {
+    fn resolve(&mut self, path: &str, package: &str) -> Result<State, PrefixError> {
         if path.is_empty() {
             return Ok(State::There);
         }
         if let Some(&state) = self.known.get(path) {
             return Ok(state);
         }
-        let above = self.resolve(parent(path), package, depth)?;
-        let state = match self.planned.get(path).cloned() {
-            Some(file) => self.dir_symlink(path, &file, package, depth)?,
-            None => self.plain_directory(path, above, package)?,
-        };
-        self.known.insert(path.to_owned(), state);
-        Ok(state)
-    }
-
-    /// A new file where a directory is needed. A link to a directory inside the prefix can be
-    /// followed; anything else is a conflict, or an attempt to leave the prefix.
-    fn dir_symlink(
-        &mut self,
-        path: &str,
-        file: &PlannedFile,
-        package: &str,
-        depth: usize,
-    ) -> Result<State, PrefixError> {
-        let Some(link) = &file.link else {
-            return Err(PrefixError::FileDirectoryConflict {
-                path: path.into(),
-                file_owner: file.name.clone(),
-                directory_owner: package.to_owned(),
+        let above = self.resolve(parent(path), package)?;
+        if let Some(file) = self.planned.get(path) {
+            // Links inside the prefix have been followed.
+            return Err(if file.is_link {
+                PrefixError::PathEscape {
+                    package: package.to_owned(),
+                    path: path.to_owned(),
+                }
+            } else {
+                PrefixError::FileDirectoryConflict {
+                    path: path.into(),
+                    file_owner: file.package.clone(),
+                    directory_owner: package.to_owned(),
+                }
             });
-        };
-        let escape = || PrefixError::PathEscape {
-            package: package.to_owned(),
-            path: path.to_owned(),
-        };
-        // The depth is limited, because links can form a circle.
-        if depth > 8 {
-            return Err(escape());
         }
-        let target = join_lexically(parent(path), link).ok_or_else(escape)?;
-        let state = self.resolve(&target, package, depth + 1)?;
-        self.dir_symlinks.push((file.package, file.file));
-        self.steps.push(Step::DirSymlink {
-            package: file.package,
-            file: file.file,
-        });
+        let state = self.plain_directory(path, above, package)?;
+        self.known.insert(path.to_owned(), state);
         Ok(state)
     }
 
@@ -272,7 +210,7 @@ impl<'a> Layout<'a> {
                 }
             }
         }
-        self.steps.push(Step::Directory(path.to_owned()));
+        self.directories.push(path.to_owned());
         Ok(State::New)
     }
 
@@ -379,39 +317,4 @@ enum Made {
 
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
-}
-
-/// The target of a link in `directory`, if it is inside the prefix.
-fn join_lexically(directory: &str, link: &str) -> Option<String> {
-    if link.starts_with('/') {
-        return None;
-    }
-    let mut parts: Vec<&str> = directory
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .collect();
-    for part in link.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    normalise(&parts.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_are_followed_only_inside() {
-        assert_eq!(join_lexically("usr", "lib").as_deref(), Some("usr/lib"));
-        assert_eq!(join_lexically("a/b", "../../lib").as_deref(), Some("lib"));
-        assert_eq!(join_lexically("a", "../.."), None);
-        assert_eq!(join_lexically("a", "/etc"), None);
-        assert_eq!(join_lexically("", "."), None);
-    }
 }

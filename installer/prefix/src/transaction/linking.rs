@@ -102,18 +102,6 @@ impl<'a> Linking<'a> {
         Ok(entry)
     }
 
-    /// The entry of a symbolic link that was created with the directories.
-    pub(super) fn dir_symlink_entry(&self, file: &DraftFile) -> PathsEntry {
-        let mut entry = record::entry(&file.location, PathType::SoftLink);
-        if let Source::File(index) = file.source {
-            let source = &self.package.contents.files[index];
-            entry.sha256 = source.sha256.map(Into::into);
-            entry.size_in_bytes = source.size;
-        }
-        entry.original_path = file.original.as_ref().map(PathBuf::from);
-        entry
-    }
-
     fn package_file(
         &self,
         source: &PackageFile,

@@ -5,6 +5,7 @@ mod draft;
 mod execute;
 mod layout;
 mod linking;
+mod links;
 mod order;
 mod plan;
 mod record;

@@ -81,7 +81,7 @@ pub(super) fn apply(edit: &RecordEdit, fields: &mut Map<String, Value>) {
 
 fn relocate(relocated: &Relocated, fields: &mut Map<String, Value>) {
     if let Some(files) = fields.get_mut("files").and_then(Value::as_array_mut) {
-        for file in files.iter_mut().filter(|file| **file == relocated.from) {
+        for file in files.iter_mut().filter(|file| **file == relocated.recorded) {
             *file = Value::from(relocated.to.clone());
         }
     }
@@ -97,7 +97,7 @@ fn relocate(relocated: &Relocated, fields: &mut Map<String, Value>) {
         .find(|entry| {
             entry
                 .get("_path")
-                .is_some_and(|path| *path == relocated.from)
+                .is_some_and(|path| *path == relocated.recorded)
         });
     if let Some(entry) = known {
         entry.insert("_path".to_owned(), Value::from(relocated.to.clone()));

@@ -1,59 +1,52 @@
 //! What is removed with packages: files, byte code and directories.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use rattler_conda_types::PrefixRecord;
-use rattler_conda_types::prefix_record::PathType;
 
 use super::draft::Inputs;
+use super::links::{DirectoryLinks, Links, RecordedPath, recorded};
 use crate::error::PrefixError;
 use crate::link::{dist_name, normalise};
 
 /// A path of an installed package.
 #[derive(Debug, Clone)]
 pub(super) struct Owned<'a> {
-    /// Where the file is.
-    pub(super) location: &'a str,
-    /// The path that it claims.
-    pub(super) claim: &'a str,
+    /// The path in the record.
+    pub(super) recorded: &'a str,
+    /// The path that the package has it at.
+    pub(super) declared: &'a str,
+    /// Where the file is, with links above it followed.
+    pub(super) location: Cow<'a, str>,
+    /// The place that it claims: that of its declared path after the transaction.
+    pub(super) claim: Cow<'a, str>,
     pub(super) directory: bool,
 }
 
-/// The paths of an installed package: the detailed ones of its record, or its plain list.
-pub(super) fn owned(record: &PrefixRecord) -> Vec<Owned<'_>> {
-    let mut paths: Vec<Owned<'_>> = record
-        .paths_data
-        .paths
-        .iter()
-        .filter_map(|entry| {
-            let location = entry.relative_path.to_str()?;
-            Some(Owned {
-                location,
-                claim: entry
-                    .original_path
-                    .as_deref()
-                    .and_then(Path::to_str)
-                    .unwrap_or(location),
-                directory: entry.path_type == PathType::Directory,
-            })
-        })
-        .collect();
-    let listed: HashSet<&str> = paths.iter().map(|path| path.location).collect();
-    let plain: Vec<Owned<'_>> = record
-        .files
-        .iter()
-        .filter_map(|file| file.to_str())
-        .filter(|file| !listed.contains(file))
-        .map(|file| Owned {
-            location: file,
-            claim: file,
-            directory: false,
-        })
-        .collect();
-    paths.extend(plain);
-    paths
+/// The paths of an installed package.
+pub(super) fn owned<'a>(record: &'a PrefixRecord, links: &Links) -> Vec<Owned<'a>> {
+    let owned = |path: RecordedPath<'a>| {
+        let place = |links: &DirectoryLinks, name: &'a str| {
+            let place = if path.is_directory {
+                links.directory(name)
+            } else {
+                links.place(name)
+            };
+            // A path that nothing can be linked at: as it is.
+            place.unwrap_or(Cow::Borrowed(name))
+        };
+        Owned {
+            recorded: path.recorded,
+            declared: path.declared,
+            location: place(&links.before, path.recorded),
+            claim: place(&links.after, path.declared),
+            directory: path.is_directory,
+        }
+    };
+    recorded(record).map(owned).collect()
 }
 
 /// The files that are moved into the trash, in order and without duplicates.
@@ -97,21 +90,23 @@ impl MovedFiles {
         &mut self,
         inputs: &Inputs<'_>,
         kept: &[Vec<Owned<'_>>],
+        links: &Links,
     ) -> Result<(), PrefixError> {
         if inputs.unlink.is_empty() {
             return Ok(());
         }
-        let kept_at: HashSet<&str> = kept.iter().flatten().map(|path| path.location).collect();
+        let kept_at: HashSet<&str> = kept.iter().flatten().map(|path| &*path.location).collect();
         for record in inputs.unlink {
+            let paths = owned(record, links);
             let mut modules: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
-            for path in owned(record) {
-                let Some(location) = normalise(path.location) else {
+            for path in &paths {
+                let Some(location) = normalise(&path.location) else {
                     return Err(PrefixError::UnsafeRecord {
                         package: dist_name(&record.repodata_record.package_record),
-                        recorded: path.location.to_owned(),
+                        recorded: path.recorded.to_owned(),
                     });
                 };
-                if path.directory || kept_at.contains(path.location) {
+                if path.directory || kept_at.contains(&*path.location) {
                     continue;
                 }
                 if let Some(stem) = path.location.strip_suffix(".py") {
@@ -171,20 +166,25 @@ pub(super) fn record_path(inputs: &Inputs<'_>, record: &PrefixRecord) -> String 
 
 /// The directories that the removed files leave, deepest first, without those that kept packages
 /// declare.
-pub(super) fn swept(inputs: &Inputs<'_>, kept: &[Vec<Owned<'_>>], moved: &[String]) -> Vec<String> {
+pub(super) fn swept(
+    inputs: &Inputs<'_>,
+    kept: &[Vec<Owned<'_>>],
+    links: &Links,
+    moved: &[String],
+) -> Vec<String> {
     let declared: HashSet<&str> = kept
         .iter()
         .flatten()
         .filter(|path| path.directory)
-        .map(|path| path.location)
+        .map(|path| &*path.claim)
         .collect();
     let mut directories: BTreeSet<String> = BTreeSet::new();
     let removed = inputs
         .unlink
         .iter()
-        .flat_map(owned)
+        .flat_map(|record| owned(record, links))
         .filter(|path| path.directory);
-    for path in removed.filter_map(|path| normalise(path.location)) {
+    for path in removed.filter_map(|path| normalise(&path.location)) {
         add_with_parents(&mut directories, &path);
     }
     for path in moved {

@@ -36,19 +36,24 @@ struct Packages {
     new: Vec<LinkPackage>,
 }
 
-/// The change covers a file that becomes a directory and the reverse, a clobber that begins and
-/// one that ends, a removed package, a new one, and a changed record.
+/// The change covers a file that becomes a directory and the reverse, a directory that becomes a link
+/// and the reverse with files of a kept package below, a clobber that begins and one that ends, a
+/// removed package, a new one, and a changed record.
 fn packages(store: &Path) -> Packages {
     let package = |name: &str, version: &str| Builder::new(store, name, version);
     let kept = package("kept", "1")
         .file("share/won", "kept")
         .file("share/lost", "kept")
+        .file("goes/through", "kept")
+        .file("comes/through", "kept")
         .build();
     let old = vec![
         package("a", "1")
             .file("x", "file")
             .file("d/e/f", "deep")
             .file("only/old", "1")
+            .link("goes", "real/goes")
+            .file("comes/own", "1")
             .build(),
         package("b", "1")
             .file("share/b", "b")
@@ -62,6 +67,8 @@ fn packages(store: &Path) -> Packages {
             .file("x/y", "deep")
             .file("d", "file")
             .file("only/new", "2")
+            .file("goes/own", "2")
+            .link("comes", "real/comes")
             .build(),
         package("c", "1")
             .file("share/c", "c")

@@ -381,7 +381,7 @@ fn requested_specs_of_an_untouched_package_are_updated() {
     let path = place.path("conda-meta/a-1-0.json");
     let mut record: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     record["unknown"] = json!("kept");
-    record["requested_spec"] = json!("a 0.*");
+    record["requested_spec"] = json!("a 1.*");
     fs::write(&path, record.to_string()).unwrap();
     place
         .install(&[&a.clone().with_requested_specs(vec!["a".to_owned()])])

@@ -4,6 +4,7 @@ mod clobber;
 mod failures;
 mod kill;
 mod linking;
+mod links;
 mod noarch_python;
 mod plans;
 mod scripts;
