@@ -2,6 +2,7 @@
 
 use std::{fmt, path::Path};
 
+use rattler_conda_types::Subdir;
 use taipan_mirrors::{mask_text, without_credentials};
 use url::Url;
 
@@ -37,7 +38,8 @@ pub struct Channel {
 
 impl Channel {
     /// Parses a channel: a URL, a path that starts with `.`, `/` or `~`, or a
-    /// name that is looked up below `alias`. Relative paths are relative to `directory`.
+    /// name that is looked up below `alias`. Relative paths are relative to `directory`. The name of
+    /// a subdir at the end is taken off, as in conda.
     pub fn parse(text: &str, alias: &Url, directory: &Path) -> Result<Self, ChannelError> {
         let name = || mask_text(text);
         let mut base = if text.contains("://") {
@@ -83,6 +85,7 @@ impl Channel {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
+        without_subdir(&mut base);
         let canonical = Self::canonical_of(&base);
         let short = match canonical.strip_prefix(&Self::canonical_of(alias)) {
             Some(rest) if rest.starts_with('/') => rest.trim_matches('/').to_owned(),
@@ -143,6 +146,18 @@ impl fmt::Display for Channel {
     }
 }
 
+/// Takes the name of a subdir off the end of a channel's URL.
+fn without_subdir(base: &mut Url) {
+    let path = base.path().trim_end_matches('/');
+    if let Some((above, last)) = path.rsplit_once('/')
+        && last.parse::<Subdir>().is_ok()
+        && !above.trim_matches('/').is_empty()
+    {
+        let above = format!("{above}/");
+        base.set_path(&above);
+    }
+}
+
 /// Decodes `%XX`; `None` when the result is not UTF-8.
 fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -169,6 +184,23 @@ mod tests {
     fn parse(text: &str) -> Result<Channel, ChannelError> {
         let alias = "https://conda.anaconda.org".parse().unwrap();
         Channel::parse(text, &alias, Path::new("/home/me"))
+    }
+
+    #[test]
+    fn a_subdir_at_the_end_is_taken_off() {
+        for (text, canonical) in [
+            ("https://h.example/c/linux-64", "https://h.example/c"),
+            ("https://h.example/c/noarch/", "https://h.example/c"),
+            (
+                "conda-forge/osx-arm64",
+                "https://conda.anaconda.org/conda-forge",
+            ),
+            ("/srv/c/win-64", "file:///srv/c"),
+            ("https://h.example/linux-64", "https://h.example/linux-64"),
+            ("https://h.example/c/label/x", "https://h.example/c/label/x"),
+        ] {
+            assert_eq!(parse(text).unwrap().canonical(), canonical, "{text}");
+        }
     }
 
     #[test]

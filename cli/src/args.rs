@@ -67,11 +67,15 @@ pub(crate) struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub(crate) cache_dir: Option<PathBuf>,
+    /// Ignore the configuration files of conda
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_condarc: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create an environment
+    #[command(override_usage = "taipan create [OPTIONS] --prefix <DIR> [SPEC]...")]
     Create(InstallArgs),
     /// Install packages into an existing environment
     Install(InstallArgs),
@@ -105,8 +109,9 @@ pub(crate) enum Command {
 /// Channels and mirrors: options of all commands that fetch.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Channel: a name such as conda-forge, a URL, or a path (repeatable; the first has the highest
-    /// priority)
+    /// Channel: a name such as conda-forge, a URL, or a path; several with commas between them
+    /// (repeatable; the first has the highest priority) [env: TAIPAN_CHANNELS, CONDA_CHANNELS] [default:
+    /// conda-forge]
     #[arg(short, long = "channel", value_name = "CHANNEL")]
     pub(crate) channels: Vec<String>,
     /// Mirror list: a mirrors file, a plain list, a metalink, a .condarc, or a configuration file of
@@ -126,9 +131,9 @@ pub(crate) struct SourceArgs {
 )]
 #[derive(Debug, Args)]
 pub(crate) struct InstallArgs {
-    /// Directory of the environment
+    /// Directory of the environment [default of install: the active one, CONDA_PREFIX]
     #[arg(short, long, value_name = "DIR")]
-    pub(crate) prefix: PathBuf,
+    pub(crate) prefix: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
     /// Packages to install, for example python=3.12 or 'numpy>=2,<3'
@@ -144,7 +149,8 @@ pub(crate) struct InstallArgs {
     /// TAIPAN_CHANNEL_PRIORITY] [default: strict]
     #[arg(long, value_name = "PRIORITY")]
     pub(crate) channel_priority: Option<Priority>,
-    /// Platform to install for [env: TAIPAN_PLATFORM] [default: the platform of this machine]
+    /// Platform to install for [env: TAIPAN_PLATFORM, CONDA_SUBDIR] [default: that of the environment, or
+    /// of this machine]
     #[arg(long, value_name = "SUBDIR")]
     pub(crate) platform: Option<String>,
     /// Maximum number of concurrent downloads [env: TAIPAN_JOBS] [default: 16]
@@ -163,6 +169,9 @@ pub(crate) struct InstallArgs {
     /// Do not run the link scripts of packages
     #[arg(long)]
     pub(crate) no_scripts: bool,
+    /// Accepted for scripts written for conda: taipan never asks
+    #[arg(short, long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Deserialize)]
@@ -178,9 +187,9 @@ pub(crate) enum Priority {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Directory of the environment
+    /// Directory of the environment [default: the active one, CONDA_PREFIX]
     #[arg(short, long, value_name = "DIR")]
-    pub(crate) prefix: PathBuf,
+    pub(crate) prefix: Option<PathBuf>,
     /// List only packages whose name contains this text
     #[arg(value_name = "TEXT")]
     pub(crate) filter: Option<String>,

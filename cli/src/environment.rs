@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-/// The variables whose names begin with `TAIPAN_`. An empty variable counts as unset.
+/// The variables of taipan and conda. An empty variable counts as unset.
 #[derive(Debug, Default)]
 pub(crate) struct Environment(HashMap<String, OsString>);
 
@@ -71,7 +71,9 @@ impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
         let variables = variables.into_iter().map(|(n, v)| (n.into(), v.into()));
         Self(
             variables
-                .filter(|(name, _): &(String, OsString)| name.starts_with("TAIPAN_"))
+                .filter(|(name, _): &(String, OsString)| {
+                    name.starts_with("TAIPAN_") || name.starts_with("CONDA")
+                })
                 .collect(),
         )
     }

@@ -4,6 +4,7 @@
 use std::process::ExitStatus;
 use std::{io, path::PathBuf};
 
+use rattler_conda_types::Subdir;
 use taipan_channel::{ChannelError, RepodataError};
 use taipan_installer::{PrefixError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
@@ -66,6 +67,14 @@ pub(crate) enum AppError {
     SpecFile { place: String, source: SpecError },
     #[error(transparent)]
     Spec(#[from] SpecError),
+    #[error("no environment is named: use --prefix{}", if *creating { "" } else { ", or activate one" })]
+    NoPrefix { creating: bool },
+    #[error("the environment {} is for {known}: it cannot get packages for {wanted}", prefix.display())]
+    OtherPlatform {
+        prefix: PathBuf,
+        known: Subdir,
+        wanted: Subdir,
+    },
     #[error("cannot start the async runtime")]
     Runtime(#[source] io::Error),
     #[error("{} is already an environment", prefix.display())]
@@ -154,6 +163,8 @@ impl AppError {
             | Self::ReadSpecs { .. }
             | Self::SpecFile { .. }
             | Self::Spec(_)
+            | Self::NoPrefix { .. }
+            | Self::OtherPlatform { .. }
             | Self::IsEnvironment { .. }
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }

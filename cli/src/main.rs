@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod condarc;
 mod context;
 mod environment;
 mod error;
@@ -29,7 +30,10 @@ mod stdout_sink;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use clap::{
+    CommandFactory as _, Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 use tracing_subscriber::EnvFilter;
 
 use args::{Cli, Command, MirrorCommand};
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = without_misleading_tips(error);
             // Help and version are errors of clap, too. A failed write cannot be reported.
             let _ = error.print();
             return match error.kind() {
@@ -72,6 +77,31 @@ fn main() -> ExitCode {
     exit.into()
 }
 
+/// clap suggests `demo` for `remove`. A suggestion is kept if it is one slip of a finger away.
+fn without_misleading_tips(mut error: clap::Error) -> clap::Error {
+    let (Some(ContextValue::String(typed)), Some(suggested)) = (
+        error.get(ContextKind::InvalidSubcommand),
+        error.get(ContextKind::SuggestedSubcommand),
+    ) else {
+        return error;
+    };
+    let suggested = match suggested {
+        ContextValue::String(name) => vec![name.clone()],
+        ContextValue::Strings(names) => names.clone(),
+        _ => return error,
+    };
+    let is_near = |name: &String| strsim::damerau_levenshtein(name, typed) <= 1;
+    let near: Vec<String> = suggested.into_iter().filter(is_near).collect();
+    error.remove(ContextKind::SuggestedSubcommand);
+    if !near.is_empty() {
+        error.insert(
+            ContextKind::SuggestedSubcommand,
+            ContextValue::Strings(near),
+        );
+    }
+    error
+}
+
 fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
@@ -81,6 +111,9 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     }
     let given = Given::of(&cli.command);
     let settings = Settings::resolve(&cli.global, given, &Environment::current())?;
+    for warning in &settings.warnings {
+        printer.warn(warning);
+    }
     // Two worker threads suffice for thousands of connections; extraction, hashing and linking have
     // their own threads.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -98,7 +131,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Install(args) => {
                 commands::install::run(&settings, printer, args, false, &interrupt).await
             }
-            Command::List(args) => commands::list::run(printer, args),
+            Command::List(args) => commands::list::run(&settings, printer, args),
             Command::Info(args) => commands::info::run(&settings, printer, args),
             Command::Fetch(args) => {
                 commands::fetch::run(&settings, printer, args, &interrupt).await

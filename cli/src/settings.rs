@@ -8,11 +8,18 @@ use std::{
 
 use clap::ValueEnum as _;
 use etcetera::BaseStrategy as _;
+use rattler_conda_types::Subdir;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use Origin::{
+    CommandLine, CondaEnvironment, Condarc as FromCondarc, Environment as FromEnvironment,
+    File as FromFile,
+};
+
 use crate::{
     args::{Command, FetchArgs, GlobalArgs, InstallArgs, MirrorCommand, Priority, SourceArgs},
+    condarc::{self, CondaSettings, cache_below},
     environment::{Environment, EnvironmentError},
     http::HttpTable,
     list_location::{ListLocation, ListLocationError},
@@ -23,9 +30,16 @@ use crate::{
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Origin {
     CommandLine,
+    /// A variable `TAIPAN_…`.
     Environment,
+    /// A variable `CONDA_…`.
+    CondaEnvironment,
     /// The configuration file.
     File,
+    /// A configuration file of conda.
+    Condarc,
+    /// The environment that is changed.
+    Prefix,
     Default,
 }
 
@@ -34,7 +48,10 @@ impl fmt::Display for Origin {
         f.write_str(match self {
             Self::CommandLine => "command line",
             Self::Environment => "environment",
+            Self::CondaEnvironment => "environment variable of conda",
             Self::File => "configuration file",
+            Self::Condarc => ".condarc",
+            Self::Prefix => "environment directory",
             Self::Default => "default",
         })
     }
@@ -159,13 +176,17 @@ pub(crate) struct Settings {
     pub(crate) mirrors: Setting<Vec<ListLocation>>,
     /// Two upper-case letters.
     pub(crate) prefer_country: Setting<Option<String>>,
-    pub(crate) platform: Setting<rattler_conda_types::Subdir>,
+    pub(crate) platform: Setting<Subdir>,
     pub(crate) jobs: Setting<usize>,
     /// How long a file is tried again when no mirror is left, in seconds.
     pub(crate) retry_for: Setting<usize>,
     pub(crate) always_copy: Setting<bool>,
     pub(crate) transfer: TransferChoices,
     pub(crate) http: HttpTable,
+    /// The active environment of conda.
+    pub(crate) active_prefix: Option<PathBuf>,
+    /// What could not be used in configuration files of conda.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The options that only some commands have.
@@ -241,121 +262,264 @@ impl Settings {
         given: Given<'_>,
         environment: &Environment,
     ) -> Result<Self, SettingsError> {
-        let Given {
-            source,
-            jobs,
-            retry_for,
-            install,
-            transfer,
-        } = given;
         let named = global.config.clone();
         let named = named.or_else(|| environment.path("TAIPAN_CONFIG"));
         let (config_file, file) = File::read(named.as_deref())?;
-        let mirrors = locations_of_lists(source, environment, &file)?;
-        let cache_dir = first(
-            global.cache_dir.clone(),
-            environment.path("TAIPAN_CACHE_DIR"),
-            file.cache_dir,
-            default_cache_dir,
-        )?
-        .try_map(|path| Ok::<_, SettingsError>(std::path::absolute(&path).unwrap_or(path)))?;
-        let channels = first(
-            source
-                .map(|source| source.channels.clone())
-                .filter(|channels| !channels.is_empty()),
-            None,
-            file.channels,
-            || Ok(vec!["conda-forge".to_owned()]),
-        )?;
-        let channel_alias = first(
-            source.and_then(|source| source.channel_alias.clone()),
-            environment.text("TAIPAN_CHANNEL_ALIAS")?,
-            file.channel_alias,
-            || Ok("https://conda.anaconda.org".to_owned()),
-        )?
-        .try_map(parse_alias)?;
-        let channel_priority = first(
-            install.and_then(|install| install.channel_priority),
-            environment.parsed("TAIPAN_CHANNEL_PRIORITY", |text| {
-                Priority::from_str(text, false).ok()
-            })?,
-            file.channel_priority,
-            || Ok(Priority::Strict),
-        )?;
-        let prefer_country = first(
-            None,
-            environment.text("TAIPAN_PREFER_COUNTRY")?.map(Some),
-            file.prefer_country.map(Some),
-            || Ok(None),
-        )?
-        .try_map(|text| text.map(parse_country).transpose())?;
-        let platform = first(
-            install.and_then(|install| install.platform.clone()),
-            environment.text("TAIPAN_PLATFORM")?,
-            file.platform,
-            || {
-                let current = rattler_conda_types::Subdir::current();
-                Ok(current.ok_or(SettingsError::NoPlatform)?.to_string())
-            },
-        )?
-        .try_map(|text| match text.parse() {
-            Ok(subdir) => Ok(subdir),
-            Err(_) => Err(SettingsError::Platform { text }),
-        })?;
-        let jobs = first(jobs, environment.number("TAIPAN_JOBS")?, file.jobs, || {
-            Ok(16)
-        })?;
-        if jobs.value == 0 {
-            return Err(SettingsError::Jobs);
-        }
-        let retry_for = first(
-            retry_for,
-            environment.number("TAIPAN_RETRY_FOR")?,
-            file.retry_for,
-            || Ok(60),
-        )?;
-        let always_copy = first(
-            install
-                .map(|install| install.always_copy)
-                .filter(|always_copy| *always_copy),
-            None,
-            file.always_copy,
-            || Ok(false),
-        )?;
+        let conda = if global.no_condarc {
+            CondaSettings::default()
+        } else {
+            CondaSettings::read(environment)
+        };
+        let sources = Sources {
+            global,
+            given,
+            environment,
+            file: &file,
+            conda: &conda,
+        };
+        let platform = sources.platform()?;
         Ok(Self {
             config_file,
-            cache_dir,
-            channels,
-            channel_alias,
-            channel_priority,
-            mirrors,
-            prefer_country,
+            cache_dir: sources.cache_dir()?,
+            channels: sources.channels(platform.value)?,
+            channel_alias: sources.channel_alias()?,
+            channel_priority: sources.channel_priority()?,
+            mirrors: sources.mirrors()?,
+            prefer_country: sources.prefer_country()?,
             platform,
-            jobs,
-            retry_for,
-            always_copy,
-            transfer,
+            jobs: sources.jobs()?,
+            retry_for: sources.retry_for()?,
+            always_copy: sources.always_copy()?,
+            transfer: given.transfer,
+            active_prefix: environment.path("CONDA_PREFIX"),
+            warnings: match given.source {
+                Some(_) => conda.warnings,
+                None => Vec::new(),
+            },
             http: file.http,
         })
     }
 }
 
-/// The first value in order of precedence.
-fn first<T>(
-    flag: Option<T>,
-    environment: Option<T>,
-    file: Option<T>,
+/// Where settings are looked up.
+struct Sources<'a> {
+    global: &'a GlobalArgs,
+    given: Given<'a>,
+    environment: &'a Environment,
+    file: &'a File,
+    conda: &'a CondaSettings,
+}
+
+impl Sources<'_> {
+    fn cache_dir(&self) -> Result<Setting<PathBuf>, SettingsError> {
+        let pkgs_dirs = self.environment.text("CONDA_PKGS_DIRS")?;
+        let pkgs_dirs = pkgs_dirs.map(|text| condarc::split(&text));
+        let in_condarc = self.conda.condarc.pkgs_dirs.as_deref();
+        first(
+            [
+                (CommandLine, self.global.cache_dir.clone()),
+                (FromEnvironment, self.environment.path("TAIPAN_CACHE_DIR")),
+                (
+                    CondaEnvironment,
+                    pkgs_dirs.and_then(|dirs| cache_below(&dirs)),
+                ),
+                (FromFile, self.file.cache_dir.clone()),
+                (FromCondarc, in_condarc.and_then(cache_below)),
+            ],
+            default_cache_dir,
+        )?
+        .try_map(|path| Ok(std::path::absolute(&path).unwrap_or(path)))
+    }
+
+    fn channels(&self, platform: Subdir) -> Result<Setting<Vec<String>>, SettingsError> {
+        let given = self.given.source.map(|source| source.channels.clone());
+        let variable = |name| -> Result<Option<Vec<String>>, SettingsError> {
+            let text = self.environment.text(name)?;
+            Ok(text.map(|text| condarc::split(&text)))
+        };
+        first(
+            [
+                (CommandLine, given.filter(|channels| !channels.is_empty())),
+                (FromEnvironment, variable("TAIPAN_CHANNELS")?),
+                (CondaEnvironment, variable("CONDA_CHANNELS")?),
+                (FromFile, self.file.channels.clone()),
+                (FromCondarc, self.conda.condarc.channels.clone()),
+            ],
+            || Ok(vec!["conda-forge".to_owned()]),
+        )?
+        .try_map(|names| Ok(self.conda.channels(&names, platform)))
+    }
+
+    fn channel_alias(&self) -> Result<Setting<Url>, SettingsError> {
+        let given = self.given.source;
+        first(
+            [
+                (
+                    CommandLine,
+                    given.and_then(|source| source.channel_alias.clone()),
+                ),
+                (
+                    FromEnvironment,
+                    self.environment.text("TAIPAN_CHANNEL_ALIAS")?,
+                ),
+                (
+                    CondaEnvironment,
+                    self.environment.text("CONDA_CHANNEL_ALIAS")?,
+                ),
+                (FromFile, self.file.channel_alias.clone()),
+                (FromCondarc, self.conda.condarc.channel_alias.clone()),
+            ],
+            || Ok("https://conda.anaconda.org".to_owned()),
+        )?
+        .try_map(parse_alias)
+    }
+
+    fn channel_priority(&self) -> Result<Setting<Priority>, SettingsError> {
+        let parse = |text: &str| Priority::from_str(text, false).ok();
+        let variable = |name| self.environment.parsed(name, parse);
+        let in_condarc = self.conda.condarc.channel_priority.as_deref();
+        first(
+            [
+                (
+                    CommandLine,
+                    self.given
+                        .install
+                        .and_then(|install| install.channel_priority),
+                ),
+                (FromEnvironment, variable("TAIPAN_CHANNEL_PRIORITY")?),
+                (CondaEnvironment, variable("CONDA_CHANNEL_PRIORITY")?),
+                (FromFile, self.file.channel_priority),
+                (FromCondarc, in_condarc.and_then(parse)),
+            ],
+            || Ok(Priority::Strict),
+        )
+    }
+
+    fn prefer_country(&self) -> Result<Setting<Option<String>>, SettingsError> {
+        let variable = self.environment.text("TAIPAN_PREFER_COUNTRY")?;
+        first(
+            [
+                (FromEnvironment, variable.map(Some)),
+                (FromFile, self.file.prefer_country.clone().map(Some)),
+            ],
+            || Ok(None),
+        )?
+        .try_map(|text| text.map(parse_country).transpose())
+    }
+
+    fn platform(&self) -> Result<Setting<Subdir>, SettingsError> {
+        let given = self.given.install;
+        first(
+            [
+                (
+                    CommandLine,
+                    given.and_then(|install| install.platform.clone()),
+                ),
+                (FromEnvironment, self.environment.text("TAIPAN_PLATFORM")?),
+                (CondaEnvironment, self.environment.text("CONDA_SUBDIR")?),
+                (FromFile, self.file.platform.clone()),
+                (FromCondarc, self.conda.condarc.subdir.clone()),
+            ],
+            || {
+                Ok(Subdir::current()
+                    .ok_or(SettingsError::NoPlatform)?
+                    .to_string())
+            },
+        )?
+        .try_map(|text| match text.parse() {
+            Ok(subdir) => Ok(subdir),
+            Err(_) => Err(SettingsError::Platform { text }),
+        })
+    }
+
+    fn jobs(&self) -> Result<Setting<usize>, SettingsError> {
+        let jobs = first(
+            [
+                (CommandLine, self.given.jobs),
+                (FromEnvironment, self.environment.number("TAIPAN_JOBS")?),
+                (FromFile, self.file.jobs),
+            ],
+            || Ok(16),
+        )?;
+        if jobs.value == 0 {
+            return Err(SettingsError::Jobs);
+        }
+        Ok(jobs)
+    }
+
+    fn retry_for(&self) -> Result<Setting<usize>, SettingsError> {
+        first(
+            [
+                (CommandLine, self.given.retry_for),
+                (
+                    FromEnvironment,
+                    self.environment.number("TAIPAN_RETRY_FOR")?,
+                ),
+                (FromFile, self.file.retry_for),
+            ],
+            || Ok(60),
+        )
+    }
+
+    fn always_copy(&self) -> Result<Setting<bool>, SettingsError> {
+        let given = self.given.install.map(|install| install.always_copy);
+        first(
+            [
+                (CommandLine, given.filter(|given| *given)),
+                (FromFile, self.file.always_copy),
+                (FromCondarc, self.conda.condarc.always_copy),
+            ],
+            || Ok(false),
+        )
+    }
+
+    /// The locations of the mirror lists.
+    fn mirrors(&self) -> Result<Setting<Vec<ListLocation>>, SettingsError> {
+        let given = self.given.source.map(|source| source.mirrors.clone());
+        let variable = self.environment.text("TAIPAN_MIRRORS")?;
+        let variable = variable.map(|text| split_list(&text));
+        let condarc = self.conda.mirrors.as_ref().and_then(|path| path.to_str());
+        let texts = first(
+            [
+                (CommandLine, given.filter(|mirrors| !mirrors.is_empty())),
+                (
+                    FromEnvironment,
+                    variable.filter(|entries| !entries.is_empty()),
+                ),
+                (FromFile, self.file.mirrors.clone()),
+                (FromCondarc, condarc.map(|path| vec![path.to_owned()])),
+            ],
+            || Ok(Vec::new()),
+        )?;
+        let is_in_file = texts.origin == FromFile;
+        texts.try_map(|texts| {
+            let parse = |text: &String| {
+                let location = ListLocation::parse(text)?;
+                Ok(if is_in_file {
+                    location.below(&self.file.directory)
+                } else {
+                    location
+                })
+            };
+            texts.iter().map(parse).collect()
+        })
+    }
+}
+
+/// The first value that is given.
+fn first<T, const N: usize>(
+    given: [(Origin, Option<T>); N],
     default: impl FnOnce() -> Result<T, SettingsError>,
 ) -> Result<Setting<T>, SettingsError> {
-    let given = flag
-        .map(|value| (value, Origin::CommandLine))
-        .or_else(|| environment.map(|value| (value, Origin::Environment)))
-        .or_else(|| file.map(|value| (value, Origin::File)));
-    let (value, origin) = match given {
-        Some(given) => given,
-        None => (default()?, Origin::Default),
-    };
-    Ok(Setting { value, origin })
+    for (origin, value) in given {
+        if let Some(value) = value {
+            return Ok(Setting { value, origin });
+        }
+    }
+    Ok(Setting {
+        value: default()?,
+        origin: Origin::Default,
+    })
 }
 
 fn default_cache_dir() -> Result<PathBuf, SettingsError> {
@@ -380,37 +544,6 @@ fn parse_country(text: String) -> Result<String, SettingsError> {
     } else {
         Err(SettingsError::Country { text })
     }
-}
-
-/// The locations of the mirror lists.
-fn locations_of_lists(
-    source: Option<&SourceArgs>,
-    environment: &Environment,
-    file: &File,
-) -> Result<Setting<Vec<ListLocation>>, SettingsError> {
-    let variable = environment.text("TAIPAN_MIRRORS")?;
-    let texts = first(
-        source
-            .map(|source| source.mirrors.clone())
-            .filter(|mirrors| !mirrors.is_empty()),
-        variable
-            .map(|text| split_list(&text))
-            .filter(|entries| !entries.is_empty()),
-        file.mirrors.clone(),
-        || Ok(Vec::new()),
-    )?;
-    let is_in_file = texts.origin == Origin::File;
-    texts.try_map(|texts| {
-        let parse = |text: &String| {
-            let location = ListLocation::parse(text)?;
-            Ok(if is_in_file {
-                location.below(&file.directory)
-            } else {
-                location
-            })
-        };
-        texts.iter().map(parse).collect()
-    })
 }
 
 /// The entries of a list in an environment variable, separated by `;` or line breaks: URLs contain
@@ -516,6 +649,8 @@ mod tests {
             always_copy,
             transfer: _,
             http: _,
+            active_prefix: _,
+            warnings: _,
         } = settings;
         let dir = dir.to_str().unwrap();
         [

@@ -54,6 +54,7 @@ mod selector;
 mod time;
 
 pub use freshness::{Freshness, Version, judge_freshness};
+pub use lists::condarc::Condarc;
 pub use lists::link_header::{Duplicates, digests_of_header};
 pub use lists::list_error::{ListError, ListProblem, SkipReason, Skipped};
 pub use lists::listed_digest::ListedDigest;

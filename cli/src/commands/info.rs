@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 use taipan_installer::Prefix;
 use taipan_mirrors::{SafeUrl, masked_in};
-use taipan_solver::detect_virtual_packages;
+use taipan_solver::virtual_packages;
 
+use super::install_platform::platform_of;
 use crate::{
     args::{InfoArgs, Priority},
     error::AppError,
@@ -54,11 +55,20 @@ pub(crate) fn run(
         Priority::Disabled => "disabled",
     };
     let country = settings.prefer_country.value.as_deref();
-    let config = match &settings.config_file {
+    let path = |path: &Option<PathBuf>| match path {
         Some(path) => path.display().to_string(),
         None => "none".to_owned(),
     };
-    let virtual_packages: Vec<String> = detect_virtual_packages()?
+    let config = path(&settings.config_file);
+    let active = path(&settings.active_prefix);
+    let platform = match &args.prefix {
+        Some(path) => {
+            let records = Prefix::open(path)?.records()?;
+            platform_of(&settings.platform, path, &records)?
+        }
+        None => settings.platform.clone(),
+    };
+    let virtual_packages: Vec<String> = virtual_packages(platform.value)?
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -66,11 +76,12 @@ pub(crate) fn run(
         ("version", env!("CARGO_PKG_VERSION").to_owned(), None),
         (
             "platform",
-            settings.platform.value.to_string(),
-            Some(&settings.platform.origin),
+            platform.value.to_string(),
+            Some(&platform.origin),
         ),
         ("virtual packages", join(&virtual_packages), None),
         ("configuration file", config, None),
+        ("active environment", active, None),
         (
             "channels",
             masked_in(&join(&settings.channels.value)),

@@ -7,20 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rattler_conda_types::{MatchSpec, PrefixRecord};
+use rattler_conda_types::{MatchSpec, Subdir};
 use taipan_channel::{ChannelIndexes, RepodataCache, RepodataOptions, fetch_channels};
 use taipan_installer::{
     LinkOptions, LockedPrefix, Plan, Prefix, Prepared, Preparer, Summary, Transaction,
 };
 use taipan_package::{ExtractLimits, Store};
 use taipan_solver::{
-    ChannelPriority, Solution, SolveRequest, UpdatePolicy, detect_virtual_packages, parse_spec,
-    parse_spec_list, solve,
+    ChannelPriority, Solution, SolveRequest, UpdatePolicy, parse_spec, parse_spec_list, solve,
+    virtual_packages,
 };
 use taipan_transfer::Engine;
 
 use super::{
     command_line::command_line,
+    install_platform::{is_of_this_machine, platform_of, remember},
     install_report::{InstallReport, Times},
 };
 use crate::{
@@ -46,7 +47,9 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Exit, AppError> {
     let specs = read_specs(args)?;
-    let prefix = Prefix::open(&args.prefix)?;
+    let active = settings.active_prefix.as_ref().filter(|_| !creating);
+    let path = args.prefix.as_ref().or(active);
+    let prefix = Prefix::open(path.ok_or(AppError::NoPrefix { creating })?)?;
     check_prefix(&prefix, creating)?;
     let context = interrupt.or(Context::new(settings, ChannelSelection::Settings, printer));
     let context = context.await.ok_or(AppError::Interrupted)??;
@@ -82,13 +85,24 @@ impl Install<'_> {
         let report = InstallReport::new(self.printer, creating);
         let locked = self.lock(prefix).await?;
         let installed = prefix.records()?;
-        let indexes = self.interruptible(self.repodata(&report)).await??;
+        let platform = platform_of(&self.settings.platform, prefix.path(), &installed)?.value;
+        let indexes = if specs.is_empty() && installed.is_empty() {
+            // An empty environment needs no repodata.
+            Vec::new()
+        } else {
+            self.interruptible(self.repodata(platform, &report))
+                .await??
+        };
 
         let solving = Instant::now();
         let pins = parse_spec_list(&prefix.pinned()?);
         let pins = pins.map_err(|error| spec_file_error(&prefix.pinned_file(), error))?;
-        let solution = self.solve(specs, &installed, pins, indexes.clone());
-        let solution = solution.await?;
+        let request = SolveRequest {
+            channels: indexes.clone(),
+            virtual_packages: virtual_packages(platform)?,
+            ..SolveRequest::for_environment(specs, &installed, pins)
+        };
+        let solution = self.solve(request).await?;
         let solve_time = solving.elapsed();
 
         let plan = Plan::for_solution(&installed, &solution.records, specs)?;
@@ -116,7 +130,8 @@ impl Install<'_> {
 
         let linking = Instant::now();
         let transaction = Transaction::new(plan, &prepared, &indexes);
-        let summary = self.link(transaction, locked, specs).await?;
+        let summary = self.link(transaction, locked, specs, platform).await?;
+        remember(prefix.path(), platform)?;
         let times = Times {
             solve: solve_time.as_secs_f64(),
             fetch: fetch_time.as_secs_f64(),
@@ -142,10 +157,16 @@ impl Install<'_> {
     }
 
     /// The indexes of all channels, fetched at once.
-    async fn repodata(&self, report: &InstallReport<'_>) -> Result<Vec<ChannelIndexes>, AppError> {
+    async fn repodata(
+        &self,
+        platform: Subdir,
+        report: &InstallReport<'_>,
+    ) -> Result<Vec<ChannelIndexes>, AppError> {
         let channels = &self.context.channels;
-        let platform = self.settings.platform.value.to_string();
-        let subdirs = BTreeSet::from([platform, "noarch".to_owned()]);
+        if channels.is_empty() {
+            return Err(AppError::NoChannel);
+        }
+        let subdirs = BTreeSet::from([platform.to_string(), "noarch".to_owned()]);
         let cache = RepodataCache::new(self.settings.cache_dir.value.join("repodata"));
         let options = RepodataOptions::default();
         let downloads = Downloads::new(self.printer, "repodata", None);
@@ -167,16 +188,8 @@ impl Install<'_> {
         Ok(indexes)
     }
 
-    async fn solve(
-        &self,
-        specs: &[MatchSpec],
-        installed: &[PrefixRecord],
-        pins: Vec<MatchSpec>,
-        channels: Vec<ChannelIndexes>,
-    ) -> Result<Solution, AppError> {
+    async fn solve(&self, request: SolveRequest) -> Result<Solution, AppError> {
         let request = SolveRequest {
-            channels,
-            virtual_packages: detect_virtual_packages()?,
             channel_priority: match self.settings.channel_priority.value {
                 Priority::Strict => ChannelPriority::Strict,
                 Priority::Flexible => ChannelPriority::Flexible,
@@ -185,7 +198,7 @@ impl Install<'_> {
             update: UpdatePolicy::KeepInstalled,
             timeout: Some(SOLVE_TIMEOUT),
             cancel: Some(self.flag()),
-            ..SolveRequest::for_environment(specs, installed, pins)
+            ..request
         };
         Ok(blocking(move || solve(&request)).await?)
     }
@@ -212,11 +225,20 @@ impl Install<'_> {
         transaction: Transaction,
         locked: LockedPrefix,
         specs: &[MatchSpec],
+        platform: Subdir,
     ) -> Result<Summary, AppError> {
+        // Programs for another platform cannot be run here.
+        let is_native = is_of_this_machine(platform);
+        if !is_native {
+            self.printer.say(&format!(
+                "{platform} is not the platform of this machine: link scripts are not run, and Python \
+                 sources not compiled"
+            ));
+        }
         let mut options = LinkOptions::default()
             .with_tool("taipan", env!("CARGO_PKG_VERSION"), command_line())
-            .with_run_scripts(!self.args.no_scripts)
-            .with_compile_pyc(!self.args.no_compile)
+            .with_run_scripts(is_native && !self.args.no_scripts)
+            .with_compile_pyc(is_native && !self.args.no_compile)
             .with_byte_code_cache(self.settings.cache_dir.value.join("pyc"))
             .with_update_specs(specs.iter().map(ToString::to_string).collect());
         if self.settings.always_copy.value {

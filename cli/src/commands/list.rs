@@ -10,17 +10,23 @@ use crate::{
     error::AppError,
     exit::Exit,
     printer::{Printer, table},
+    settings::Settings,
 };
 
 /// Prints one line per installed package, sorted by name.
-pub(crate) fn run(printer: &Printer, args: &ListArgs) -> Result<Exit, AppError> {
+pub(crate) fn run(
+    settings: &Settings,
+    printer: &Printer,
+    args: &ListArgs,
+) -> Result<Exit, AppError> {
     #[derive(Serialize)]
     struct Installed<'a> {
         #[serde(flatten)]
         package: PackageLine<'a>,
         requested_specs: Vec<String>,
     }
-    let prefix = Prefix::open(&args.prefix)?;
+    let path = args.prefix.as_ref().or(settings.active_prefix.as_ref());
+    let prefix = Prefix::open(path.ok_or(AppError::NoPrefix { creating: false })?)?;
     if !prefix.is_environment() {
         return Err(AppError::NoEnvironment {
             prefix: prefix.path().to_owned(),

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod fetch;
 pub(crate) mod info;
 pub(crate) mod install;
+mod install_platform;
 mod install_report;
 pub(crate) mod list;
 pub(crate) mod mirror_list;

@@ -11,7 +11,7 @@
 use std::{error::Error, io::Write as _, path::Path, time::Instant};
 
 use taipan_channel::{ChannelIndexes, IndexLimits, RepodataIndex};
-use taipan_solver::{SolveError, SolveRequest, detect_virtual_packages, parse_spec, solve};
+use taipan_solver::{SolveError, SolveRequest, parse_spec, solve, virtual_packages};
 use url::Url;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let request = SolveRequest {
             channels,
             specs: specs.clone(),
-            virtual_packages: detect_virtual_packages()?,
+            virtual_packages: virtual_packages(rattler_conda_types::Subdir::current().unwrap())?,
             ..SolveRequest::default()
         };
         let start = Instant::now();

@@ -31,4 +31,4 @@ pub use request::{ChannelPriority, Orphans, SolveRequest, UpdatePolicy};
 pub use solve::{Solution, solve};
 pub use spec::{SpecError, parse_spec};
 pub use spec_list::{SpecListError, parse_spec_list};
-pub use virtual_packages::{VirtualPackageError, detect_virtual_packages};
+pub use virtual_packages::{VirtualPackageError, virtual_packages};

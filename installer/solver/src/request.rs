@@ -60,7 +60,7 @@ pub struct SolveRequest {
     /// What a name must satisfy *if* it is installed.
     pub pins: Vec<MatchSpec>,
     /// The virtual packages of the machine:
-    /// see [`detect_virtual_packages`](crate::detect_virtual_packages).
+    /// see [`virtual_packages`](crate::virtual_packages).
     pub virtual_packages: Vec<GenericVirtualPackage>,
     /// How the order of the channels matters.
     pub channel_priority: ChannelPriority,

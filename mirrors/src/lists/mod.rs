@@ -1,5 +1,6 @@
 //! Lists of mirrors, in each format that is read.
 
+pub(crate) mod condarc;
 pub(crate) mod link_header;
 pub(crate) mod list_error;
 pub(crate) mod listed_digest;

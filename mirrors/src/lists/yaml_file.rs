@@ -84,7 +84,7 @@ impl MirrorsFile {
 }
 
 /// A URL with the values of the environment variables that it names, `$NAME` or `${NAME}`, as conda reads its configuration.
-fn expanded(url: &str) -> Result<Cow<'_, str>, Problem> {
+pub(super) fn expanded(url: &str) -> Result<Cow<'_, str>, Problem> {
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
     let is_other = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut text = String::new();
@@ -143,16 +143,16 @@ fn without_templates(text: &str) -> Cow<'_, str> {
 
 /// A part of a document, and where it begins.
 #[derive(Debug)]
-struct Node {
-    line: u32,
-    column: u32,
-    content: Content,
+pub(super) struct Node {
+    pub(super) line: u32,
+    pub(super) column: u32,
+    pub(super) content: Content,
     /// The number of levels, aliases included. It bounds the recursion of `drop`.
     depth: usize,
 }
 
 #[derive(Debug)]
-enum Content {
+pub(super) enum Content {
     Null,
     Text(String),
     Sequence(Vec<Rc<Node>>),
@@ -170,14 +170,14 @@ impl Node {
         }
     }
 
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    fn is_not(&self, expected: &'static str) -> Problem {
+    pub(super) fn is_not(&self, expected: &'static str) -> Problem {
         let found = match self.content {
             Content::Null => "nothing",
             Content::Text(_) => "a scalar",
@@ -199,7 +199,7 @@ struct Open {
 /// Builds the tree of a document. An alias shares the node of its anchor, so that aliases of aliases
 /// take no memory.
 #[derive(Default)]
-struct Loader {
+pub(super) struct Loader {
     open: Vec<Open>,
     anchors: HashMap<usize, Rc<Node>>,
     nodes: usize,
@@ -208,7 +208,7 @@ struct Loader {
 
 impl Loader {
     /// The root of the first document, or what is wrong and a node at the place.
-    fn load(text: &str) -> Result<Option<Rc<Node>>, (Node, Problem)> {
+    pub(super) fn load(text: &str) -> Result<Option<Rc<Node>>, (Node, Problem)> {
         let place = |span| Node::at(span, Content::Null);
         within("the length in bytes", text.len(), MAX_BYTES)
             .map_err(|problem| (place(Span::default()), problem))?;

@@ -16,7 +16,7 @@ use taipan_mirrors::SafeUrl;
 use url::Url;
 
 use crate::{
-    BackendError, ByteRange, ContentRange, HttpClient, Target,
+    BackendError, ByteRange, ContentRange, Expected, HttpClient, Target,
     backend::{
         Backend, Body, DuplicateHeaders, GetRequest, GetResponse, Ranges, Validators, byteranges,
         http_client::CredentialSource,
@@ -85,7 +85,15 @@ impl HttpBackend {
         }
         let url = SafeUrl::from(url);
         let credentials = CredentialSource::Configured;
-        send(&self.client, get, credentials, url, request.ranges).await
+        send(
+            &self.client,
+            get,
+            credentials,
+            url,
+            request.ranges,
+            request.expected,
+        )
+        .await
     }
 }
 
@@ -116,6 +124,7 @@ pub(crate) async fn send(
     credentials: CredentialSource,
     url: SafeUrl,
     ranges: Ranges<'_>,
+    expected: Expected,
 ) -> Result<GetResponse, BackendError> {
     // Ranges and digests are of the file, not of an encoded form of it.
     let mut get = get.header(ACCEPT_ENCODING, "identity");
@@ -136,7 +145,7 @@ pub(crate) async fn send(
         StatusCode::NOT_MODIFIED => Ok(GetResponse::NotModified),
         StatusCode::OK => {
             let total = response.content_length();
-            body(response, &url, (0, None), total)
+            body(response, &url, (0, None), total, expected)
         }
         StatusCode::PARTIAL_CONTENT => {
             let kind = text(headers, &CONTENT_TYPE).unwrap_or_default();
@@ -145,13 +154,14 @@ pub(crate) async fn send(
             {
                 return Ok(GetResponse::Parts {
                     boundary: boundary.to_owned(),
-                    body: pieces(response, &url)?,
+                    body: pieces(response, &url, expected.size, expected)?,
                 });
             }
             let sent = text(headers, &CONTENT_RANGE).unwrap_or_default();
             match (sent.parse::<ContentRange>(), range) {
                 (Ok(sent), Some(wanted)) if sent.satisfies(wanted) => {
-                    body(response, &url, (sent.start, Some(sent.end)), sent.total)
+                    let range = (sent.start, Some(sent.end));
+                    body(response, &url, range, sent.total, expected)
                 }
                 // The server joined the ranges, or sends only the first one.
                 (Ok(_), None) if matches!(ranges, Ranges::Several(_)) => {
@@ -186,6 +196,7 @@ fn body(
     url: &SafeUrl,
     (start, end): (u64, Option<u64>),
     total: Option<u64>,
+    expected: Expected,
 ) -> Result<GetResponse, BackendError> {
     let headers = response.headers();
     let validators = Validators {
@@ -198,7 +209,7 @@ fn body(
         total,
         validators,
         duplicates: duplicates(&response),
-        body: pieces(response, url)?,
+        body: pieces(response, url, total, expected)?,
     })
 }
 
@@ -238,11 +249,24 @@ fn is_encoding_of_name(path: &str, encoding: &str) -> bool {
     }
 }
 
-/// The body, unless it is encoded.
-fn pieces(response: Response, url: &SafeUrl) -> Result<Body, BackendError> {
+/// Whether the bytes of an encoded body may be those of the file, so that its digest can decide: a file that is stored encoded
+/// has a length, and one that is encoded on the way has another one.
+fn may_be_stored_so(expected: Expected, total: Option<u64>) -> bool {
+    let is_length = total.is_some_and(|total| expected.size.is_none_or(|size| size == total));
+    expected.is_content_addressed() && is_length
+}
+
+/// The body of a file with `total` bytes, unless it is encoded on the way.
+fn pieces(
+    response: Response,
+    url: &SafeUrl,
+    total: Option<u64>,
+    expected: Expected,
+) -> Result<Body, BackendError> {
     if let Some(encoding) = text(response.headers(), &CONTENT_ENCODING)
         && !encoding.eq_ignore_ascii_case("identity")
         && !is_encoding_of_name(response.url().path(), &encoding)
+        && !may_be_stored_so(expected, total)
     {
         let url = url.clone();
         return Err(BackendError::Encoded { url, encoding });
@@ -320,6 +344,22 @@ mod tests {
         ] {
             assert!(!is_encoding_of_name(path, encoding), "{path}");
         }
+    }
+
+    #[test]
+    fn of_an_encoded_body_with_the_right_length_the_digest_decides() {
+        let known = Expected {
+            size: Some(5),
+            sha256: Some(crate::Sha256::of(b"x")),
+            ..Expected::default()
+        };
+        let sizeless = Expected {
+            size: None,
+            ..known
+        };
+        assert!(may_be_stored_so(known, Some(5)) && may_be_stored_so(sizeless, Some(5)));
+        assert!(!may_be_stored_so(known, Some(4)) && !may_be_stored_so(sizeless, None));
+        assert!(!may_be_stored_so(Expected::default(), Some(5)));
     }
 
     #[test]

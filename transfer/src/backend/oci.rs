@@ -16,7 +16,7 @@ use taipan_mirrors::{Class, OciLocation, SafeUrl};
 use url::Url;
 
 use crate::{
-    BackendError, ByteRange, HttpClient, OciTarget, Target,
+    BackendError, ByteRange, Expected, HttpClient, OciTarget, Target,
     backend::{
         Backend, GetRequest, GetResponse, Ranges, http::send, http_client::CredentialSource,
         oci_token::Tokens,
@@ -121,7 +121,8 @@ impl OciBackend {
         reference: &str,
     ) -> Result<OciManifest, BackendError> {
         let what = format!("manifests/{reference}");
-        let GetResponse::Body { mut body, .. } = self.read(target, &what, None).await? else {
+        let response = self.read(target, &what, None, Expected::default());
+        let GetResponse::Body { mut body, .. } = response.await? else {
             let url = self.place(target);
             return Err(BackendError::UnexpectedNotModified { url });
         };
@@ -142,7 +143,8 @@ impl OciBackend {
         digest: &str,
     ) -> Result<GetResponse, BackendError> {
         let range = request.ranges.one(|| self.place(target))?;
-        self.read(target, &format!("blobs/{digest}"), range).await
+        let what = format!("blobs/{digest}");
+        self.read(target, &what, range, request.expected).await
     }
 
     /// Sends a GET request for something in the repository of a file.
@@ -151,6 +153,7 @@ impl OciBackend {
         target: &OciTarget,
         what: &str,
         range: Option<ByteRange>,
+        expected: Expected,
     ) -> Result<GetResponse, BackendError> {
         let repository = self.repository(target);
         let registry = &self.location.registry;
@@ -175,7 +178,8 @@ impl OciBackend {
                 get = get.header(AUTHORIZATION, header);
             }
             let name = SafeUrl::from(url.clone());
-            match send(&self.http, get, CredentialSource::Caller, name, ranges).await {
+            let caller = CredentialSource::Caller;
+            match send(&self.http, get, caller, name, ranges, expected).await {
                 // The token expired early: one more request with a new one.
                 Err(BackendError::Status { status: 401, .. }) if !last && header.is_some() => {
                     header = self.tokens.header(&repository, header.as_deref()).await?;

@@ -169,7 +169,7 @@ impl Preparer {
         let directory = std::path::Path::new("/");
         let channel = Channel::parse(parent.as_str(), &parent, directory).map_err(|_| bad())?;
         let path = channel.path_of(&record.url).ok_or_else(bad)?;
-        let mirrors = MirrorSet::of_url(parent.as_str(), &self.client).ok_or_else(bad)?;
+        let mirrors = MirrorSet::of_url(channel.base().as_str(), &self.client).ok_or_else(bad)?;
         Ok((mirrors, path))
     }
 }

@@ -7,7 +7,7 @@ use taipan_channel::{ChannelIndexes, IndexLimits, RepodataIndex};
 use url::Url;
 
 use super::language::{names, specs};
-use crate::{Solution, SolveError, SolveRequest, detect_virtual_packages, solve};
+use crate::{Solution, SolveError, SolveRequest, solve, virtual_packages};
 
 /// The channel that `TAIPAN_REALCHANNEL_DIR` names: the channel and its `channel.json`. Without
 /// the variable the tests are skipped, unless `TAIPAN_REQUIRE_REAL_SERVERS` demands them.
@@ -54,7 +54,8 @@ fn ask(channel: &ChannelIndexes, wanted: &Value) -> Result<Solution, SolveError>
     solve(&SolveRequest {
         channels: vec![channel.clone()],
         specs: specs(&wanted),
-        virtual_packages: detect_virtual_packages().unwrap(),
+        virtual_packages: virtual_packages(rattler_conda_types::Subdir::current().unwrap())
+            .unwrap(),
         ..SolveRequest::default()
     })
 }

@@ -363,7 +363,8 @@ fn a_channel_cannot_supply_virtual_packages() {
 
 #[test]
 fn virtual_packages_of_this_machine_are_found() {
-    let packages = crate::detect_virtual_packages().unwrap();
+    let packages =
+        crate::virtual_packages(rattler_conda_types::Subdir::current().unwrap()).unwrap();
     assert!(packages.is_sorted());
     if cfg!(target_os = "linux") {
         assert!(
