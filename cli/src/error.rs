@@ -51,7 +51,7 @@ pub(crate) enum AppError {
     #[error("--json and `--output -` cannot be combined: both write to stdout")]
     JsonOnStdout,
     #[error(
-        "cannot resume {label}: other mirrors have different content, and part was already written \
+        "cannot resume {label}: the content differs now, and part was already written \
          to stdout"
     )]
     StdoutBroken { label: String },

@@ -8,11 +8,7 @@ use taipan_installer::{PrefixError, PrepareError};
 use taipan_package::StoreError;
 use taipan_transfer::{Attempt, FetchError, SinkError};
 
-use crate::{
-    error::AppError,
-    error_chain::{causes, one_line},
-    printer::Printer,
-};
+use crate::{error::AppError, error_chain::causes, printer::Printer};
 
 /// An error as it is printed, in text by `Display` and as the JSON object `error`.
 #[derive(Debug, Serialize)]
@@ -97,8 +93,11 @@ impl fmt::Display for ErrorReport {
             write!(f, "\n  caused by: {}", cause.replace('\n', "\n  "))?;
         }
         let indent = if self.causes.is_empty() { "  " } else { "    " };
-        for attempt in &self.attempts {
+        for (attempt, count) in counted(&self.attempts) {
             write!(f, "\n{indent}{attempt}")?;
+            if count > 1 {
+                write!(f, " ({count} times)")?;
+            }
         }
         for SkippedMirror { mirror, reason } in &self.skipped {
             write!(f, "\n{indent}{mirror}: no request: {reason}")?;
@@ -115,7 +114,7 @@ impl From<&Attempt> for FailedAttempt {
         Self {
             mirror: attempt.name.clone(),
             class: attempt.class.to_string(),
-            error: one_line(&attempt.error),
+            error: attempt.problem(),
             bytes: attempt.bytes,
         }
     }
@@ -131,6 +130,19 @@ impl fmt::Display for FailedAttempt {
         } = self;
         write!(f, "{mirror}: {class}: {error}")
     }
+}
+
+/// The texts of attempts, each once, with their number.
+fn counted(attempts: &[FailedAttempt]) -> Vec<(String, usize)> {
+    let mut counted: Vec<(String, usize)> = Vec::new();
+    for attempt in attempts {
+        let text = attempt.to_string();
+        match counted.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, count)) => *count += 1,
+            None => counted.push((text, 1)),
+        }
+    }
+    counted
 }
 
 /// The name of a skipped mirror and the reason.

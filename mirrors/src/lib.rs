@@ -63,7 +63,7 @@ pub use lists::mirror_list::MirrorList;
 pub use lists::mirror_source::MirrorSource;
 pub use lists::mirrors_file::{CollectionMirrors, MirrorsFile};
 pub use lists::text::{DecodeError, decode_text};
-pub use location::{Location, LocationError, OciLocation, S3Location};
+pub use location::{Location, LocationError, OciLocation, S3Location, distinct_texts};
 pub use mirror::{Mirror, MirrorId, Provenance, merge};
 pub use probe_plan::{
     ProbeConfig, ProbeKind, ProbePlan, ProbeResult, ProbeSample, ProbeStep, Verdict,

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -234,6 +235,43 @@ impl Location {
     }
 }
 
+/// The texts of locations, without secrets and each different: equal ones get the endpoint of a bucket, or a number.
+pub fn distinct_texts<'a>(locations: impl Iterator<Item = &'a Location>) -> Vec<String> {
+    let locations: Vec<&Location> = locations.collect();
+    let mut texts: Vec<String> = locations.iter().map(ToString::to_string).collect();
+    let repeated = |texts: &[String]| {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for text in texts {
+            *counts.entry(text.clone()).or_default() += 1;
+        }
+        counts.retain(|_, count| *count > 1);
+        counts
+    };
+    let counts = repeated(&texts);
+    for (text, location) in texts.iter_mut().zip(&locations) {
+        if counts.contains_key(text)
+            && let Location::S3(S3Location {
+                endpoint: Some(endpoint),
+                ..
+            }) = location
+        {
+            let endpoint = Location::Http(endpoint.clone()).to_string();
+            let endpoint = endpoint.trim_end_matches('/');
+            *text = format!("{text} at {endpoint}");
+        }
+    }
+    let counts = repeated(&texts);
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for text in &mut texts {
+        if counts.contains_key(text) {
+            let number = seen.entry(text.clone()).or_default();
+            *number += 1;
+            *text = format!("{text} #{number}");
+        }
+    }
+    texts
+}
+
 impl FromStr for Location {
     type Err = LocationError;
 
@@ -406,6 +444,35 @@ mod tests {
 
     fn key(text: &str) -> String {
         Location::parse(text).unwrap().key()
+    }
+
+    #[test]
+    fn texts_of_equal_locations_are_told_apart() {
+        let s3 = |endpoint: &str| {
+            Location::S3(S3Location {
+                endpoint: (!endpoint.is_empty()).then(|| endpoint.parse().unwrap()),
+                ..S3Location::new("b", "p")
+            })
+        };
+        let other = Location::parse("https://me:pw@h.example/c").unwrap();
+        let locations = [
+            s3("https://one.example"),
+            s3("https://two.example:9/x"),
+            s3(""),
+            other.clone(),
+            other,
+        ];
+        assert_eq!(
+            distinct_texts(locations.iter()),
+            [
+                "s3://b/p at https://one.example",
+                "s3://b/p at https://two.example:9/x",
+                "s3://b/p",
+                "https://***@h.example/c #1",
+                "https://***@h.example/c #2"
+            ]
+        );
+        assert_eq!(distinct_texts(locations[..1].iter()), ["s3://b/p"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod channel;
 mod daemon;
 mod moto;
 mod nginx;
+mod raw_server;
 mod registry;
 mod sandbox;
 mod server;
@@ -15,6 +16,7 @@ pub use channel::{
 };
 pub use moto::Moto;
 pub use nginx::Nginx;
+pub use raw_server::{Head, RawServer, response, target};
 pub use registry::{DockerRegistry, RegistryAccess};
 pub use sandbox::{Finished, Sandbox, finish, required, signal, taipan};
 pub use server::{always, bytes_sent, serve, start_until_sent, wait_until_sent};

@@ -1,62 +1,17 @@
 //! `taipan fetch`: URLs are requested as they are written.
 
-use std::{
-    io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-};
-
-use taipan_tests::Sandbox;
+use taipan_tests::{RawServer, Sandbox, response};
 
 const BODY: &[u8] = b"content\n";
 
-/// A server that answers every request with [`BODY`] and keeps the targets as they came.
-struct Recorder {
-    url: String,
-    targets: Arc<Mutex<Vec<String>>>,
-}
-
-impl Recorder {
-    fn start(host: &str) -> std::io::Result<Self> {
-        let listener = TcpListener::bind((host, 0))?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let targets = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&targets);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let log = Arc::clone(&log);
-                std::thread::spawn(move || answer(&stream, &log));
-            }
-        });
-        Ok(Self { url, targets })
-    }
-
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.targets.lock().unwrap())
-    }
-}
-
-fn answer(mut stream: &TcpStream, log: &Mutex<Vec<String>>) -> Option<()> {
-    let mut lines = BufReader::new(stream).lines();
-    loop {
-        let first = lines.next()?.ok()?;
-        while !lines.next()?.ok()?.is_empty() {}
-        log.lock()
-            .unwrap()
-            .push(first.split(' ').nth(1)?.to_owned());
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
-            BODY.len()
-        )
-        .ok()?;
-        stream.write_all(BODY).ok()?;
-    }
+/// A server that answers every request with [`BODY`].
+fn start(host: &str) -> std::io::Result<RawServer> {
+    RawServer::start(host, |_| response("200 OK", &[], BODY))
 }
 
 #[test]
 fn the_path_and_the_query_arrive_as_they_are_written() {
-    let server = Recorder::start("127.0.0.1").unwrap();
+    let server = start("127.0.0.1").unwrap();
     let sandbox = Sandbox::new();
     for target in [
         "/d%2Bir/a%2Bb.txt",
@@ -71,24 +26,27 @@ fn the_path_and_the_query_arrive_as_they_are_written() {
     ] {
         let url = format!("{}{target}", server.url);
         sandbox.run(&["fetch", &url, "-o", "out"]).expect(0);
-        assert_eq!(server.take().first().map(String::as_str), Some(target));
+        assert_eq!(
+            server.take_targets().first().map(String::as_str),
+            Some(target)
+        );
         assert_eq!(std::fs::read(sandbox.path("out")).unwrap(), BODY);
     }
     // Without a name in the URL one is asked for.
     let url = format!("{}/download/?file=x.iso", server.url);
     let finished = sandbox.run(&["fetch", &url]).expect(2);
     assert!(finished.stderr.contains("--output"), "{}", finished.stderr);
-    assert!(server.take().is_empty());
+    assert!(server.take_targets().is_empty());
 }
 
 #[test]
 fn two_urls_that_differ_only_in_the_query_are_two_files() {
-    let server = Recorder::start("127.0.0.1").unwrap();
+    let server = start("127.0.0.1").unwrap();
     let sandbox = Sandbox::new();
     for id in ["1", "2"] {
         let url = format!("{}/get?id={id}", server.url);
         sandbox.run(&["fetch", &url, "-o", id]).expect(0);
-        let targets = server.take();
+        let targets = server.take_targets();
         assert!(
             targets
                 .iter()
@@ -99,7 +57,7 @@ fn two_urls_that_differ_only_in_the_query_are_two_files() {
 
 #[test]
 fn an_ipv6_literal_is_a_host() {
-    let Ok(server) = Recorder::start("::1") else {
+    let Ok(server) = start("::1") else {
         eprintln!("skipped: this machine has no IPv6 loopback");
         return;
     };
@@ -116,7 +74,7 @@ fn metalink(sandbox: &Sandbox, files: &str) {
 
 #[test]
 fn one_file_of_a_metalink_that_cannot_be_had_does_not_keep_the_others() {
-    let server = Recorder::start("127.0.0.1").unwrap();
+    let server = start("127.0.0.1").unwrap();
     let sandbox = Sandbox::new();
     let url = &server.url;
     metalink(
@@ -135,14 +93,14 @@ fn one_file_of_a_metalink_that_cannot_be_had_does_not_keep_the_others() {
     assert_eq!(std::fs::read(sandbox.path("two")).unwrap(), BODY);
     assert!(!sandbox.path("one").exists());
     assert_eq!(
-        server.take().first().map(String::as_str),
+        server.take_targets().first().map(String::as_str),
         Some("/a%2Fb?n=2")
     );
 }
 
 #[test]
 fn any_digest_of_a_metalink_is_verified() {
-    let server = Recorder::start("127.0.0.1").unwrap();
+    let server = start("127.0.0.1").unwrap();
     let sandbox = Sandbox::new();
     for (kind, digits) in [("sha-512", 128), ("sha-1", 40), ("md5", 32)] {
         let wrong = "0".repeat(digits);

@@ -1,6 +1,6 @@
 //! The errors of a request and of a job, and the class of each.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, io, path::PathBuf, time::Duration};
 
 use taipan_mirrors::{Class, MirrorId, SafeUrl};
 
@@ -33,6 +33,14 @@ pub enum BackendError {
         url: SafeUrl,
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The certificate of the server is refused.
+    #[error("the certificate of {url} is not accepted: {problem}")]
+    Certificate {
+        /// The requested URL.
+        url: SafeUrl,
+        /// What is wrong with it, and what to do.
+        problem: String,
     },
     /// The request failed after the connection was established.
     #[error("the request to {url} failed")]
@@ -328,6 +336,7 @@ impl BackendError {
                 Self::Encoded { .. }
                     | Self::UnexpectedNotModified { .. }
                     | Self::Redirect { .. }
+                    | Self::Certificate { .. }
                     | Self::NoMultiRange { .. }
                     | Self::Offline { .. }
             )
@@ -408,19 +417,67 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
+        next = cause.source();
         // Several libraries repeat the cause in their own text.
-        if !text.contains(&cause_text) {
+        let is_said = text.contains(&cause_text) || (next.is_some() && is_wrapper(&cause_text));
+        if !is_said {
             text.push_str(": ");
             text.push_str(&cause_text);
         }
-        next = cause.source();
     }
     text
 }
 
+/// Whether a text of the HTTP client says nothing beyond its cause.
+fn is_wrapper(text: &str) -> bool {
+    const TEXTS: [&str; 4] = [
+        "error sending request",
+        "dispatch failure",
+        "tcp connect error",
+        "error trying to connect",
+    ];
+    TEXTS.contains(&text) || text.starts_with("client error (")
+}
+
+impl Attempt {
+    /// The error and its causes in one line, without the name of the mirror where it is that of the attempt.
+    pub fn problem(&self) -> String {
+        let text = chain(&self.error);
+        let name = &self.name;
+        let failed = format!("the request to {name} failed: ");
+        for before in [failed, format!("{name}: "), format!("{name} ")] {
+            if let Some(rest) = text.strip_prefix(&before) {
+                return rest.to_owned();
+            }
+        }
+        for within in [" to ", " from ", " of "] {
+            let within = format!("{within}{name}");
+            if let Some((before, after)) = text.split_once(&within)
+                && (after.is_empty() || after.starts_with([':', ' ', ',']))
+            {
+                return format!("{before}{after}");
+            }
+        }
+        text
+    }
+}
+
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.name, self.class, chain(&self.error))
+        write!(f, "{}: {}: {}", self.name, self.class, self.problem())
+    }
+}
+
+/// The message when no mirror is left, which speaks of several mirrors if there are several.
+fn exhausted(label: &str, attempts: &[Attempt], skipped: &[(String, String)]) -> String {
+    let names = attempts.iter().map(|attempt| attempt.name.as_str());
+    let names: BTreeSet<&str> = names
+        .chain(skipped.iter().map(|(name, _)| &**name))
+        .collect();
+    if names.len() > 1 {
+        format!("all mirrors failed for {label}")
+    } else {
+        format!("cannot fetch {label}")
     }
 }
 
@@ -428,7 +485,7 @@ impl fmt::Display for Attempt {
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// No mirror is left.
-    #[error("all mirrors failed for {label}")]
+    #[error("{}", exhausted(label, attempts, skipped))]
     Exhausted {
         /// The name of the job.
         label: String,

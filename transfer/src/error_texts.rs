@@ -74,6 +74,10 @@ fn errors_of_requests() {
             to: "https://b.example/f".to_owned(),
             why: "too many redirects from",
         },
+        Certificate => BackendError::Certificate {
+            url: safe_url(),
+            problem: "it expired on Sat, 01 Feb 2020 00:00:00 GMT".to_owned(),
+        },
         Body => BackendError::Body { url: url(), source: cause() },
         Short => BackendError::Short { url: url(), expected: 100, got: 40 },
         Long => BackendError::Long { url: url(), expected: 100 },

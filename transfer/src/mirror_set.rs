@@ -10,7 +10,7 @@ use std::{
 
 use taipan_mirrors::{
     Choice, Location, Mirror, MirrorId, MirrorReport, Observation, Pick, Progress, Provenance,
-    Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time,
+    Request, SavedState, SegmentPlan, SegmentStep, Selector, SelectorConfig, Time, distinct_texts,
 };
 use tokio::{sync::Notify, time::Instant};
 
@@ -117,13 +117,15 @@ impl MirrorSet {
         work(&mut self.selector(), now)
     }
 
-    /// What is known of every mirror, in the order of the list.
+    /// What is known of every mirror, in the order of the list. No two have the same text as location.
     pub fn reports(&self) -> Vec<MirrorReport> {
         let selector = self.selector();
-        selector
+        let texts = distinct_texts(selector.mirrors().iter().map(|mirror| &mirror.location));
+        let reports = selector
             .ids()
-            .filter_map(|id| selector.report(id, self.now()))
-            .collect()
+            .filter_map(|id| selector.report(id, self.now()));
+        let named = |(report, location)| MirrorReport { location, ..report };
+        reports.zip(texts).map(named).collect()
     }
 
     /// Writes what is known of these mirrors to a state for a later run, which may contain other

@@ -119,7 +119,10 @@ async fn only_the_right_certificate_of_a_trusted_authority_is_accepted() {
     assert_eq!(get(&options, &server.url()).await.unwrap(), content(1_000));
     // Without the option only the roots of the system are trusted.
     let error = get(&direct(), &server.url()).await.unwrap_err();
-    assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
+    assert!(
+        matches!(error, BackendError::Certificate { .. }),
+        "{error:?}"
+    );
     for bad in [
         Identity::self_signed(),
         ca.server_for(&["elsewhere.example"]),
@@ -128,7 +131,10 @@ async fn only_the_right_certificate_of_a_trusted_authority_is_accepted() {
     ] {
         server.set_tls(Tls::new(&bad));
         let error = get(&options, &server.url()).await.unwrap_err();
-        assert!(matches!(error, BackendError::Connect { .. }), "{error:?}");
+        assert!(
+            matches!(error, BackendError::Certificate { .. }),
+            "{error:?}"
+        );
         assert_eq!(error.class(), Class::Unwell);
     }
     assert_eq!(server.requests().len(), 1);

@@ -15,6 +15,7 @@ use reqwest::{
 use taipan_mirrors::SafeUrl;
 use url::{Origin, Url};
 
+use super::certificate;
 use crate::{BackendError, Credentials};
 
 /// How many redirects of one request are followed.
@@ -361,12 +362,13 @@ fn builder(options: &HttpOptions) -> Result<reqwest::ClientBuilder, HttpClientEr
     if let Some(identity) = &options.identity {
         builder = builder.identity(read_identity(identity)?);
     }
-    for proxy in proxies(options)? {
-        builder = builder.proxy(proxy);
-    }
-    if matches!(options.proxy, ProxyChoice::Direct) {
-        builder = builder.no_proxy();
-    }
+    builder = match proxies(options)? {
+        Proxies::Direct => builder.no_proxy(),
+        Proxies::System => builder,
+        Proxies::Of(proxies) => proxies
+            .into_iter()
+            .fold(builder, reqwest::ClientBuilder::proxy),
+    };
     Ok(builder)
 }
 
@@ -417,7 +419,9 @@ pub(crate) fn request_error(url: &SafeUrl, source: reqwest::Error) -> BackendErr
         };
     }
     let source = Box::new(source.without_url());
-    if connect {
+    if let Some(problem) = certificate::problem(&*source) {
+        BackendError::Certificate { url, problem }
+    } else if connect {
         BackendError::Connect { url, source }
     } else {
         BackendError::Request { url, source }
@@ -456,21 +460,36 @@ fn read_identity(files: &ClientCertificate) -> Result<Identity, HttpClientError>
     })
 }
 
-/// The proxies of the options; empty if the client is direct or reads the environment itself.
-fn proxies(options: &HttpOptions) -> Result<Vec<Proxy>, HttpClientError> {
+/// How a client goes through proxies.
+enum Proxies {
+    Direct,
+    /// As the system has it: the environment names none.
+    System,
+    Of(Vec<Proxy>),
+}
+
+/// The proxies of the options.
+fn proxies(options: &HttpOptions) -> Result<Proxies, HttpClientError> {
     let variable = |names: [&str; 2]| {
         let values = names.into_iter().filter_map(|name| env::var(name).ok());
         values.into_iter().find(|value| !value.is_empty())
     };
-    let mut except = options.no_proxy.join(",");
-    if let Some(more) = variable(["no_proxy", "NO_PROXY"]) {
-        except = format!("{except},{more}");
+    let in_environment = variable(["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let in_options = options.no_proxy.join(",");
+    if [&in_environment, &in_options]
+        .into_iter()
+        .any(|list| list == "*")
+    {
+        return Ok(Proxies::Direct);
     }
+    let except = exceptions(&format!("{in_options},{in_environment}"));
     let except = || NoProxy::from_string(&except);
     match &options.proxy {
-        ProxyChoice::Direct => Ok(Vec::new()),
-        ProxyChoice::Url(url) => Ok(vec![proxy(url, Proxy::all)?.no_proxy(except())]),
-        ProxyChoice::Environment if options.no_proxy.is_empty() => Ok(Vec::new()),
+        ProxyChoice::Direct => Ok(Proxies::Direct),
+        ProxyChoice::Url(url) => {
+            let proxy = proxy(url, Proxy::all)?.no_proxy(except());
+            Ok(Proxies::Of(vec![proxy]))
+        }
         ProxyChoice::Environment => {
             // A CGI server has the header `Proxy` of a request in `HTTP_PROXY`.
             let upper = match env::var_os("REQUEST_METHOD") {
@@ -498,9 +517,23 @@ fn proxies(options: &HttpOptions) -> Result<Vec<Proxy>, HttpClientError> {
                 })?;
                 found.push(proxy(&url, make)?.no_proxy(except()));
             }
-            Ok(found)
+            Ok(match found.as_slice() {
+                [] => Proxies::System,
+                _ => Proxies::Of(found),
+            })
         }
     }
+}
+
+/// A list of hosts as curl reads `NO_PROXY`: divided by commas or white space, with a dot at the end or not. `*` counts only
+/// alone, and is no entry of a list.
+fn exceptions(list: &str) -> String {
+    let entries = list.split(|c: char| c == ',' || c.is_whitespace());
+    let entries = entries.map(|entry| entry.trim_end_matches('.'));
+    let entries: Vec<&str> = entries
+        .filter(|entry| !matches!(*entry, "" | "*"))
+        .collect();
+    entries.join(",")
 }
 
 type MakeProxy = fn(Url) -> reqwest::Result<Proxy>;

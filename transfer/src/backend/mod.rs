@@ -2,6 +2,7 @@
 
 pub(crate) mod addressed;
 pub(crate) mod byteranges;
+mod certificate;
 pub(crate) mod credentials;
 pub(crate) mod file;
 pub(crate) mod http;

@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::{
     Client,
     config::{Credentials, SharedHttpClient, StalledStreamProtectionConfig},
@@ -132,7 +133,7 @@ impl S3Backend {
             config = config.region(Region::new("us-east-1"));
         }
         if let Some(endpoint) = &self.location.endpoint {
-            config = config.endpoint_url(endpoint.as_str().trim_end_matches('/'));
+            config = config.endpoint_url(endpoint_text(endpoint));
         }
         if let Some(http) = &self.http {
             config = config.http_client(http.clone());
@@ -144,6 +145,72 @@ impl S3Backend {
         // Each change is one assignment.
         let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
         region.clone()
+    }
+
+    /// The endpoint to which a redirect leads, if its URL is that of the same bucket. A signed request does not leave TLS.
+    fn redirected(&self, error: &SdkError<GetObjectError>) -> Option<Endpoint> {
+        if !matches!(status(error)?, 301 | 302 | 307 | 308) {
+            return None;
+        }
+        let location = error.raw_response()?.headers().get("location")?;
+        let mut url = Url::parse(location).ok()?;
+        let is_encrypted =
+            (self.location.endpoint.as_ref()).is_none_or(|it| it.scheme() == "https");
+        if !(url.scheme() == "https" || (url.scheme() == "http" && !is_encrypted)) {
+            return None;
+        }
+        let bucket = &self.location.bucket;
+        let below = format!("/{bucket}/");
+        let host = url.host_str()?.to_owned();
+        let path_style = match host.strip_prefix(&format!("{bucket}.")) {
+            Some(service) => {
+                url.set_host(Some(service)).ok()?;
+                false
+            }
+            None if url.path().starts_with(&below) => true,
+            None => return None,
+        };
+        Some(Endpoint {
+            url: url.origin().ascii_serialization(),
+            path_style,
+        })
+    }
+
+    /// Sends a request to where the bucket is, also if its service says that only now.
+    async fn send(
+        &self,
+        get: GetObjectFluentBuilder,
+        place: &str,
+    ) -> Result<GetObjectOutput, SdkError<GetObjectError>> {
+        let mut at = Whereabouts {
+            region: self.learned_region(),
+            endpoint: None,
+        };
+        let mut response = send(get.clone(), &at).await;
+        if let Err(error) = &response
+            && let Some(right) = region_of(error).filter(|right| Some(right) != at.region.as_ref())
+        {
+            tracing::debug!(place, region = %right, "the bucket is in another region");
+            *self.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(right.clone());
+            at.region = Some(right);
+            response = send(get.clone(), &at).await;
+        } else if let Err(error) = &response
+            && let Some(endpoint) = self.redirected(error)
+        {
+            // Valid for this request: nothing says for how long.
+            tracing::debug!(place, endpoint = %endpoint.url, "the bucket is at another endpoint");
+            at.endpoint = Some(endpoint);
+            response = send(get.clone(), &at).await;
+        }
+        // A signature is refused if its time is wrong by a quarter of an hour. The SDK takes the
+        // server's time from the response, and signs with it from now on.
+        if let Err(error) = &response
+            && error.code() == Some("RequestTimeTooSkewed")
+        {
+            tracing::warn!(place, "the clock of this machine or of the bucket is wrong");
+            response = send(get, &at).await;
+        }
+        response
     }
 
     fn key(&self, path: &str) -> String {
@@ -173,24 +240,7 @@ impl Backend for S3Backend {
             .set_range(range.map(|range| range.header()))
             .set_if_none_match(request.validators.and_then(|v| v.etag.clone()))
             .set_if_match(request.if_range.map(str::to_owned));
-        let mut region = self.learned_region();
-        let mut response = send(get.clone(), region.clone()).await;
-        if let Err(error) = &response
-            && let Some(right) = region_of(error).filter(|right| Some(right) != region.as_ref())
-        {
-            tracing::debug!(%place, region = %right, "the bucket is in another region");
-            *self.region.lock().unwrap_or_else(PoisonError::into_inner) = Some(right.clone());
-            region = Some(right);
-            response = send(get.clone(), region.clone()).await;
-        }
-        // A signature is refused if its time is wrong by a quarter of an hour. The SDK takes the
-        // server's time from the response, and signs with it from now on.
-        if let Err(error) = &response
-            && error.code() == Some("RequestTimeTooSkewed")
-        {
-            tracing::warn!(%place, "the clock of this machine or of the bucket is wrong");
-            response = send(get, region).await;
-        }
+        let response = self.send(get, &place).await;
         if let Err(error) = &response
             && request.if_range.is_some()
             && status(error) == Some(412)
@@ -269,28 +319,65 @@ impl Backend for S3Backend {
     }
 }
 
-/// Sends a request, to the given region if any.
-async fn send(
-    get: GetObjectFluentBuilder,
+/// Where a bucket is, as far as its service has said otherwise than expected.
+struct Whereabouts {
     region: Option<Region>,
-) -> Result<GetObjectOutput, SdkError<GetObjectError>> {
-    match region {
-        None => get.send().await,
-        Some(region) => {
-            let other = aws_sdk_s3::Config::builder().region(region);
-            get.customize().config_override(other).send().await
-        }
+    endpoint: Option<Endpoint>,
+}
+
+struct Endpoint {
+    url: String,
+    path_style: bool,
+}
+
+/// The URL of an endpoint for the SDK, which appends paths to it.
+fn endpoint_text(endpoint: &Url) -> String {
+    let text = endpoint.as_str().trim_end_matches('/');
+    if endpoint.path().trim_matches('/').is_empty() {
+        text.to_owned()
+    } else {
+        format!("{text}/")
     }
 }
 
-/// The region of the bucket, as a response names it (`x-amz-bucket-region`, with 301, 307 or 400).
+/// Sends a request to where the bucket is.
+async fn send(
+    get: GetObjectFluentBuilder,
+    at: &Whereabouts,
+) -> Result<GetObjectOutput, SdkError<GetObjectError>> {
+    if at.region.is_none() && at.endpoint.is_none() {
+        return get.send().await;
+    }
+    let mut other = aws_sdk_s3::Config::builder();
+    if let Some(region) = &at.region {
+        other = other.region(region.clone());
+    }
+    if let Some(endpoint) = &at.endpoint {
+        other = other
+            .endpoint_url(&endpoint.url)
+            .force_path_style(endpoint.path_style);
+    }
+    get.customize().config_override(other).send().await
+}
+
+/// The region of the bucket, as a response with 301, 307 or 400 names it: in the header `x-amz-bucket-region`, or in the body
+/// (`<Region>`, with `AuthorizationHeaderMalformed`).
 fn region_of(error: &SdkError<GetObjectError>) -> Option<Region> {
-    let name = error.raw_response()?.headers().get("x-amz-bucket-region")?;
+    if !matches!(status(error)?, 301 | 307 | 400) {
+        return None;
+    }
+    let response = error.raw_response()?;
+    let in_body = || {
+        let body = std::str::from_utf8(response.body().bytes()?).ok()?;
+        let (_, rest) = body.split_once("<Region>")?;
+        Some(rest.split_once("</Region>")?.0)
+    };
+    let name = response.headers().get("x-amz-bucket-region");
+    let name = name.or_else(in_body)?.trim();
     // It becomes part of a host name.
     let is_sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let is_name = (1..=32).contains(&name.len()) && name.chars().all(is_sound);
-    let is_about_it = matches!(status(error)?, 301 | 307 | 400);
-    (is_name && is_about_it).then(|| Region::new(name.to_owned()))
+    is_name.then(|| Region::new(name.to_owned()))
 }
 
 fn wrong_range(url: String, wanted: ByteRange, got: String) -> BackendError {
@@ -303,7 +390,31 @@ fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
         .map(|response| response.status().as_u16())
 }
 
+/// What to do when a service wants no keys or others.
+const ANONYMOUS: &str = "set `anonymous = true` beside the URL of a public bucket";
+
+/// Whether no source of credentials had any. The request was not sent then.
+fn lacks_keys(error: &SdkError<GetObjectError>) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<CredentialsError>() {
+            return matches!(error, CredentialsError::CredentialsNotLoaded(_));
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>) -> BackendError {
+    if status.is_none() && lacks_keys(&error) {
+        let source = format!(
+            "no keys were found in the environment, the profiles or the metadata service; {ANONYMOUS}"
+        );
+        return BackendError::Denied {
+            place,
+            source: Some(source.into()),
+        };
+    }
     let retry_after = error
         .raw_response()
         .map(aws_sdk_s3::config::http::HttpResponse::headers)
@@ -336,6 +447,9 @@ fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>
     }
     let source: Box<dyn std::error::Error + Send + Sync> = match (status, code.as_str()) {
         (Some(status), "") => format!("it responded with {status}").into(),
+        (Some(status), "InvalidAccessKeyId") => {
+            format!("it responded with {status} InvalidAccessKeyId: the keys are of another service; {ANONYMOUS}").into()
+        }
         (Some(status), code) => match error.message() {
             Some(message) => format!("it responded with {status} {code}: {message}").into(),
             None => format!("it responded with {status} {code}").into(),
