@@ -212,6 +212,10 @@ pub(crate) struct DemoArgs {
 }
 
 /// Options of `fetch`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the flags of a command line"
+)]
 #[derive(Debug, Args)]
 pub(crate) struct FetchArgs {
     /// Files: a path below a channel, such as conda-forge/noarch/repodata.json.zst, or with --channel
@@ -231,11 +235,17 @@ pub(crate) struct FetchArgs {
     /// Expected SHA-256 of the file
     #[arg(long, value_name = "HEX")]
     pub(crate) sha256: Option<String>,
+    /// Expected SHA-512 of the file
+    #[arg(long, value_name = "HEX")]
+    pub(crate) sha512: Option<String>,
+    /// Expected MD5 of the file, used without a stronger digest
+    #[arg(long, value_name = "HEX")]
+    pub(crate) md5: Option<String>,
     /// Reuse chunks of this local zchunk file (repeatable); an existing output file is always used
     #[arg(long, value_name = "FILE")]
     pub(crate) delta_from: Vec<PathBuf>,
     /// Treat all arguments as metalinks
-    #[arg(long, conflicts_with = "sha256")]
+    #[arg(long, conflicts_with_all = ["sha256", "sha512", "md5"])]
     pub(crate) metalink: bool,
     /// Maximum rate of all downloads together in bytes per second, for example 500k or 2.5M
     #[arg(long, value_name = "RATE", value_parser = parse_rate_limit)]
@@ -243,6 +253,16 @@ pub(crate) struct FetchArgs {
     /// Maximum number of connections per file [default: 6]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) connections: Option<u16>,
+    /// How often a mirror is tried again after a failure that may pass [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) retry: Option<u32>,
+    /// Header of the requests to the servers of the URLs given as arguments, for example 'Authorization:
+    /// Bearer TOKEN' (repeatable); never sent to other servers
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Accept any certificate of a server: use it only with a digest
+    #[arg(short = 'k', long)]
+    pub(crate) insecure: bool,
     /// Do not access the network; file:// mirrors are still used
     #[arg(long)]
     pub(crate) offline: bool,

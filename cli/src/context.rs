@@ -92,6 +92,13 @@ impl Context {
             network: crate::network::current(),
             ..SelectorConfig::default()
         };
+        let config = match settings.transfer.retry {
+            Some(retry) => SelectorConfig {
+                attempts_per_mirror: retry + 1,
+                ..config
+            },
+            None => config,
+        };
         // A list without channels applies to the requested ones only.
         let count = parse_channels(&names, settings)?.len();
         let all = parse_channels(&[names, others].concat(), settings)?;

@@ -40,8 +40,11 @@ pub(crate) enum AppError {
     EmptyMetalink { name: String },
     #[error("the metalink {metalink} lists no supported mirror of {file}")]
     NoMirrorOfFile { file: String, metalink: String },
-    #[error("invalid value for `--sha256`")]
-    Sha256(#[source] ParseDigestError),
+    #[error("invalid value for `{option}`")]
+    Digest {
+        option: &'static str,
+        source: ParseDigestError,
+    },
     #[error("{option} requires a single file, but {count} files are to be fetched")]
     OneFile { option: &'static str, count: usize },
     #[error("two files have the output path {}: fetch them separately, with --output or --directory", path.display())]
@@ -63,6 +66,8 @@ pub(crate) enum AppError {
     NoUsableMirror { channels: Vec<String> },
     #[error("cannot read the spec file {}", path.display())]
     ReadSpecs { path: PathBuf, source: io::Error },
+    #[error("{} is {kind}, which is not read: give a file with one spec per line", path.display())]
+    ForeignSpecs { path: PathBuf, kind: &'static str },
     #[error("{place}: invalid spec")]
     SpecFile { place: String, source: SpecError },
     #[error(transparent)]
@@ -146,6 +151,7 @@ impl AppError {
                 | SettingsError::Country { .. }
                 | SettingsError::NoPlatform
                 | SettingsError::Jobs
+                | SettingsError::Header { .. }
                 | SettingsError::Mirrors(_) => Exit::Usage,
             },
             Self::Channel(_)
@@ -153,7 +159,7 @@ impl AppError {
             | Self::FetchArgument(_)
             | Self::Metalink(_)
             | Self::EmptyMetalink { .. }
-            | Self::Sha256(_)
+            | Self::Digest { .. }
             | Self::OneFile { .. }
             | Self::SameOutput { .. }
             | Self::OutputIsDirectory { .. }
@@ -162,6 +168,7 @@ impl AppError {
             | Self::ProbeTimeout
             | Self::ReadSpecs { .. }
             | Self::SpecFile { .. }
+            | Self::ForeignSpecs { .. }
             | Self::Spec(_)
             | Self::NoPrefix { .. }
             | Self::OtherPlatform { .. }

@@ -7,9 +7,11 @@ use std::{
 
 use serde::Deserialize;
 use taipan_transfer::{
-    ClientCertificate, Credentials, HttpClient, HttpOptions, Netrc, ProxyChoice,
+    ClientCertificate, Credentials, HttpClient, HttpOptions, Netrc, ProxyChoice, ServerHeader,
 };
 use url::Url;
+
+use crate::{args::FetchArgs, settings::SettingsError};
 
 /// The `[http]` table of the configuration file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,6 +34,12 @@ pub(crate) struct HttpTable {
     http1_only: bool,
     /// The netrc file, instead of `NETRC` or `~/.netrc`.
     netrc: Option<PathBuf>,
+    /// The headers of the command line.
+    #[serde(skip)]
+    headers: Vec<ServerHeader>,
+    /// Whether any certificate is accepted.
+    #[serde(skip)]
+    insecure: bool,
 }
 
 /// An `[http]` table that cannot be used.
@@ -64,6 +72,26 @@ impl HttpTable {
         self
     }
 
+    /// Adds the options of `fetch`. Headers are for the servers that the arguments name; the values are not in the error.
+    pub(crate) fn with_fetch_options(mut self, args: &FetchArgs) -> Result<Self, SettingsError> {
+        self.insecure = args.insecure;
+        let urls = args
+            .arguments
+            .iter()
+            .filter_map(|text| Url::parse(text).ok());
+        let urls: Vec<Url> = urls
+            .filter(|url| matches!(url.scheme(), "http" | "https"))
+            .collect();
+        let anywhere = Url::parse("http://localhost").expect("this is a URL");
+        for (text, number) in args.headers.iter().zip(1..) {
+            // Checked also without a URL.
+            ServerHeader::parse(text, &anywhere).ok_or(SettingsError::Header { number })?;
+            let headers = urls.iter().filter_map(|url| ServerHeader::parse(text, url));
+            self.headers.extend(headers);
+        }
+        Ok(self)
+    }
+
     /// Builds the client; reads the certificates and the netrc file.
     pub(crate) fn client(&self) -> Result<HttpClient, HttpSettingsError> {
         HttpClient::new(&self.options()?).map_err(HttpSettingsError::Client)
@@ -94,6 +122,8 @@ impl HttpTable {
             no_proxy: self.no_proxy.clone(),
             http1_only: self.http1_only,
             credentials: self.credentials()?,
+            headers: self.headers.clone(),
+            insecure: self.insecure,
             ..HttpOptions::default()
         })
     }

@@ -101,6 +101,8 @@ pub(crate) enum SettingsError {
     },
     #[error("conda has no name for the platform of this machine: use --platform")]
     NoPlatform,
+    #[error("`--header` number {number} is not a header that can be set: use NAME: VALUE")]
+    Header { number: usize },
     #[error("--jobs must be at least 1")]
     Jobs,
     #[error(transparent)]
@@ -196,6 +198,7 @@ pub(crate) struct Given<'a> {
     jobs: Option<usize>,
     retry_for: Option<usize>,
     install: Option<&'a InstallArgs>,
+    fetch: Option<&'a FetchArgs>,
     transfer: TransferChoices,
 }
 
@@ -214,6 +217,7 @@ impl<'a> Given<'a> {
                 source: Some(&args.source),
                 jobs: args.jobs,
                 retry_for: args.retry_for,
+                fetch: Some(args),
                 transfer: TransferChoices::from(args),
                 ..Self::default()
             },
@@ -241,6 +245,8 @@ pub(crate) struct TransferChoices {
     pub(crate) rate_limit: Option<u64>,
     /// The maximum number of connections for one file.
     pub(crate) connections: Option<usize>,
+    /// The attempts per mirror after the first.
+    pub(crate) retry: Option<u32>,
     /// Whether the network is not used.
     pub(crate) offline: bool,
 }
@@ -250,6 +256,7 @@ impl From<&FetchArgs> for TransferChoices {
         Self {
             rate_limit: args.limit_rate,
             connections: args.connections.map(usize::from),
+            retry: args.retry,
             offline: args.offline,
         }
     }
@@ -296,7 +303,10 @@ impl Settings {
                 Some(_) => conda.warnings,
                 None => Vec::new(),
             },
-            http: file.http,
+            http: match given.fetch {
+                Some(args) => file.http.with_fetch_options(args)?,
+                None => file.http,
+            },
         })
     }
 }

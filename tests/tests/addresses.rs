@@ -117,3 +117,98 @@ fn any_digest_of_a_metalink_is_verified() {
         assert!(!sandbox.path("one").exists());
     }
 }
+
+/// Whether a request has this header line.
+fn has(head: &[String], line: &str) -> bool {
+    head.iter().any(|it| it.eq_ignore_ascii_case(line))
+}
+
+#[test]
+fn headers_of_the_command_line_go_to_the_servers_of_its_urls_only() {
+    let other = start("127.0.0.1").unwrap();
+    let url = other.url.clone();
+    let server = RawServer::start("127.0.0.1", move |head| {
+        if head[0].contains("/moved") {
+            response("302 Found", &[&format!("Location: {url}/there")], b"")
+        } else {
+            response("200 OK", &[], BODY)
+        }
+    })
+    .unwrap();
+    let sandbox = Sandbox::new();
+    let header = "Authorization: Bearer hunter2";
+    for path in ["f", "moved"] {
+        let url = format!("{}/{path}", server.url);
+        let arguments = [
+            "fetch", &url, "-o", "out", "-H", header, "-H", "X-Own: 1", "-v",
+        ];
+        let finished = sandbox.run(&arguments).expect(0);
+        assert!(!finished.stderr.contains("hunter2"), "{}", finished.stderr);
+        for head in server.take() {
+            assert!(has(&head, header) && has(&head, "X-Own: 1"), "{head:?}");
+        }
+    }
+    let heads = other.take();
+    assert!(
+        !heads.is_empty()
+            && heads
+                .iter()
+                .all(|head| !has(head, header) && !has(head, "X-Own: 1"))
+    );
+    for bad in ["no header", "Range: bytes=0-1", "a b: c"] {
+        let finished = sandbox
+            .run(&["fetch", &server.url, "-o", "out", "-H", bad])
+            .expect(2);
+        assert!(
+            finished.stderr.contains("`--header` number 1"),
+            "{}",
+            finished.stderr
+        );
+    }
+    assert!(server.take().is_empty());
+}
+
+#[test]
+fn retry_is_how_often_a_mirror_is_tried_again() {
+    let server = RawServer::start("127.0.0.1", |_| {
+        response("500 Internal Server Error", &[], b"")
+    })
+    .unwrap();
+    let sandbox = Sandbox::new();
+    let url = format!("{}/f", server.url);
+    let mut counts = Vec::new();
+    for retry in ["0", "1"] {
+        // With a digest no request asks for other mirrors first.
+        let digest = "0".repeat(128);
+        sandbox
+            .run(&["fetch", &url, "--retry", retry, "--sha512", &digest])
+            .expect(4);
+        counts.push(server.take().len());
+    }
+    assert_eq!(counts[1], counts[0] + 1, "{counts:?}");
+}
+
+#[test]
+fn a_file_is_verified_by_any_digest_of_the_command_line() {
+    let server = start("127.0.0.1").unwrap();
+    let sandbox = Sandbox::new();
+    let url = format!("{}/f", server.url);
+    for (option, right) in [
+        ("--md5", "f75b8179e4bbe7e2b4a074dcef62de95"),
+        (
+            "--sha256",
+            "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53",
+        ),
+    ] {
+        let finished = sandbox
+            .run(&["fetch", &url, option, right, "-o", "out"])
+            .expect(0);
+        assert!(finished.stderr.contains("verified"), "{}", finished.stderr);
+        let wrong = "0".repeat(right.len());
+        sandbox
+            .run(&["fetch", &url, option, &wrong, "-o", "out2"])
+            .expect(5);
+        let finished = sandbox.run(&["fetch", &url, option, "12"]).expect(2);
+        assert!(finished.stderr.contains(option), "{}", finished.stderr);
+    }
+}

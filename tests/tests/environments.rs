@@ -355,3 +355,41 @@ fn a_command_that_does_not_exist_is_not_mistaken_for_another() {
         assert!(finished.stderr.contains(tip.unwrap_or_default()));
     }
 }
+
+#[test]
+fn files_of_specs_are_read_or_told_apart() {
+    let sandbox = Sandbox::new();
+    write_channel(&sandbox, "c");
+    let utf16 = |text: &str| -> Vec<u8> {
+        let units = std::iter::once(0xFEFF).chain(text.encode_utf16());
+        units.flat_map(u16::to_le_bytes).collect()
+    };
+    for (bytes, said) in [
+        (b"# list\r\npure # why\r\n".to_vec(), None),
+        (utf16("pure\r\n"), None),
+        (b"pure\xff".to_vec(), Some("UTF-8")),
+        (
+            b"# platform: linux-64\n@EXPLICIT\nhttps://h.example/a-1-0.conda\n".to_vec(),
+            Some("explicit list"),
+        ),
+        (
+            b"name: x\ndependencies:\n  - pure\n".to_vec(),
+            Some("environment file"),
+        ),
+    ] {
+        std::fs::write(sandbox.path("specs"), bytes).unwrap();
+        let finished = run(&sandbox, "create -p env -c ./c --dry-run -f specs");
+        let finished = finished.expect(if said.is_some() { 2 } else { 0 });
+        assert!(
+            finished.stderr.contains(said.unwrap_or_default()),
+            "{}",
+            finished.stderr
+        );
+    }
+    let finished = run(&sandbox, "create -p env -c ./c ./pure-1-0.conda").expect(2);
+    assert!(
+        finished.stderr.contains("`pure[fn='pure-1-0.conda']`"),
+        "{}",
+        finished.stderr
+    );
+}

@@ -132,7 +132,9 @@ pub use backend::{
     credentials::{Credentials, CredentialsError},
     file::FileBackend,
     http::HttpBackend,
-    http_client::{ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice},
+    http_client::{
+        ClientCertificate, HttpClient, HttpClientError, HttpOptions, ProxyChoice, ServerHeader,
+    },
     netrc::{Netrc, NetrcError},
     oci::OciBackend,
     s3::S3Backend,

@@ -9,9 +9,9 @@ mod naming;
 mod output;
 mod report;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, str::FromStr, sync::Arc};
 
-use taipan_transfer::Sha256;
+use taipan_transfer::{Expected, ParseDigestError};
 
 use crate::{
     args::FetchArgs,
@@ -39,13 +39,16 @@ pub(crate) async fn run(
     if is_stdout(args) && printer.is_json() {
         return Err(AppError::JsonOnStdout);
     }
-    let sha256 = parse_sha256(args)?;
+    let expected = parse_digests(args)?;
+    if args.insecure {
+        printer.warn("certificates of servers are not checked (--insecure)");
+    }
     let arguments = parse_arguments(args)?;
     let wanted = ChannelSelection::AndListed(naming::channels_of(&arguments, args, settings));
     let context = interrupt.or(Context::new(settings, wanted, printer)).await;
     let context = context.ok_or(AppError::Interrupted)??;
     let mut resolver = Resolver::new(settings, printer, args, &context);
-    let work = fetch(&mut resolver, arguments, sha256);
+    let work = fetch(&mut resolver, arguments, expected);
     let result = interrupt.or(work).await;
     // Also after an interruption: the measurements remain valid.
     context.save_with(&resolver.mirror_sets());
@@ -55,7 +58,7 @@ pub(crate) async fn run(
 async fn fetch(
     resolver: &mut Resolver<'_>,
     arguments: Vec<FetchArgument>,
-    sha256: Option<Sha256>,
+    expected: Expected,
 ) -> Result<Exit, AppError> {
     let Resolver {
         settings,
@@ -66,8 +69,11 @@ async fn fetch(
     } = *resolver;
     let mut files = resolver.resolve(arguments).await?;
     expect_single_file(args, files.len())?;
-    if let (Some(file), Some(_)) = (files.first_mut(), sha256) {
-        file.job.expected.sha256 = sha256;
+    if let (Some(file), true) = (files.first_mut(), expected.is_content_addressed()) {
+        file.job.expected = Expected {
+            size: file.job.expected.size,
+            ..expected
+        };
     }
     if !is_stdout(args) {
         output::assign(&mut files, args)?;
@@ -87,9 +93,21 @@ fn is_stdout(args: &FetchArgs) -> bool {
     args.output.as_deref() == Some(Path::new("-"))
 }
 
-fn parse_sha256(args: &FetchArgs) -> Result<Option<Sha256>, AppError> {
-    let digest = args.sha256.as_deref().map(str::parse).transpose();
-    digest.map_err(AppError::Sha256)
+/// The digests of the command line.
+fn parse_digests(args: &FetchArgs) -> Result<Expected, AppError> {
+    fn parse<T: FromStr<Err = ParseDigestError>>(
+        option: &'static str,
+        text: Option<&str>,
+    ) -> Result<Option<T>, AppError> {
+        let digest = text.map(str::parse).transpose();
+        digest.map_err(|source| AppError::Digest { option, source })
+    }
+    Ok(Expected {
+        sha256: parse("--sha256", args.sha256.as_deref())?,
+        sha512: parse("--sha512", args.sha512.as_deref())?,
+        md5: parse("--md5", args.md5.as_deref())?,
+        ..Expected::default()
+    })
 }
 
 fn parse_arguments(args: &FetchArgs) -> Result<Vec<FetchArgument>, AppError> {
@@ -108,6 +126,10 @@ fn expect_single_file(args: &FetchArgs, count: usize) -> Result<(), AppError> {
         FetchArgs {
             sha256: Some(_), ..
         } => "--sha256",
+        FetchArgs {
+            sha512: Some(_), ..
+        } => "--sha512",
+        FetchArgs { md5: Some(_), .. } => "--md5",
         FetchArgs {
             output: Some(_), ..
         } => "--output",

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -12,6 +13,7 @@ use taipan_channel::{ChannelIndexes, RepodataCache, RepodataOptions, fetch_chann
 use taipan_installer::{
     LinkOptions, LockedPrefix, Plan, Prefix, Prepared, Preparer, Summary, Transaction,
 };
+use taipan_mirrors::decode_text;
 use taipan_package::{ExtractLimits, Store};
 use taipan_solver::{
     ChannelPriority, Solution, SolveRequest, UpdatePolicy, parse_spec, parse_spec_list, solve,
@@ -269,13 +271,40 @@ fn read_specs(args: &InstallArgs) -> Result<Vec<MatchSpec>, AppError> {
         specs.push(parse_spec(text)?);
     }
     for path in &args.files {
-        let text = std::fs::read_to_string(path).map_err(|source| AppError::ReadSpecs {
+        let read = |source| AppError::ReadSpecs {
             path: path.clone(),
             source,
-        })?;
+        };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let text = decode_text(&bytes);
+        let text = text.map_err(|error| read(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+        if let Some(kind) = foreign_list(&text) {
+            let path = path.clone();
+            return Err(AppError::ForeignSpecs { path, kind });
+        }
         specs.extend(parse_spec_list(&text).map_err(|error| spec_file_error(path, error))?);
     }
     Ok(specs)
+}
+
+/// What a file is that others install from, if it is no list of specs.
+fn foreign_list(text: &str) -> Option<&'static str> {
+    let mut lines = text.lines().map(str::trim_end);
+    let is_key = |line: &str| {
+        let keys = [
+            "dependencies:",
+            "channels:",
+            "name:",
+            "prefix:",
+            "variables:",
+        ];
+        keys.iter().any(|key| line.starts_with(key))
+    };
+    lines.find_map(|line| match line {
+        "@EXPLICIT" => Some("an explicit list of package URLs"),
+        line if is_key(line) => Some("an environment file in YAML"),
+        _ => None,
+    })
 }
 
 fn spec_file_error(path: &Path, error: taipan_solver::SpecListError) -> AppError {

@@ -205,7 +205,10 @@ fn errors_of_fetch_arguments() {
             file: "f".to_owned(),
             metalink: "f.meta4".to_owned(),
         },
-        AppError::Sha256("abc".parse::<Sha256>().unwrap_err()),
+        AppError::Digest {
+            option: "--sha256",
+            source: "abc".parse::<Sha256>().unwrap_err(),
+        },
         AppError::OneFile {
             option: "--output",
             count: 2,

@@ -2,6 +2,7 @@
 
 use std::{fmt, ops::Range};
 
+use rattler_conda_types::package::DistArchiveIdentifier;
 use rattler_conda_types::{
     Channel, MatchSpec, PackageName, ParseMatchSpecError, ParseMatchSpecOptions, VersionSpec,
 };
@@ -77,6 +78,20 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
             hint: None,
         });
     }
+    if let Some(file) = package_file(spec) {
+        let hint = match DistArchiveIdentifier::try_from_filename(file) {
+            Some(parts) => format!(
+                "a spec names a package of a channel: `{}[fn='{file}']`",
+                parts.identifier.name
+            ),
+            None => "a spec names a package of a channel, e.g. `numpy >=1.26`".to_owned(),
+        };
+        return fail(
+            "it is a package file or a URL, and not a spec".to_owned(),
+            0..spec.len(),
+            Some(hint),
+        );
+    }
     let name = name_part(spec);
     if spec[name.clone()].is_empty() {
         let message = "the package name is missing".to_owned();
@@ -118,6 +133,16 @@ pub fn parse_spec(spec: &str) -> Result<MatchSpec, SpecError> {
             fail(describe(&error), place, hint)
         }
     }
+}
+
+/// The last part of a text that is the path or URL of a package and no spec.
+fn package_file(spec: &str) -> Option<&str> {
+    let bare = spec.split('#').next().unwrap_or_default().trim();
+    let is_url = bare.contains("://") && !bare.contains("::") && !bare.contains('[');
+    let is_archive = [".conda", ".tar.bz2"]
+        .iter()
+        .any(|ending| bare.ends_with(ending));
+    (is_url || is_archive).then(|| bare.rsplit('/').next().unwrap_or_default())
 }
 
 /// The name in a spec, if it is one name and not a pattern.
@@ -269,6 +294,32 @@ mod tests {
         let spec = parse_spec("conda-forge/linux-64::numpy >=1").unwrap();
         assert_eq!(spec.channel.as_ref().unwrap().name(), "conda-forge");
         assert_eq!(spec.subdir.as_deref(), Some("linux-64"));
+    }
+
+    #[test]
+    fn package_files_and_urls_are_told_from_specs() {
+        for text in [
+            "./foo-1-0.conda",
+            "/srv/c/noarch/foo-1-0.tar.bz2",
+            "foo-1-0.conda",
+            "https://h.example/noarch/foo-1-0.conda#0123456789abcdef0123456789abcdef",
+        ] {
+            let error = parse_spec(text).unwrap_err();
+            assert!(error.message.contains("package file"), "{error}");
+            assert!(error.hint.unwrap().contains("`foo[fn='foo-1-0."), "{text}");
+        }
+        for text in ["https://h.example/c", "file:///srv/x"] {
+            assert!(
+                parse_spec(text).unwrap_err().message.contains("URL"),
+                "{text}"
+            );
+        }
+        for text in [
+            "https://h.example/c::foo",
+            "foo[url='https://h.example/c/foo-1-0.conda']",
+        ] {
+            parse_spec(text).unwrap();
+        }
     }
 
     #[test]

@@ -58,14 +58,16 @@ impl MirrorList {
             within("the number of entries", entries, MOST_MIRRORS)
                 .map_err(|problem| error(line, problem))?;
             match read_entry(entry, variables) {
-                Ok(location) if !provenance(line).may_name(&location) => {
+                Ok((location, _)) if !provenance(line).may_name(&location) => {
                     let why = SkipReason::LocalPath;
                     list.skipped.push(Skipped { line, why });
                 }
-                Ok(location) if seen.insert(location.key()) => {
-                    list.mirrors.push(Mirror::new(location, provenance(line)));
+                Ok((location, country)) if seen.insert(location.key()) => {
+                    let mut mirror = Mirror::new(location, provenance(line));
+                    mirror.country = country;
+                    list.mirrors.push(mirror);
                 }
-                Ok(location) => {
+                Ok((location, _)) => {
                     let why = SkipReason::Duplicate(location.to_string());
                     list.skipped.push(Skipped { line, why });
                 }
@@ -84,7 +86,11 @@ impl MirrorList {
     }
 }
 
-fn read_entry(entry: &str, variables: &[(&str, &str)]) -> Result<Location, SkipReason> {
+/// A mirror and the country in the second column. What follows `#` there is a comment; other columns are ignored.
+fn read_entry(
+    entry: &str,
+    variables: &[(&str, &str)],
+) -> Result<(Location, Option<String>), SkipReason> {
     let entry = entry
         .strip_prefix("Server")
         .and_then(|rest| rest.trim_start().strip_prefix('='))
@@ -92,7 +98,17 @@ fn read_entry(entry: &str, variables: &[(&str, &str)]) -> Result<Location, SkipR
     if !entry.contains("://") && !entry.starts_with('/') {
         return Err(SkipReason::NotAnEntry);
     }
-    Location::parse(&substitute(entry, variables)?).map_err(SkipReason::Location)
+    // A path may have blanks, a URL has none.
+    let (place, columns) = match entry.split_once(char::is_whitespace) {
+        Some((url, columns)) if entry.contains("://") => (url, columns),
+        _ => (entry, ""),
+    };
+    let location = Location::parse(&substitute(place, variables)?).map_err(SkipReason::Location)?;
+    let columns = columns.split('#').next().unwrap_or_default();
+    let country = columns.split_whitespace().next().filter(|column| {
+        column.len() == 2 && column.bytes().all(|byte| byte.is_ascii_alphabetic())
+    });
+    Ok((location, country.map(str::to_ascii_uppercase)))
 }
 
 /// Replaces `$name` and `${name}` by their values, which are not expanded again.
@@ -160,6 +176,28 @@ mod tests {
             }
         );
         assert_eq!(list.skipped, []);
+    }
+
+    #[test]
+    fn a_second_column_is_a_country_or_a_note() {
+        let list = parse(
+            "https://a.example/pub DE\nhttps://b.example/\tfr # fast\nhttps://c.example/ # note\n\
+             https://d.example/#anchor university of x\nServer = https://e.example/$arch us\n/srv/two words\n",
+        )
+        .unwrap();
+        assert_eq!(list.skipped, []);
+        let found: Vec<_> = list
+            .mirrors
+            .iter()
+            .map(|mirror| mirror.country.as_deref())
+            .collect();
+        assert_eq!(
+            found,
+            [Some("DE"), Some("FR"), None, None, Some("US"), None]
+        );
+        assert_eq!(urls(&list)[0], "https://a.example/pub");
+        assert_eq!(urls(&list)[4], "https://e.example/x86_64");
+        assert_eq!(urls(&list)[5], "file:///srv/two%20words");
     }
 
     #[test]

@@ -10,7 +10,11 @@ use std::{
 
 use reqwest::{
     Certificate, Identity, Method, NoProxy, Proxy, Request, RequestBuilder, Response, StatusCode,
-    header::{AUTHORIZATION, COOKIE, HOST, LOCATION, PROXY_AUTHORIZATION},
+    header::{
+        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName,
+        HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LOCATION, PROXY_AUTHORIZATION,
+        RANGE, TRANSFER_ENCODING,
+    },
 };
 use taipan_mirrors::SafeUrl;
 use url::{Origin, Url};
@@ -43,6 +47,45 @@ pub struct HttpOptions {
     pub no_proxy: Vec<String>,
     /// Credentials by host.
     pub credentials: Credentials,
+    /// Headers of the requests to some servers.
+    pub headers: Vec<ServerHeader>,
+    /// Whether any certificate of a server is accepted.
+    pub insecure: bool,
+}
+
+/// A header of the requests to one server. Its `Debug` shows no value.
+#[derive(Debug, Clone)]
+pub struct ServerHeader {
+    origin: Origin,
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+impl ServerHeader {
+    /// A header, as `NAME: VALUE`, of requests to the server of `url`. `None` if it is not a header, or one that requests have
+    /// of their own.
+    pub fn parse(text: &str, url: &Url) -> Option<Self> {
+        const OWN: [HeaderName; 9] = [
+            RANGE,
+            IF_RANGE,
+            IF_NONE_MATCH,
+            IF_MODIFIED_SINCE,
+            ACCEPT_ENCODING,
+            CONTENT_LENGTH,
+            TRANSFER_ENCODING,
+            CONNECTION,
+            PROXY_AUTHORIZATION,
+        ];
+        let (name, value) = text.split_once(':')?;
+        let name: HeaderName = name.trim().parse().ok()?;
+        let mut value = HeaderValue::from_str(value.trim()).ok()?;
+        value.set_sensitive(true);
+        (!OWN.contains(&name)).then(|| Self {
+            origin: url.origin(),
+            name,
+            value,
+        })
+    }
 }
 
 impl Default for HttpOptions {
@@ -56,6 +99,8 @@ impl Default for HttpOptions {
             proxy: ProxyChoice::Environment,
             no_proxy: Vec::new(),
             credentials: Credentials::default(),
+            headers: Vec::new(),
+            insecure: false,
         }
     }
 }
@@ -145,6 +190,7 @@ pub struct HttpClient {
     unpooled: Option<Arc<UnpooledClient>>,
     kept: Arc<KeptConnections>,
     credentials: Arc<Credentials>,
+    headers: Arc<[ServerHeader]>,
 }
 
 /// A client with a new connection for each request. Built at its first use: it reads the trusted
@@ -202,6 +248,7 @@ impl From<reqwest::Client> for HttpClient {
             unpooled: None,
             kept: Arc::default(),
             credentials: Arc::default(),
+            headers: Arc::default(),
         }
     }
 }
@@ -230,6 +277,7 @@ impl HttpClient {
             unpooled: Some(Arc::new(unpooled)),
             kept: Arc::default(),
             credentials: Arc::new(options.credentials.clone()),
+            headers: options.headers.clone().into(),
         })
     }
 
@@ -274,6 +322,15 @@ impl HttpClient {
         self.inner.get(url)
     }
 
+    /// Adds the headers for the server of a request.
+    fn add_headers(&self, request: &mut Request) {
+        let origin = request.url().origin();
+        for header in self.headers.iter().filter(|it| it.origin == origin) {
+            let value = header.value.clone();
+            request.headers_mut().insert(&header.name, value);
+        }
+    }
+
     /// Sends a request, and follows its redirects if it is a GET. `url` is the URL in errors.
     ///
     /// A redirect to another scheme, host or port drops the credentials. The new host receives those
@@ -286,6 +343,7 @@ impl HttpClient {
     ) -> Result<Response, BackendError> {
         let failed = |source| request_error(url, source);
         let mut request = request.build().map_err(failed)?;
+        self.add_headers(&mut request);
         if credentials == CredentialSource::Configured
             && !request.headers().contains_key(AUTHORIZATION)
             && let Some(header) = self.credentials.header(request.url(), false)
@@ -330,12 +388,16 @@ impl HttpClient {
                 for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
                     next.headers_mut().remove(name);
                 }
+                for header in &*self.headers {
+                    next.headers_mut().remove(&header.name);
+                }
                 if !downgraded && let Some(header) = self.credentials.header(&target, true) {
                     next.headers_mut().insert(AUTHORIZATION, header);
                 }
             }
             next.headers_mut().remove(HOST);
             *next.url_mut() = target;
+            self.add_headers(&mut next);
             request = next;
         }
     }
@@ -361,6 +423,9 @@ fn builder(options: &HttpOptions) -> Result<reqwest::ClientBuilder, HttpClientEr
     }
     if let Some(identity) = &options.identity {
         builder = builder.identity(read_identity(identity)?);
+    }
+    if options.insecure {
+        builder = builder.tls_danger_accept_invalid_certs(true);
     }
     builder = match proxies(options)? {
         Proxies::Direct => builder.no_proxy(),
