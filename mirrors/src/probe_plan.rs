@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -138,6 +138,11 @@ pub struct ProbePlan {
     end: Time,
     /// The mirrors to probe; the next one is the last.
     waiting: Vec<MirrorId>,
+    /// The mirrors to probe once they have responded to a smaller request.
+    held: BTreeSet<MirrorId>,
+    /// The place of each mirror in the order.
+    order: BTreeMap<MirrorId, usize>,
+    begun: Time,
     known: Vec<MirrorId>,
     seen: BTreeMap<MirrorId, Seen>,
     bytes_left: u64,
@@ -170,15 +175,38 @@ impl ProbePlan {
             waiting.push((is_open, report.priority, report.last.is_some(), is_far, id));
         }
         waiting.sort_by(|a, b| b.cmp(a));
+        let waiting: Vec<MirrorId> = waiting.into_iter().map(|(.., id)| id).collect();
         Self {
+            order: waiting.iter().copied().zip(0..).collect(),
+            held: BTreeSet::new(),
+            begun: now,
             end: now + config.time,
             bytes_left: config.bytes,
             sample,
-            waiting: waiting.into_iter().map(|(.., id)| id).collect(),
+            waiting,
             known,
             seen: BTreeMap::new(),
             finalists: None,
             config,
+        }
+    }
+
+    /// Puts all mirrors off that are to be probed, until each is [released](Self::release) or has failed.
+    pub fn hold(&mut self) {
+        self.held.extend(self.waiting.drain(..));
+    }
+
+    /// Whether a mirror is put off.
+    pub fn is_held(&self, mirror: MirrorId) -> bool {
+        self.held.contains(&mirror)
+    }
+
+    /// A mirror that was put off responds, and may be probed.
+    pub fn release(&mut self, mirror: MirrorId) {
+        if self.held.remove(&mirror) {
+            self.waiting.push(mirror);
+            let order = &self.order;
+            self.waiting.sort_by_key(|mirror| order.get(mirror));
         }
     }
 
@@ -209,7 +237,10 @@ impl ProbePlan {
             .seen
             .values()
             .all(|seen| seen.running == 0 || seen.class.is_some() || !seen.got_bytes);
-        if !is_first_round && all_talked {
+        // Those that are put off have a moment to respond.
+        let late = self.begun + self.config.probe_time.mul_f64(0.4);
+        let is_late = now >= late;
+        if !is_first_round && all_talked && (self.held.is_empty() || is_late) {
             if self.finalists.is_none() {
                 self.finalists = Some(self.best(selector, now));
             }
@@ -226,6 +257,7 @@ impl ProbePlan {
             }
         }
         let is_over = running == 0
+            && self.held.is_empty()
             && self
                 .finalists
                 .as_ref()
@@ -233,7 +265,12 @@ impl ProbePlan {
         if is_over {
             ProbeStep::Done
         } else {
-            ProbeStep::Wait { until: self.end }
+            let until = if is_late {
+                self.end
+            } else {
+                self.end.min(late)
+            };
+            ProbeStep::Wait { until }
         }
     }
 
@@ -257,6 +294,7 @@ impl ProbePlan {
     /// A probe has ended, or reached its timeout, which is [`Class::Unwell`]. Of a freshness probe only
     /// the class counts.
     pub fn finished(&mut self, mirror: MirrorId, kind: ProbeKind, seen: &Observation<'_>) {
+        self.held.remove(&mirror);
         let of_it = self.seen.entry(mirror).or_default();
         of_it.running = of_it.running.saturating_sub(1);
         if seen.outcome == Class::Behind {

@@ -503,3 +503,47 @@ async fn an_invalid_list_is_refused_with_file_and_line() {
     }
     insta::assert_snapshot!(errors);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_mirror_behind_many_silent_ones_is_found_in_the_time_promised() {
+    let server = serve(&demo_channel(10_000).site(), Behaviour::new()).await;
+    // They accept connections, and never respond.
+    let silent: Vec<std::net::TcpListener> = (0..150)
+        .map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let mut urls: Vec<String> = silent
+        .iter()
+        .map(|listener| format!("http://{}/c", listener.local_addr().unwrap()))
+        .collect();
+    urls.push(server.url().to_owned());
+    let sandbox = Sandbox::new();
+    sandbox.write("m.toml", &mirrors_file(&urls));
+    let arguments = ["mirror", "probe", "-c", CHANNEL, "--mirrors", "m.toml"];
+    let finished = sandbox.run(&arguments).expect(0);
+    let good = finished
+        .stdout
+        .lines()
+        .find(|line| line.contains(&urls[150]))
+        .unwrap();
+    assert!(
+        good.contains("good") && good.trim_start().starts_with('1'),
+        "{good}"
+    );
+    // The others are summarised: 30 rows and their causes.
+    assert!(
+        finished.stdout.contains("and 121 dead"),
+        "{}",
+        finished.stdout
+    );
+    assert!(finished.stdout.lines().count() < 80, "{}", finished.stdout);
+    // What is known comes first: the good mirror is asked at once.
+    let json = sandbox
+        .run(&[&arguments[..], &["--all", "--json"]].concat())
+        .expect(0);
+    let first = &json.objects_of("probed")[0];
+    assert_eq!(
+        first["mirror"],
+        urls[150].trim_end_matches('/').to_owned() + "/",
+        "{first}"
+    );
+}

@@ -1,7 +1,8 @@
 //! A round of probes over a mirror set: carries out what a `ProbePlan` decides.
 //!
-//! 1. The first byte of the candidates is requested from all mirrors, in order, until a mirror has one: the sample.
-//! 2. The plan measures the mirrors by the beginning of the sample, and compares the end of it.
+//! 1. Screening: the first byte of the candidates is requested from all mirrors, in order, until the mirror has one. The first
+//!    candidate that a mirror has is the sample.
+//! 2. The plan measures the mirrors that respond by the beginning of the sample, and compares the end of it.
 //! 3. Mirrors whose version of the sample is older than the reference are behind.
 
 use std::{
@@ -20,7 +21,11 @@ use taipan_mirrors::{
     Class, Freshness, Location, MirrorId, Observation, ProbeConfig, ProbeKind, ProbePlan,
     ProbeResult, ProbeSample, ProbeStep, Provenance, Verdict, Version, judge_freshness,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+mod screening;
+
+use screening::{Screened, Screening};
 
 use crate::{
     BackendError, Engine, Expected, MirrorSet, Sha256, Target, TimeoutPhase,
@@ -28,7 +33,7 @@ use crate::{
     exchange::{Context, Exchange, Timeouts, WholeFile},
 };
 
-/// How many requests for a first byte or an end are under way at a time.
+/// How many requests for an end are under way at a time.
 const MAX_SEARCHES: usize = 16;
 
 /// How much of the end of the sample is compared, in bytes.
@@ -150,8 +155,18 @@ impl Engine {
         round: &ProbeRound<'_>,
         observer: &dyn ProbeObserver,
     ) -> ProbeRanking {
-        let mut details = BTreeMap::new();
-        let found = self.find_sample(mirrors, round, &mut details).await;
+        let started = Instant::now();
+        let mut screening = Screening::new(self, mirrors, round);
+        let mut screened: Vec<Screened> = Vec::new();
+        let mut found: Option<(Target, u64)> = None;
+        let end = started + round.config.time;
+        while found.is_none()
+            && let Ok(Some(one)) = timeout_at(end, screening.next()).await
+        {
+            found.clone_from(&one.sample);
+            screened.push(one);
+        }
+        let details = BTreeMap::new();
         let sample = found
             .as_ref()
             .map(|(target, size)| (target.path.clone(), *size));
@@ -170,9 +185,14 @@ impl Engine {
             size,
             compares_versions: true,
         };
-        let config = round.config.clone();
+        let config = ProbeConfig {
+            time: round.config.time.saturating_sub(started.elapsed()),
+            ..round.config.clone()
+        };
         let plan = mirrors.with_selector(|selector, now| {
-            RefCell::new(ProbePlan::new(selector, plan_of, config, now))
+            let mut plan = ProbePlan::new(selector, plan_of, config, now);
+            plan.hold();
+            RefCell::new(plan)
         });
         let mut measuring = Measuring {
             mirrors,
@@ -186,7 +206,10 @@ impl Engine {
         // Mirrors that served recently are not measured, but are needed for the comparison.
         let known = measuring.known();
         let ends = measuring.ends(known);
-        let (ends, ()) = futures_util::join!(ends, measuring.run());
+        for one in screened {
+            measuring.screened(one);
+        }
+        let (ends, ()) = futures_util::join!(ends, measuring.run(&mut screening));
         for end in ends {
             measuring.ended_known(end);
         }
@@ -210,59 +233,6 @@ impl Engine {
             observer: Arc::clone(&self.observer),
             is_offline: self.options.offline,
         }
-    }
-
-    /// Requests one byte from all mirrors. Returns the first candidate that a mirror has, and its
-    /// length.
-    async fn find_sample(
-        &self,
-        mirrors: &MirrorSet,
-        round: &ProbeRound<'_>,
-        details: &mut BTreeMap<MirrorId, ProbeDetail>,
-    ) -> Option<(Target, u64)> {
-        let ids: Vec<MirrorId> = mirrors.with_selector(|selector, now| {
-            let sound = |id: &MirrorId| !selector.report(*id, now).is_some_and(|r| r.quarantined);
-            selector.ids().filter(sound).collect()
-        });
-        let contexts: Vec<Context> = round
-            .candidates
-            .iter()
-            .map(|target| self.probe_context(mirrors, target))
-            .collect();
-        let search = |mirror: MirrorId| {
-            let contexts = &contexts;
-            async move {
-                let mut latency = None;
-                for (context, target) in contexts.iter().zip(round.candidates) {
-                    let limit = round.config.probe_time;
-                    let exchange = begin(context, mirror, limit, 0, "search for the sample");
-                    let outcome = receive(&exchange, 0..1, limit, || ()).await;
-                    // One byte is too short to measure more than the latency.
-                    exchange.cancel();
-                    latency = outcome.latency.or(latency);
-                    match (outcome.error.map(|error| error.class()), outcome.total) {
-                        (None, Some(total)) if total > 0 => {
-                            return (mirror, latency, Some((target.clone(), total)));
-                        }
-                        (None | Some(Class::NotHere), _) => {}
-                        _ => break,
-                    }
-                }
-                (mirror, latency, None)
-            }
-        };
-        // The search ends in time even if mirrors stall.
-        let end = pin!(sleep(round.config.time));
-        let mut searches = futures_util::stream::iter(ids.into_iter().map(search))
-            .buffer_unordered(MAX_SEARCHES)
-            .take_until(end);
-        while let Some((mirror, latency, sample)) = searches.next().await {
-            details.entry(mirror).or_default().latency = latency;
-            if sample.is_some() {
-                return sample;
-            }
-        }
-        None
     }
 }
 
@@ -319,8 +289,21 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    /// Executes the plan.
-    async fn run(&mut self) {
+    /// A mirror responded, and will be measured, or failed.
+    fn screened(&mut self, one: Screened) {
+        let is_held = self.plan.borrow().is_held(one.mirror);
+        let detail = self.details.entry(one.mirror).or_default();
+        detail.latency = one.latency;
+        match one.failure {
+            Some(probe) if is_held => self.ended(probe),
+            // The comparison of mirrors that served recently tells what of them failed.
+            Some(probe) => probe.exchange.cancel(),
+            None => self.plan.borrow_mut().release(one.mirror),
+        }
+    }
+
+    /// Executes the plan, while screening goes on.
+    async fn run(&mut self, screening: &mut Screening<'_>) {
         let mut running: FuturesUnordered<LocalBoxFuture<'a, Probe>> = FuturesUnordered::new();
         loop {
             let plan = self.plan;
@@ -338,12 +321,15 @@ impl<'a> Measuring<'a> {
                 }
                 ProbeStep::Wait { until } => {
                     let left = until.since(self.mirrors.now());
-                    // Cancel-safe: what is not ready stays in `running`.
-                    match timeout(left, running.next()).await {
-                        Ok(Some(probe)) => self.ended(probe),
+                    if running.is_empty() && screening.is_over() {
                         // Nothing runs, so nothing will change.
-                        Ok(None) => break,
-                        Err(_) => {}
+                        break;
+                    }
+                    // Cancel-safe: what is not ready stays where it is.
+                    tokio::select! {
+                        Some(probe) = running.next(), if !running.is_empty() => self.ended(probe),
+                        Some(one) = screening.next(), if !screening.is_over() => self.screened(one),
+                        () = sleep(left) => {}
                     }
                 }
                 ProbeStep::Done => break,

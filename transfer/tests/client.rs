@@ -136,8 +136,16 @@ async fn only_the_right_certificate_of_a_trusted_authority_is_accepted() {
             "{error:?}"
         );
         assert_eq!(error.class(), Class::Unwell);
+        assert!(!error.is_transient(), "{error:?}");
     }
     assert_eq!(server.requests().len(), 1);
+    // The last one is of an unknown authority.
+    let insecure = HttpOptions {
+        insecure: true,
+        ..direct()
+    };
+    let body = get(&insecure, &server.url()).await.unwrap();
+    assert_eq!(body, content(1_000));
 }
 
 fn with_identity(dir: &Path, identity: &Identity, one_file: bool) -> ClientCertificate {

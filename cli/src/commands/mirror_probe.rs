@@ -1,6 +1,7 @@
 //! `taipan mirror probe`.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -29,6 +30,9 @@ use crate::{
 
 /// The time for measuring the best mirrors a second time, in addition to the timeout per mirror.
 const SECOND_MEASUREMENT: Duration = Duration::from_secs(1);
+
+/// How many mirrors are in the table without `--verbose`.
+const MAX_ROWS: usize = 30;
 
 /// The maximum number of lines of the live table.
 const MAX_LINES: usize = 24;
@@ -145,6 +149,8 @@ fn show(printer: &Printer, place: &MirroredChannel, ranking: &ProbeRanking, took
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut causes = Vec::new();
+    // How many have each verdict, of those that are not in the table.
+    let mut unlisted: BTreeMap<&str, usize> = BTreeMap::new();
     let mut received = 0;
     for (place, result) in (1..).zip(&ranking.results) {
         let Some(report) = reports.get(result.mirror.index()) else {
@@ -153,13 +159,26 @@ fn show(printer: &Printer, place: &MirroredChannel, ranking: &ProbeRanking, took
         let detail = ranking.detail(result.mirror);
         received += detail.bytes;
         let line = Ranked::new(channel.name(), place, result, report, &detail);
-        rows.push(line.row());
-        if let Some(cause) = detail.cause.as_ref().filter(|_| !is_usable(result.verdict)) {
+        let is_listed = printer.is_verbose() || rows.len() <= MAX_ROWS;
+        if is_listed {
+            rows.push(line.row());
+        } else {
+            *unlisted.entry(line.verdict).or_insert(0_usize) += 1;
+        }
+        let cause = detail.cause.as_ref().filter(|_| !is_usable(result.verdict));
+        if let Some(cause) = cause.filter(|_| is_listed) {
             causes.push(vec![line.verdict.to_owned(), cause.clone()]);
         }
         printer.object("ranked", &line);
     }
     printer.data(&table(&rows, &[4, 5, 6]));
+    if !unlisted.is_empty() {
+        let counts = unlisted
+            .iter()
+            .map(|(verdict, count)| format!("{count} {verdict}"));
+        let counts: Vec<String> = counts.collect();
+        printer.data(&format!("  and {} (-v lists all)", counts.join(", ")));
+    }
     if !causes.is_empty() {
         printer.data("");
         printer.data(&table(&causes, &[1]));
