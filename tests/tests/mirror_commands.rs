@@ -515,7 +515,7 @@ async fn a_good_mirror_behind_many_silent_ones_is_found_in_the_time_promised() {
         .iter()
         .map(|listener| format!("http://{}/c", listener.local_addr().unwrap()))
         .collect();
-    urls.push(server.url().to_owned());
+    urls.push(server.url());
     let sandbox = Sandbox::new();
     sandbox.write("m.toml", &mirrors_file(&urls));
     let arguments = ["mirror", "probe", "-c", CHANNEL, "--mirrors", "m.toml"];

@@ -336,7 +336,6 @@ impl BackendError {
                 Self::Encoded { .. }
                     | Self::UnexpectedNotModified { .. }
                     | Self::Redirect { .. }
-                    | Self::Certificate { .. }
                     | Self::NoMultiRange { .. }
                     | Self::Offline { .. }
             )
