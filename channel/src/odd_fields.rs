@@ -3,6 +3,9 @@
 use serde::de::{DeserializeOwned, Error as _};
 use serde_json::{Map, Value};
 
+/// Of a record with more fields than this the wrong one is not looked for: the time grows with the square of their number.
+const MOST_FIELDS: usize = 256;
+
 /// The last millisecond of the year 9999.
 const MAX_TIMESTAMP: i64 = 253_402_300_799_999;
 
@@ -34,6 +37,9 @@ fn wrong_field<T: DeserializeOwned>(mut fields: Map<String, Value>) -> Option<St
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
+    if fields.len() > MOST_FIELDS {
+        return None;
+    }
     let whole = read(&fields);
     let names: Vec<String> = fields.keys().cloned().collect();
     names.into_iter().find(|name| {
@@ -110,6 +116,14 @@ mod tests {
         }
         let error = parse_record::<PackageRecord>(br#"{"version": "1"}"#).unwrap_err();
         assert!(error.to_string().contains("missing field"), "{error}");
+    }
+
+    #[test]
+    fn a_record_with_very_many_fields_is_refused_at_once() {
+        let fields: Map<String, Value> =
+            (0..100_000).map(|n| (format!("k{n}"), n.into())).collect();
+        let text = serde_json::to_vec(&fields).unwrap();
+        assert!(parse_record::<PackageRecord>(&text).is_err());
     }
 
     #[test]

@@ -78,8 +78,8 @@ impl CondaSettings {
         let names = names.iter().flat_map(|name| split(name));
         let mut channels = Vec::new();
         for name in names {
-            let multi = self.condarc.custom_multichannels.iter();
-            let multi = multi.rev().find(|(known, _)| *known == name);
+            let mut multi = self.condarc.custom_multichannels.iter();
+            let multi = multi.find(|(known, _)| *known == name);
             match (name.as_str(), multi) {
                 (_, Some((_, all))) => channels.extend(all.iter().map(|name| self.url(name))),
                 ("nodefaults", None) => {}
@@ -95,8 +95,7 @@ impl CondaSettings {
 
     /// A name of `custom_channels`, or a label below one, as a URL.
     fn url(&self, name: &str) -> String {
-        let custom = self.condarc.custom_channels.iter().rev();
-        let mut custom = custom.filter(|(known, _)| {
+        let mut custom = self.condarc.custom_channels.iter().filter(|(known, _)| {
             let rest = name.strip_prefix(known.trim_matches('/'));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
@@ -223,6 +222,19 @@ mod tests {
                 "b",
                 "internals"
             ]
+        );
+    }
+
+    #[test]
+    fn a_key_counts_in_the_first_file_that_has_it() {
+        let mut own = settings("channels: [a]\ncustom_channels: {x: https://first.example}");
+        let later = "channels: [b]\ncustom_channels: {x: https://second.example, y: https://y.example}\nsubdir: win-64";
+        own.add(settings(later).condarc);
+        assert_eq!(own.condarc.channels.as_deref(), Some(&["a".to_owned()][..]));
+        assert_eq!(own.condarc.subdir.as_deref(), Some("win-64"));
+        assert_eq!(
+            channels(&own, &["x", "y"], Subdir::Linux64),
+            ["https://first.example/x", "https://y.example/y"]
         );
     }
 

@@ -111,8 +111,8 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     }
     let given = Given::of(&cli.command);
     let settings = Settings::resolve(&cli.global, given, &Environment::current())?;
-    for warning in &settings.warnings {
-        printer.warn(warning);
+    if !matches!(cli.command, Command::List(_) | Command::Zck(_)) {
+        settings.warnings.iter().for_each(|it| printer.warn(it));
     }
     // Two worker threads suffice for thousands of connections; extraction, hashing and linking have
     // their own threads.

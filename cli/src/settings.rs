@@ -299,10 +299,7 @@ impl Settings {
             always_copy: sources.always_copy()?,
             transfer: given.transfer,
             active_prefix: environment.path("CONDA_PREFIX"),
-            warnings: match given.source {
-                Some(_) => conda.warnings,
-                None => Vec::new(),
-            },
+            warnings: conda.warnings,
             http: match given.fetch {
                 Some(args) => file.http.with_fetch_options(args)?,
                 None => file.http,

@@ -1,6 +1,8 @@
 //! S3 services that say things which mock servers do not.
 
-use taipan_tests::{CHANNEL, Finished, Head, RawServer, Sandbox, response, target};
+use taipan_tests::{
+    CHANNEL, Finished, Head, RawServer, Sandbox, mirrors_file_of, response, target,
+};
 
 const BODY: &[u8] = b"content\n";
 
@@ -30,14 +32,15 @@ fn with_keys(mut sandbox: Sandbox) -> Sandbox {
     sandbox
 }
 
-fn fetch(sandbox: &Sandbox, endpoint: &str) -> Finished {
-    sandbox.write(
-        "m.toml",
-        &format!(
-            "[[channel]]\nurl = \"{CHANNEL}\"\n\
-             mirrors = [{{ url = \"s3://bucket/p\", endpoint = \"{endpoint}\", path-style = true }}]\n"
-        ),
-    );
+/// A mirror in a bucket at this endpoint, as in a mirrors file.
+fn mirror(endpoint: &str, priority: u32) -> String {
+    format!(
+        "{{ url = \"s3://bucket/p\", endpoint = \"{endpoint}\", path-style = true, priority = {priority} }}"
+    )
+}
+
+fn fetch_from(sandbox: &Sandbox, mirrors: &[String]) -> Finished {
+    sandbox.write("m.toml", &mirrors_file_of(mirrors));
     sandbox.run(&[
         "fetch",
         "-c",
@@ -49,6 +52,10 @@ fn fetch(sandbox: &Sandbox, endpoint: &str) -> Finished {
         "-o",
         "out",
     ])
+}
+
+fn fetch(sandbox: &Sandbox, endpoint: &str) -> Finished {
+    fetch_from(sandbox, &[mirror(endpoint, 0)])
 }
 
 #[test]
@@ -151,26 +158,8 @@ fn mirrors_with_one_name_are_told_apart_by_their_endpoints() {
     let good = RawServer::start("127.0.0.1", |_| response("200 OK", &[], BODY)).unwrap();
     let bad = RawServer::start("127.0.0.1", |_| denied("AccessDenied", "")).unwrap();
     let sandbox = with_keys(Sandbox::new());
-    let mirror = |url: &str, priority| {
-        format!(
-            "{{ url = \"s3://bucket/p\", endpoint = \"{url}\", path-style = true, priority = {priority} }}"
-        )
-    };
-    let mirrors = [mirror(&bad.url, 0), mirror(&good.url, 1)].join(", ");
-    sandbox.write(
-        "m.toml",
-        &format!("[[channel]]\nurl = \"{CHANNEL}\"\nmirrors = [{mirrors}]\n"),
-    );
-    let arguments = [
-        "fetch",
-        "-c",
-        CHANNEL,
-        "--no-repodata",
-        "--mirrors",
-        "m.toml",
-        "noarch/a.json",
-    ];
-    let finished = sandbox.run(&arguments).expect(0);
+    let mirrors = [mirror(&bad.url, 0), mirror(&good.url, 1)];
+    let finished = fetch_from(&sandbox, &mirrors).expect(0);
     for server in [&good, &bad] {
         let row = format!("s3://bucket/p at {}", server.url);
         assert!(finished.stderr.contains(&row), "{}", finished.stderr);

@@ -136,6 +136,9 @@ fn channels_are_named_as_for_conda() {
         sandbox.path("").canonicalize().unwrap().display()
     );
     assert!(list.stdout.contains(&url), "{}", list.stdout);
+    // By the end of its URL, as in `pkgs/main::pure`.
+    run(&sandbox, "create -p f -c ./d,./c d::pure").expect(0);
+    run(&sandbox, "create -p g -c ./d,./c e::pure").expect(2);
     let finished = run(&sandbox, "create -p e -c nodefaults pure").expect(2);
     assert!(
         finished.stderr.contains("no channel"),

@@ -298,7 +298,9 @@ fn foreign_list(text: &str) -> Option<&'static str> {
             "prefix:",
             "variables:",
         ];
-        keys.iter().any(|key| line.starts_with(key))
+        // `name::x` is a spec with a channel.
+        let rest = keys.iter().find_map(|key| line.strip_prefix(key));
+        rest.is_some_and(|rest| !rest.starts_with(':'))
     };
     lines.find_map(|line| match line {
         "@EXPLICIT" => Some("an explicit list of package URLs"),

@@ -47,6 +47,15 @@ pub enum PrefixError {
         source: io::Error,
     },
 
+    /// A link that no package owns leads out of the prefix, and a package has files below it.
+    #[error("{} in the prefix is a link that leads out of it, and {package} has files below it: remove the link, or use another prefix", path.display())]
+    ForeignLink {
+        /// The path of the link, relative to the prefix.
+        path: PathBuf,
+        /// `name-version-build` of the package.
+        package: String,
+    },
+
     /// A package has a path outside of the prefix.
     #[error("the package {package} contains {path:?}, which is outside of the prefix")]
     PathEscape {

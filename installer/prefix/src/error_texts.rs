@@ -66,6 +66,7 @@ fn prefix_errors() {
             file: "info/paths.json",
             source: refused(),
         },
+        ForeignLink => PrefixError::ForeignLink { path: "share".into(), package: package() },
         PathEscape => PrefixError::PathEscape { package: package(), path: "../x".to_owned() },
         MissingFile => PrefixError::MissingFile { package: package(), path: "lib/x".into() },
         FileDirectoryConflict => PrefixError::FileDirectoryConflict {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::claims::contest;
 use super::layout::Layout;
-use super::links::{DirectoryLinks, Links};
+use super::links::{DirectoryLinks, Links, RecordedPath, recorded};
 use super::plan::Respec;
 use super::removal::{MovedFiles, Owned, owned, record_path, swept};
 use crate::error::PrefixError;
@@ -117,14 +117,17 @@ impl<'a> Draft<'a> {
             .par_iter()
             .map(|package| draft_package(package, python.as_ref(), observer))
             .collect::<Result<_, _>>()?;
-        let links = Links::new(inputs, &packages);
+        let keep: Vec<_> = inputs.keep.par_iter().map(recorded).collect();
+        let unlink: Vec<_> = inputs.unlink.par_iter().map(recorded).collect();
+        let links = Links::new(inputs, &keep, &unlink, &packages);
         for package in &mut packages {
             package.follow(&links.after)?;
         }
-        let kept = inputs.keep.par_iter().map(|record| owned(record, &links));
-        let kept: Vec<Vec<Owned<'_>>> = kept.collect();
+        let place = |paths: &Vec<RecordedPath<'a>>| owned(paths, &links);
+        let kept: Vec<Vec<Owned<'_>>> = keep.par_iter().map(place).collect();
+        let unlinked: Vec<Vec<Owned<'_>>> = unlink.par_iter().map(place).collect();
         let mut moved = MovedFiles::default();
-        moved.add_unlinked(inputs, &kept, &links)?;
+        moved.add_unlinked(inputs, &kept, &unlinked)?;
 
         let contest = contest(inputs, &kept, &packages, observer);
         for (package, index, aside) in contest.losers {
@@ -179,7 +182,7 @@ impl<'a> Draft<'a> {
             edits,
             python,
         };
-        let scope = draft.scope(inputs, &kept, &links, layout);
+        let scope = draft.scope(inputs, &kept, &unlinked, layout);
         Ok((draft, scope))
     }
 
@@ -196,7 +199,7 @@ impl<'a> Draft<'a> {
         &self,
         inputs: &Inputs<'a>,
         kept: &[Vec<Owned<'_>>],
-        links: &Links,
+        unlinked: &[Vec<Owned<'_>>],
         layout: Layout<'_>,
     ) -> Scope {
         let history = fs::metadata(inputs.prefix.conda_meta().join("history"));
@@ -208,7 +211,7 @@ impl<'a> Draft<'a> {
             emptied: layout.emptied,
             directories: self.directories.clone(),
             files: self.new_files(),
-            swept: swept(inputs, kept, links, &layout.moved.list),
+            swept: swept(kept, unlinked, &layout.moved.list),
             moved: layout.moved.list,
         }
     }

@@ -239,9 +239,9 @@ impl<'a> Layout<'a> {
         }
         // A user's own link to a directory elsewhere is neither followed nor removed.
         if is_symlink && self.prefix.path().join(path).is_dir() {
-            return Err(PrefixError::PathEscape {
+            return Err(PrefixError::ForeignLink {
+                path: path.into(),
                 package: package.to_owned(),
-                path: path.to_owned(),
             });
         }
         self.moved.add(path);

@@ -101,12 +101,17 @@ impl DirectoryLinks {
 
 impl Links {
     /// The links that packages have before and after the transaction, as far as others have files below them.
-    pub(super) fn new(inputs: &Inputs<'_>, packages: &[DraftPackage<'_>]) -> Self {
+    /// `keep` and `unlink` are the paths of those packages.
+    pub(super) fn new(
+        inputs: &Inputs<'_>,
+        keep: &[Vec<RecordedPath<'_>>],
+        unlink: &[Vec<RecordedPath<'_>>],
+        packages: &[DraftPackage<'_>],
+    ) -> Self {
         let prefix = inputs.prefix.path();
-        let installed = || inputs.keep.iter().chain(inputs.unlink);
         let mut before = Declared::default();
-        for record in installed() {
-            before.add_recorded(record, |entry| entry.recorded);
+        for path in keep.iter().chain(unlink).flatten() {
+            before.add(path.recorded, path.may_be_link);
         }
         let mut links = HashMap::new();
         for path in before.links_above_others() {
@@ -115,8 +120,8 @@ impl Links {
             }
         }
         let mut after = Declared::default();
-        for record in inputs.keep {
-            after.add_recorded(record, |entry| entry.declared);
+        for path in keep.iter().flatten() {
+            after.add(path.declared, path.may_be_link);
         }
         for package in packages {
             for file in &package.files {
@@ -129,7 +134,7 @@ impl Links {
         }
         Self {
             before: DirectoryLinks::new(&links),
-            after: DirectoryLinks::new(&winning_links(inputs, packages, &after)),
+            after: DirectoryLinks::new(&winning_links(inputs, keep, packages, &after)),
         }
     }
 }
@@ -137,6 +142,7 @@ impl Links {
 /// The targets of links whose package has their path, also where others claim it.
 fn winning_links(
     inputs: &Inputs<'_>,
+    keep: &[Vec<RecordedPath<'_>>],
     packages: &[DraftPackage<'_>],
     declared: &Declared<'_>,
 ) -> HashMap<String, String> {
@@ -146,9 +152,9 @@ fn winning_links(
     }
     // Each claimant, and the target of its link if it has one.
     let mut claimants: HashMap<&str, Vec<(Owner, Option<String>)>> = HashMap::new();
-    for (index, record) in inputs.keep.iter().enumerate() {
-        for entry in recorded(record).filter(|entry| paths.contains(entry.declared)) {
-            if !entry.is_directory {
+    for (index, kept) in keep.iter().enumerate() {
+        for entry in kept {
+            if !entry.is_directory && paths.contains(entry.declared) {
                 let target = relative_target(&inputs.prefix.path().join(entry.recorded));
                 let claimants = claimants.entry(entry.declared).or_default();
                 claimants.push((Owner::Kept(index), target));
@@ -200,7 +206,7 @@ pub(super) struct RecordedPath<'a> {
 }
 
 /// The paths of an installed package: the detailed ones of its record, and those that only its plain list has.
-pub(super) fn recorded(record: &PrefixRecord) -> impl Iterator<Item = RecordedPath<'_>> {
+pub(super) fn recorded(record: &PrefixRecord) -> Vec<RecordedPath<'_>> {
     let detailed = record.paths_data.paths.iter().filter_map(|entry| {
         let recorded = entry.relative_path.to_str()?;
         let original = entry.original_path.as_deref().and_then(Path::to_str);
@@ -226,7 +232,7 @@ pub(super) fn recorded(record: &PrefixRecord) -> impl Iterator<Item = RecordedPa
                 may_be_link: true,
             })
         });
-    detailed.chain(plain)
+    detailed.chain(plain).collect()
 }
 
 /// Paths that may be links, and the directories in which paths lie.
@@ -238,16 +244,6 @@ struct Declared<'a> {
 }
 
 impl<'a> Declared<'a> {
-    fn add_recorded(
-        &mut self,
-        record: &'a PrefixRecord,
-        path: impl Fn(&RecordedPath<'a>) -> &'a str,
-    ) {
-        for entry in recorded(record) {
-            self.add(path(&entry), entry.may_be_link);
-        }
-    }
-
     fn add(&mut self, path: &'a str, may_be_link: bool) {
         if may_be_link {
             self.links.push(path);

@@ -8,7 +8,7 @@ use std::path::Path;
 use rattler_conda_types::PrefixRecord;
 
 use super::draft::Inputs;
-use super::links::{DirectoryLinks, Links, RecordedPath, recorded};
+use super::links::{DirectoryLinks, Links, RecordedPath};
 use crate::error::PrefixError;
 use crate::link::{dist_name, normalise};
 
@@ -26,9 +26,9 @@ pub(super) struct Owned<'a> {
     pub(super) directory: bool,
 }
 
-/// The paths of an installed package.
-pub(super) fn owned<'a>(record: &'a PrefixRecord, links: &Links) -> Vec<Owned<'a>> {
-    let owned = |path: RecordedPath<'a>| {
+/// The paths of an installed package, with their places.
+pub(super) fn owned<'a>(recorded: &[RecordedPath<'a>], links: &Links) -> Vec<Owned<'a>> {
+    let owned = |path: &RecordedPath<'a>| {
         let place = |links: &DirectoryLinks, name: &'a str| {
             let place = if path.is_directory {
                 links.directory(name)
@@ -46,7 +46,7 @@ pub(super) fn owned<'a>(record: &'a PrefixRecord, links: &Links) -> Vec<Owned<'a
             directory: path.is_directory,
         }
     };
-    recorded(record).map(owned).collect()
+    recorded.iter().map(owned).collect()
 }
 
 /// The files that are moved into the trash, in order and without duplicates.
@@ -90,16 +90,15 @@ impl MovedFiles {
         &mut self,
         inputs: &Inputs<'_>,
         kept: &[Vec<Owned<'_>>],
-        links: &Links,
+        unlinked: &[Vec<Owned<'_>>],
     ) -> Result<(), PrefixError> {
         if inputs.unlink.is_empty() {
             return Ok(());
         }
         let kept_at: HashSet<&str> = kept.iter().flatten().map(|path| &*path.location).collect();
-        for record in inputs.unlink {
-            let paths = owned(record, links);
+        for (record, paths) in inputs.unlink.iter().zip(unlinked) {
             let mut modules: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
-            for path in &paths {
+            for path in paths {
                 let Some(location) = normalise(&path.location) else {
                     return Err(PrefixError::UnsafeRecord {
                         package: dist_name(&record.repodata_record.package_record),
@@ -167,9 +166,8 @@ pub(super) fn record_path(inputs: &Inputs<'_>, record: &PrefixRecord) -> String 
 /// The directories that the removed files leave, deepest first, without those that kept packages
 /// declare.
 pub(super) fn swept(
-    inputs: &Inputs<'_>,
     kept: &[Vec<Owned<'_>>],
-    links: &Links,
+    unlinked: &[Vec<Owned<'_>>],
     moved: &[String],
 ) -> Vec<String> {
     let declared: HashSet<&str> = kept
@@ -179,11 +177,7 @@ pub(super) fn swept(
         .map(|path| &*path.claim)
         .collect();
     let mut directories: BTreeSet<String> = BTreeSet::new();
-    let removed = inputs
-        .unlink
-        .iter()
-        .flat_map(|record| owned(record, links))
-        .filter(|path| path.directory);
+    let removed = unlinked.iter().flatten().filter(|path| path.directory);
     for path in removed.filter_map(|path| normalise(&path.location)) {
         add_with_parents(&mut directories, &path);
     }
