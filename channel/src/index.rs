@@ -8,7 +8,7 @@ mod error;
 mod walk;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     ops::Range,
     sync::Arc,
@@ -17,6 +17,7 @@ use std::{
 use rattler_conda_types::{
     PackageName, PackageRecord, RepoDataRecord, package::DistArchiveIdentifier,
 };
+use serde_json::value::RawValue;
 use url::Url;
 
 pub use error::{IndexError, RecordError};
@@ -253,14 +254,22 @@ impl RepodataIndex {
         record.channel.as_deref() == Some(self.shared.channel.as_str())
     }
 
-    /// All fields of the record of one archive, including those that [`RepoDataRecord`] drops.
+    /// All fields of the record of one archive, including those that [`RepoDataRecord`] drops. A field without a meaning
+    /// here may have a value that cannot be represented, such as a number that is too large. It is left out.
     pub fn fields(
         &self,
         name: &PackageName,
         file_name: &str,
     ) -> Option<serde_json::Map<String, serde_json::Value>> {
         let place = self.place(name, file_name)?;
-        serde_json::from_str(&self.shared.text[place.value()]).ok()
+        let record = &self.shared.text[place.value()];
+        if let Ok(fields) = serde_json::from_str(record) {
+            return Some(fields);
+        }
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_str(record).ok()?;
+        let value = |raw: &RawValue| serde_json::from_str(raw.get()).ok();
+        let readable = |(key, raw)| Some((key, value(raw)?));
+        Some(fields.into_iter().filter_map(readable).collect())
     }
 
     /// The records of one name, in the order of the file, and those that cannot be used. Both are

@@ -44,6 +44,15 @@ pub struct DockerRegistry {
 impl DockerRegistry {
     /// Starts an empty registry; `None` (reported as skipped) when it is not installed.
     pub fn start(access: RegistryAccess<'_>) -> Option<Self> {
+        Self::start_with(access, false)
+    }
+
+    /// Like [`start`](Self::start), and manifests can be deleted.
+    pub fn start_deleting(access: RegistryAccess<'_>) -> Option<Self> {
+        Self::start_with(access, true)
+    }
+
+    fn start_with(access: RegistryAccess<'_>, deletes: bool) -> Option<Self> {
         let Some(program) = program("docker-registry") else {
             skip("docker-registry is not installed");
             return None;
@@ -58,7 +67,7 @@ impl DockerRegistry {
             "version: '0.1'\n\
              log: {{ level: info }}\n\
              http: {{ addr: '127.0.0.1:0', secret: tests }}\n\
-             storage: {{ filesystem: {{ rootdirectory: {:?} }} }}\n",
+             storage: {{ filesystem: {{ rootdirectory: {:?} }}, delete: {{ enabled: {deletes} }} }}\n",
             work.path().join("data").display().to_string()
         );
         let auth = match access {

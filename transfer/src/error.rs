@@ -190,6 +190,20 @@ pub enum BackendError {
         /// The cause.
         source: io::Error,
     },
+    /// A local file could not be written, for example because the disk is full.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another program changed the file at the same time, so that it was not replaced.
+    #[error("{url} was changed by another program at the same time")]
+    Conflict {
+        /// The URL.
+        url: String,
+    },
     /// The path cannot be written as a URL or name on this mirror.
     #[error("invalid path `{path}` for {place}")]
     BadPath {
@@ -227,6 +241,8 @@ pub enum TimeoutPhase {
     Body,
     /// The end of a body that must come whole.
     WholeBody,
+    /// Progress of a request that sends a file, or its response.
+    Upload,
 }
 
 impl fmt::Display for TimeoutPhase {
@@ -236,6 +252,7 @@ impl fmt::Display for TimeoutPhase {
             Self::FirstByte => "no body",
             Self::Body => "the body stalled",
             Self::WholeBody => "the body was not complete",
+            Self::Upload => "the upload stalled",
         })
     }
 }
@@ -334,6 +351,8 @@ impl BackendError {
             && !matches!(
                 self,
                 Self::Encoded { .. }
+                    | Self::Write { .. }
+                    | Self::Conflict { .. }
                     | Self::UnexpectedNotModified { .. }
                     | Self::Redirect { .. }
                     | Self::NoMultiRange { .. }

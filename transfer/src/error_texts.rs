@@ -106,6 +106,8 @@ fn errors_of_requests() {
             source: cause(),
         },
         Read => BackendError::Read { path: "/f".into(), source: denied() },
+        Write => BackendError::Write { path: "/f".into(), source: denied() },
+        Conflict => BackendError::Conflict { url: url() },
         BadPath => BackendError::BadPath { path: "../f".to_owned(), place: url() },
         Corrupt => BackendError::Corrupt { url: url(), source: digest() },
         Unusable => BackendError::Unusable { url: url(), source: cause() },
@@ -116,6 +118,7 @@ fn errors_of_requests() {
         TimeoutPhase::FirstByte,
         TimeoutPhase::Body,
         TimeoutPhase::WholeBody,
+        TimeoutPhase::Upload,
     ];
     let phases = phases.map(|phase| format!("  {phase:?}: {phase}"));
     let phases = phases.join("\n");

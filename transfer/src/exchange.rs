@@ -259,6 +259,18 @@ impl Exchange {
         }
     }
 
+    /// A remote mirror is not used by an engine that is offline.
+    pub(crate) fn check_offline(&self) -> Result<(), BackendError> {
+        self.outgoing().check_offline()
+    }
+
+    /// Counts bytes that were sent to the mirror.
+    pub(crate) fn sent(&self, bytes: u64) {
+        let mut measured = self.meter.lock();
+        measured.bytes = bytes;
+        measured.header = Some(measured.begun.elapsed());
+    }
+
     /// The body is complete. Verifying it is not the mirror's time.
     pub(crate) fn body_ended(&self) {
         self.meter.lock().ended = Some(Instant::now());
@@ -489,14 +501,19 @@ impl Outgoing {
         Ok(parts.into_iter().map(cut).collect())
     }
 
-    /// Sends a request and waits for the header of the response.
-    async fn send(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
-        let mirrors = &self.context.mirrors;
-        if self.context.is_offline && mirrors.is_remote(self.mirror) {
+    fn check_offline(&self) -> Result<(), BackendError> {
+        if self.context.is_offline && self.context.mirrors.is_remote(self.mirror) {
             return Err(BackendError::Offline {
                 url: self.url.clone(),
             });
         }
+        Ok(())
+    }
+
+    /// Sends a request and waits for the header of the response.
+    async fn send(&self, request: GetRequest<'_>) -> Result<GetResponse, BackendError> {
+        self.check_offline()?;
+        let mirrors = &self.context.mirrors;
         let after = self.timeouts.header;
         let response = timeout(after, mirrors.backend(self.mirror).get(request)).await;
         let response = response.map_err(|_| BackendError::Timeout {

@@ -101,6 +101,8 @@
 
 mod backend;
 mod blocking;
+mod deliver;
+mod destination;
 mod digest;
 mod duplicates;
 mod engine;
@@ -138,6 +140,16 @@ pub use backend::{
     netrc::{Netrc, NetrcError},
     oci::OciBackend,
     s3::S3Backend,
+};
+pub use deliver::DeliveryError;
+pub use destination::{
+    Condition, Deletion, Destination, Held, ListedFile, Listing, NewFile, PutOptions, Stored,
+    content::Content,
+    file::FileDestination,
+    oci::OciDestination,
+    outlet::{Outlet, OutletOptions},
+    s3::S3Destination,
+    sending::Sending,
 };
 pub use digest::{Expected, Md5, ParseDigestError, Sha1, Sha256, Sha512, Verifier, VerifyError};
 pub use duplicates::FileDuplicates;

@@ -474,3 +474,20 @@ fn real_indexes_agree_with_a_plain_parser() {
     }
     assert!(seen > 0, "no repodata in the directory");
 }
+
+/// Found by the fuzzer: a number that no float represents, in a field that nothing reads.
+#[test]
+fn a_field_that_cannot_be_represented_is_left_out() {
+    let text = r#"{"packages.conda":{"a-1-0.conda":
+        {"name":"a","version":"1","build":"0","build_number":0,"odd":8E9999,"kept":[1]}}}"#;
+    let subdir = "https://host.example/c/linux-64/".parse().unwrap();
+    let limits = IndexLimits::default();
+    let index = RepodataIndex::from_json(text.into(), "https://host.example/c", &subdir, limits);
+    let fields = index
+        .unwrap()
+        .fields(&"a".parse().unwrap(), "a-1-0.conda")
+        .unwrap();
+    assert!(!fields.contains_key("odd"));
+    assert_eq!(fields["kept"], serde_json::json!([1]));
+    assert_eq!(fields["name"], "a");
+}

@@ -6,6 +6,9 @@
 mod bucket;
 mod channel;
 mod contract;
+#[path = "../../../transfer/tests/destination_suite/mod.rs"]
+mod destination_suite;
+mod destinations;
 mod fixtures;
 mod nginx;
 mod registry;

@@ -18,13 +18,15 @@ use url::Url;
 use crate::{
     BackendError, ByteRange, Expected, HttpClient, OciTarget, Target,
     backend::{
-        Backend, GetRequest, GetResponse, Ranges, http::send, http_client::CredentialSource,
-        oci_token::Tokens,
+        Backend, GetRequest, GetResponse, Ranges,
+        http::send,
+        http_client::CredentialSource,
+        oci_token::{Access, Tokens},
     },
 };
 
 /// The largest manifest that is read, in bytes, as the distribution specification suggests.
-const MAX_MANIFEST: usize = 4 << 20;
+pub(crate) const MAX_MANIFEST: usize = 4 << 20;
 
 /// A namespace in a registry.
 pub struct OciBackend {
@@ -45,8 +47,12 @@ impl OciBackend {
     /// The backend for the namespace at `location`. Credentials come from the docker configuration
     /// and its helpers; without any the registry is read anonymously.
     pub fn new(location: OciLocation, http: impl Into<HttpClient>) -> Self {
-        let http = http.into();
-        let tokens = Tokens::new(&location, http.clone());
+        Self::with_access(location, http.into(), Access::Read)
+    }
+
+    /// The same, with tokens that allow more than reading.
+    pub(crate) fn with_access(location: OciLocation, http: HttpClient, access: Access) -> Self {
+        let tokens = Tokens::new(&location, http.clone(), access);
         Self {
             location,
             http,
@@ -54,14 +60,26 @@ impl OciBackend {
         }
     }
 
-    fn repository(&self, target: &OciTarget) -> String {
+    pub(crate) fn location(&self) -> &OciLocation {
+        &self.location
+    }
+
+    pub(crate) fn http(&self) -> &HttpClient {
+        &self.http
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    pub(crate) fn repository(&self, target: &OciTarget) -> String {
         match self.location.namespace.trim_matches('/') {
             "" => target.repository.clone(),
             namespace => format!("{namespace}/{}", target.repository),
         }
     }
 
-    fn place(&self, target: &OciTarget) -> String {
+    pub(crate) fn place(&self, target: &OciTarget) -> String {
         let registry = &self.location.registry;
         format!(
             "oci://{registry}/{}:{}",
@@ -202,7 +220,7 @@ impl OciBackend {
 }
 
 /// The accepted media types of manifests. Without them a registry hides manifests of another type.
-const MANIFEST_TYPES: [&str; 4] = [
+pub(crate) const MANIFEST_TYPES: [&str; 4] = [
     OCI_IMAGE_MEDIA_TYPE,
     OCI_IMAGE_INDEX_MEDIA_TYPE,
     IMAGE_MANIFEST_MEDIA_TYPE,
@@ -270,7 +288,7 @@ impl Backend for OciBackend {
 
 /// The grammar of repository names, digests and tags (OCI distribution spec, "Pulling manifests";
 /// image spec, "Digests"), as far as is needed: what passes has no special meaning in a URL.
-fn is_repository(name: &str) -> bool {
+pub(crate) fn is_repository(name: &str) -> bool {
     let part = |part: &str| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let bytes = part.as_bytes();
@@ -281,7 +299,7 @@ fn is_repository(name: &str) -> bool {
     name.len() <= 255 && name.split('/').all(part)
 }
 
-fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let bytes = tag.as_bytes();
     (1..=128).contains(&bytes.len())
         && !b".-".contains(&bytes[0])
@@ -290,7 +308,7 @@ fn is_tag(tag: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(b))
 }
 
-fn is_digest(digest: &str) -> bool {
+pub(crate) fn is_digest(digest: &str) -> bool {
     digest.split_once(':').is_some_and(|(algorithm, hex)| {
         let known = [("sha256", 64), ("sha512", 128)].contains(&(algorithm, hex.len()));
         known && hex.bytes().all(|b| b.is_ascii_hexdigit())

@@ -77,8 +77,26 @@ struct Token {
 /// token and those from other repositories do not wait for it.
 type TokenCell = Arc<Mutex<Option<Token>>>;
 
+/// What tokens allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// Reading, writing and deleting. A registry grants the part of it that is allowed.
+    Write,
+}
+
+impl Access {
+    fn actions(self) -> &'static str {
+        match self {
+            Self::Read => "pull",
+            Self::Write => "pull,push,delete",
+        }
+    }
+}
+
 /// The tokens for one registry.
 pub(crate) struct Tokens {
+    access: Access,
     http: HttpClient,
     registry: String,
     plain_http: bool,
@@ -116,8 +134,9 @@ impl TokenResponse {
 }
 
 impl Tokens {
-    pub(crate) fn new(location: &OciLocation, http: HttpClient) -> Self {
+    pub(crate) fn new(location: &OciLocation, http: HttpClient, access: Access) -> Self {
         Self {
+            access,
             http,
             registry: location.registry.clone(),
             plain_http: location.plain_http,
@@ -207,7 +226,7 @@ impl Tokens {
         if realm.scheme() != "https" && !self.plain_http {
             return Err(self.denied("the URL of its token endpoint does not begin with https://"));
         }
-        let scope = format!("repository:{repository}:pull");
+        let scope = format!("repository:{repository}:{}", self.access.actions());
         let mut fields = vec![("scope", scope.as_str())];
         fields.extend(service.map(|service| ("service", service)));
         let mut url = realm.clone();
@@ -553,7 +572,7 @@ mod tests {
             plain_http,
         };
         let client = HttpClient::new(&crate::HttpOptions::default()).unwrap();
-        Tokens::new(&location, client)
+        Tokens::new(&location, client, Access::Read)
     }
 
     #[tokio::test]

@@ -10,8 +10,9 @@ use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutCo
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::{
     Client,
+    config::RequestChecksumCalculation,
     config::{Credentials, SharedHttpClient, StalledStreamProtectionConfig},
-    error::{ProvideErrorMetadata as _, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     operation::get_object::{GetObjectError, GetObjectOutput, builders::GetObjectFluentBuilder},
 };
 use futures_util::{StreamExt as _, stream};
@@ -84,7 +85,7 @@ impl S3Backend {
         }
     }
 
-    async fn client(&self, place: &str) -> Result<&Client, BackendError> {
+    pub(crate) async fn client(&self, place: &str) -> Result<&Client, BackendError> {
         let failed = |error: HttpClientError| BackendError::Service {
             place: place.to_owned(),
             class: Class::Unwell,
@@ -129,6 +130,8 @@ impl S3Backend {
         let shared = loader.load().await;
         let mut config =
             aws_sdk_s3::config::Builder::from(&shared).force_path_style(self.location.path_style);
+        // Many services refuse the encoding of bodies that the SDK's own checksums need.
+        config = config.request_checksum_calculation(RequestChecksumCalculation::WhenRequired);
         if shared.region().is_none() {
             config = config.region(Region::new("us-east-1"));
         }
@@ -141,7 +144,7 @@ impl S3Backend {
         Ok(Client::from_conf(config.build()))
     }
 
-    fn learned_region(&self) -> Option<Region> {
+    pub(crate) fn learned_region(&self) -> Option<Region> {
         // Each change is one assignment.
         let region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
         region.clone()
@@ -213,7 +216,23 @@ impl S3Backend {
         response
     }
 
-    fn key(&self, path: &str) -> String {
+    /// The bucket and the prefix.
+    pub(crate) fn location(&self) -> &S3Location {
+        &self.location
+    }
+
+    /// Remembers the region of the bucket if the response names one. Whether it is another than before.
+    pub(crate) fn learn_region<E>(&self, error: &SdkError<E>) -> bool {
+        let Some(right) = region_of(error) else {
+            return false;
+        };
+        let mut region = self.region.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = region.as_ref() != Some(&right);
+        *region = Some(right);
+        is_new
+    }
+
+    pub(crate) fn key(&self, path: &str) -> String {
         match self.location.prefix.trim_matches('/') {
             "" => path.to_owned(),
             prefix => format!("{prefix}/{path}"),
@@ -362,7 +381,7 @@ async fn send(
 
 /// The region of the bucket, as a response with 301, 307 or 400 names it: in the header `x-amz-bucket-region`, or in the body
 /// (`<Region>`, with `AuthorizationHeaderMalformed`).
-fn region_of(error: &SdkError<GetObjectError>) -> Option<Region> {
+fn region_of<E>(error: &SdkError<E>) -> Option<Region> {
     if !matches!(status(error)?, 301 | 307 | 400) {
         return None;
     }
@@ -384,7 +403,7 @@ fn wrong_range(url: String, wanted: ByteRange, got: String) -> BackendError {
     BackendError::WrongRange { url, wanted, got }
 }
 
-fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
+pub(crate) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error
         .raw_response()
         .map(|response| response.status().as_u16())
@@ -394,8 +413,8 @@ fn status(error: &SdkError<GetObjectError>) -> Option<u16> {
 const ANONYMOUS: &str = "set `anonymous = true` beside the URL of a public bucket";
 
 /// Whether no source of credentials had any. The request was not sent then.
-fn lacks_keys(error: &SdkError<GetObjectError>) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+fn lacks_keys(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<CredentialsError>() {
             return matches!(error, CredentialsError::CredentialsNotLoaded(_));
@@ -405,7 +424,10 @@ fn lacks_keys(error: &SdkError<GetObjectError>) -> bool {
     false
 }
 
-fn translate(place: String, status: Option<u16>, error: SdkError<GetObjectError>) -> BackendError {
+pub(crate) fn translate<E>(place: String, status: Option<u16>, error: SdkError<E>) -> BackendError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
     if status.is_none() && lacks_keys(&error) {
         let source = format!(
             "no keys were found in the environment, the profiles or the metadata service; {ANONYMOUS}"

@@ -1,0 +1,138 @@
+//! The bytes of a file that is sent.
+
+use std::{
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use md5::Md5 as Md5Hasher;
+use sha2::{Digest as _, Sha256 as Sha256Hasher};
+
+use crate::{BackendError, Md5, Sha256};
+
+/// How many bytes of a file are read at a time.
+pub(super) const PIECE: usize = 256 << 10;
+
+/// The bytes of a file. They can be read several times, and in parts: an attempt that failed is repeated, and several
+/// destinations read at their own pace.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// In memory.
+    Bytes(Bytes),
+    /// A local file, which must not change meanwhile.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Its length in bytes.
+        size: u64,
+    },
+}
+
+impl Content {
+    /// The content of a local file.
+    pub async fn file(path: impl Into<PathBuf>) -> Result<Self, BackendError> {
+        let path = path.into();
+        match tokio::fs::metadata(&path).await {
+            Ok(metadata) => Ok(Self::File {
+                size: metadata.len(),
+                path,
+            }),
+            Err(source) => Err(BackendError::Read { path, source }),
+        }
+    }
+
+    /// The length in bytes.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { size, .. } => *size,
+        }
+    }
+
+    /// The digests of all bytes.
+    pub async fn digests(&self) -> Result<(Sha256, Md5), BackendError> {
+        self.digests_of(0..self.size()).await
+    }
+
+    /// The digests of some bytes.
+    pub(super) async fn digests_of(
+        &self,
+        range: Range<u64>,
+    ) -> Result<(Sha256, Md5), BackendError> {
+        match self {
+            Self::Bytes(bytes) => {
+                let mut hashes = Hashes::default();
+                hashes.add(&slice(bytes, range));
+                Ok(hashes.finish())
+            }
+            Self::File { path, .. } => {
+                let path = path.clone();
+                let read = move || {
+                    let hashed = hash(&path, range);
+                    hashed.map_err(|source| BackendError::Read { path, source })
+                };
+                match tokio::task::spawn_blocking(read).await {
+                    Ok(result) => result,
+                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+                }
+            }
+        }
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+/// A part of bytes in memory.
+pub(super) fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(place(range.start)..place(range.end))
+}
+
+/// Both digests of a stream of bytes.
+#[derive(Default)]
+pub(super) struct Hashes {
+    sha256: Sha256Hasher,
+    md5: Md5Hasher,
+}
+
+impl Hashes {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        self.md5.update(bytes);
+    }
+
+    pub(super) fn finish(self) -> (Sha256, Md5) {
+        let (sha256, md5) = (self.sha256.finalize(), self.md5.finalize());
+        (
+            Sha256::from_bytes(sha256.into()),
+            Md5::from_bytes(md5.into()),
+        )
+    }
+}
+
+fn hash(path: &Path, range: Range<u64>) -> io::Result<(Sha256, Md5)> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(range.start))?;
+    let mut left = range.end.saturating_sub(range.start);
+    let mut buffer = vec![0; PIECE];
+    let mut hashes = Hashes::default();
+    while left > 0 {
+        let room = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let read = file.read(&mut buffer[..room])?;
+        if read == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "it became shorter while it was read",
+            ));
+        }
+        hashes.add(&buffer[..read]);
+        left -= read as u64;
+    }
+    Ok(hashes.finish())
+}
