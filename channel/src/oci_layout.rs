@@ -30,14 +30,40 @@ pub enum OciLayoutError {
 pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayoutError> {
     let package = &record.package_record;
     let file = record.identifier.to_file_name();
+    reference(
+        &package.subdir,
+        package.name.as_normalized(),
+        &package.version.as_str(),
+        package.build.as_str(),
+        &file,
+    )
+}
+
+/// Where an archive is in a registry, by its name: `NAME-VERSION-BUILD.conda` or `.tar.bz2`.
+pub(crate) fn file_reference(subdir: &str, file: &str) -> Result<OciTarget, OciLayoutError> {
+    let stem = (file.strip_suffix(".conda")).or_else(|| file.strip_suffix(".tar.bz2"));
+    let mut parts = stem.unwrap_or_default().rsplitn(3, '-');
+    let (Some(build), Some(version), Some(name)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(OciLayoutError::Archive(file.to_owned()));
+    };
+    reference(subdir, &name.to_ascii_lowercase(), version, build, file)
+}
+
+fn reference(
+    subdir: &str,
+    name: &str,
+    version: &str,
+    build: &str,
+    file: &str,
+) -> Result<OciTarget, OciLayoutError> {
     let media_type = if file.ends_with(".conda") {
         CONDA
     } else if file.ends_with(".tar.bz2") {
         TAR_BZ2
     } else {
-        return Err(OciLayoutError::Archive(file));
+        return Err(OciLayoutError::Archive(file.to_owned()));
     };
-    let name = package.name.as_normalized();
     // The name of a repository must not begin with an underscore.
     let name = match name.strip_prefix('_') {
         Some(rest) => format!("zzz_{rest}"),
@@ -46,7 +72,7 @@ pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayout
     if !is_name_component(&name) {
         return Err(OciLayoutError::Name(name));
     }
-    let tag = format!("{}-{}", package.version.as_str(), package.build);
+    let tag = format!("{version}-{build}");
     let tag = tag
         .replace('+', "__p__")
         .replace('!', "__e__")
@@ -55,7 +81,7 @@ pub fn package_reference(record: &RepoDataRecord) -> Result<OciTarget, OciLayout
         return Err(OciLayoutError::Tag(tag));
     }
     Ok(OciTarget {
-        repository: format!("{}/{name}", package.subdir),
+        repository: format!("{subdir}/{name}"),
         tag,
         media_type: media_type.to_owned(),
     })

@@ -5,12 +5,17 @@
     reason = "the comments of options are the help, which is not Markdown"
 )]
 
+mod publish;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::rate_limit::parse_rate_limit;
+pub(crate) use publish::{
+    DestinationArgs, IndexArgs, MirrorPlaceArgs, PruneChoice, SyncArgs, UploadArgs,
+};
 
 /// A mirror-aware installer for conda packages.
 ///
@@ -93,6 +98,17 @@ pub(crate) enum Command {
     /// Show and measure the mirrors of channels
     #[command(subcommand)]
     Mirror(MirrorCommand),
+    /// Send packages to a channel in a bucket, a registry or a directory
+    ///
+    /// Each archive is opened and checked first. A package that is there already is not sent again. With
+    /// --index the packages are also added to the index; any number of uploads at the same time lose nothing.
+    Upload(UploadArgs),
+    /// Make or update the index of a channel
+    ///
+    /// Reads packages that are new or changed since the last time; the records of all others stay as they
+    /// are. Writes repodata.json, repodata.json.zst and run_exports.json of each subdir. Exits with 6 if a
+    /// package is left out.
+    Index(IndexArgs),
     /// Demonstrate taipan on six embedded mirrors, one of them down and one corrupt, without network
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -107,7 +123,7 @@ pub(crate) enum Command {
 }
 
 /// Channels and mirrors: options of all commands that fetch.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SourceArgs {
     /// Channel: a name such as conda-forge, a URL, or a path; several with commas between them
     /// (repeatable; the first has the highest priority) [env: TAIPAN_CHANNELS, CONDA_CHANNELS] [default:
@@ -293,6 +309,16 @@ pub(crate) enum MirrorCommand {
     /// Fetches the same small range of one file from each mirror. The next install uses the
     /// measurements. Exits with 4 if a channel has no usable mirror.
     Probe(ProbeArgs),
+    /// Copy a channel to buckets, registries and directories, and keep the copies up to date
+    ///
+    /// Packages are sent before the index that names them. What cannot be copied is left out of the index,
+    /// reported, and tried again by a later run; the exit code is then 6. A run that was stopped is continued
+    /// by the next one, on any machine.
+    Sync(Box<SyncArgs>),
+    /// Look whether all packages that the index of a mirror names are there and right
+    Verify(MirrorPlaceArgs),
+    /// Show what a mirror knows of itself: its source, its age, what is missing, what waits for deletion
+    Status(MirrorPlaceArgs),
 }
 
 /// Options of `mirror probe`.

@@ -5,16 +5,18 @@ use std::process::ExitStatus;
 use std::{io, path::PathBuf};
 
 use rattler_conda_types::Subdir;
-use taipan_channel::{ChannelError, RepodataError};
+use taipan_channel::{
+    BuildError, ChannelError, FilterError, OciLayoutError, RecordProblem, RepodataError, SyncError,
+};
 use taipan_installer::{PrefixError, PrepareError};
 use taipan_mirrors::{ListError, LocationError};
-use taipan_package::StoreError;
+use taipan_package::{InspectError, StoreError};
 use taipan_solver::{SolveError, SpecError, VirtualPackageError};
-use taipan_transfer::{FetchError, ParseDigestError};
+use taipan_transfer::{DeliveryError, FetchError, ParseDigestError};
 
 use crate::{
-    exit::Exit, fetch_argument::FetchArgumentError, http::HttpSettingsError,
-    mirror_lists::MirrorListError, settings::SettingsError,
+    destinations::DestinationError, exit::Exit, fetch_argument::FetchArgumentError,
+    http::HttpSettingsError, mirror_lists::MirrorListError, settings::SettingsError,
 };
 
 /// Why a command failed.
@@ -120,6 +122,42 @@ pub(crate) enum AppError {
     #[cfg(feature = "demo")]
     #[error("the demo failed: {program} ended with {status}")]
     DemoStep { program: String, status: ExitStatus },
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    #[error(transparent)]
+    Sync(Box<SyncError>),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error("{} names no package: give a pixi.lock, a conda-lock.yml or an explicit list", path.display())]
+    EmptyLock { path: PathBuf },
+    #[error("invalid value for `--exclude-newer`: `{text}` is not a date such as 2026-05-01")]
+    Date { text: String },
+    #[error(
+        "`--with-dependencies` needs `--include` or `--only-names-in`: without them all packages are copied"
+    )]
+    NothingToClose,
+    #[error("{place} is no mirror that taipan keeps: it has no state in {}", subdirs.join(", "))]
+    NoMirror { place: String, subdirs: Vec<String> },
+    #[error("{place} has no index in {}", subdirs.join(", "))]
+    NoMirrorIndex { place: String, subdirs: Vec<String> },
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+    #[error("{} cannot be uploaded: {problem}", path.display())]
+    Record {
+        path: PathBuf,
+        problem: RecordProblem,
+    },
+    #[error("{path} exists at {place} with other content")]
+    Exists { path: String, place: String },
+    #[error("{file} cannot be in a registry")]
+    Layout {
+        file: String,
+        source: OciLayoutError,
+    },
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    #[error(transparent)]
+    Build(Box<BuildError>),
     #[error("interrupted")]
     Interrupted,
 }
@@ -127,6 +165,18 @@ pub(crate) enum AppError {
 impl From<RepodataError> for AppError {
     fn from(error: RepodataError) -> Self {
         Self::Repodata(Box::new(error))
+    }
+}
+
+impl From<BuildError> for AppError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
+    }
+}
+
+impl From<SyncError> for AppError {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(Box::new(error))
     }
 }
 
@@ -176,6 +226,24 @@ impl AppError {
             | Self::NotEmpty { .. }
             | Self::NoEnvironment { .. }
             | Self::NoOutputName { .. } => Exit::Usage,
+            Self::Inspect(InspectError::Name { .. })
+            | Self::Record { .. }
+            | Self::Layout { .. }
+            | Self::Destination(_)
+            | Self::Filter(FilterError::Spec { .. })
+            | Self::EmptyLock { .. }
+            | Self::Date { .. }
+            | Self::NothingToClose => Exit::Usage,
+            Self::Inspect(_) | Self::Exists { .. } | Self::Delivery(_) => Exit::Failed,
+            Self::Build(error) => match &**error {
+                BuildError::Sync(error) => exit_of_sync(error),
+                BuildError::NoListing { .. } => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            Self::Filter(FilterError::Read(_))
+            | Self::NoMirror { .. }
+            | Self::NoMirrorIndex { .. } => Exit::Failed,
+            Self::Sync(error) => exit_of_sync(error),
             Self::NoUsableMirror { .. } | Self::NoMirrorOfFile { .. } => Exit::Exhausted,
             Self::MirrorList(error) => match error {
                 MirrorListError::Fetch { .. } => Exit::Exhausted,
@@ -219,6 +287,17 @@ impl AppError {
                 _ => Exit::Usage,
             },
         }
+    }
+}
+
+/// The exit code of a subdir, or of one destination of it, that failed.
+pub(crate) fn exit_of_sync(error: &SyncError) -> Exit {
+    match error {
+        SyncError::Source { source, .. }
+        | SyncError::State { source, .. }
+        | SyncError::Published { source, .. } => exit_of_fetch(source),
+        SyncError::NoSubdir { .. } | SyncError::Loop { .. } => Exit::Usage,
+        _ => Exit::Failed,
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{error::Error, fmt, io};
 
 use serde::Serialize;
-use taipan_channel::RepodataError;
+use taipan_channel::{RepodataError, SyncError};
 use taipan_installer::{PrefixError, PrepareError};
 use taipan_package::StoreError;
-use taipan_transfer::{Attempt, FetchError, SinkError};
+use taipan_transfer::{Attempt, DeliveryError, FetchError, SinkError};
 
 use crate::{error::AppError, error_chain::causes, printer::Printer};
 
@@ -148,15 +148,23 @@ fn counted(attempts: &[FailedAttempt]) -> Vec<(String, usize)> {
 /// The name of a skipped mirror and the reason.
 type Skipped = (String, String);
 
-/// The attempts and the skipped mirrors of the `FetchError` in a chain of errors.
+/// The attempts and the skipped mirrors of the failed transfer in a chain of errors.
 fn exhausted<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a [Attempt], &'a [Skipped])> {
     let mut chain = std::iter::successors(Some(error), |&error| error.source());
-    match chain.find_map(|error| error.downcast_ref::<FetchError>())? {
-        FetchError::Exhausted {
-            attempts, skipped, ..
-        } => Some((attempts, skipped)),
-        _ => None,
-    }
+    chain.find_map(|error| {
+        if let Some(error) = error.downcast_ref::<DeliveryError>() {
+            return Some((&*error.attempts, &[][..]));
+        }
+        if let Some(SyncError::Destination(error)) = error.downcast_ref() {
+            return Some((&*error.attempts, &[][..]));
+        }
+        match error.downcast_ref::<FetchError>()? {
+            FetchError::Exhausted {
+                attempts, skipped, ..
+            } => Some((&**attempts, &**skipped)),
+            _ => None,
+        }
+    })
 }
 
 const NO_SPACE: &str = "free some space, or use another disk with --cache-dir or --prefix; complete \
@@ -191,6 +199,11 @@ fn hint(error: &AppError) -> Option<String> {
         AppError::Fetch(source) | AppError::Prepare(PrepareError::Fetch { source, .. }) => {
             hint_of_fetch(source)
         }
+        AppError::Exists { .. } => Some(
+            "give the package a new build number, or replace it with --force; --skip-existing leaves \
+             it as it is"
+                .to_owned(),
+        ),
         AppError::Store(StoreError::Full { .. }) => Some(NO_SPACE.to_owned()),
         AppError::Store(StoreError::ReadOnly { .. } | StoreError::Permission { .. }) => {
             Some("use a writable directory with --cache-dir".to_owned())

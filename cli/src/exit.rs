@@ -16,6 +16,8 @@ pub(crate) enum Exit {
     Exhausted = 4,
     /// The content does not have the expected digest.
     Verification = 5,
+    /// An index was published, with packages left out.
+    Partial = 6,
     /// Interrupted by the user.
     Interrupted = 130,
 }
@@ -33,12 +35,13 @@ impl Exit {
     fn severity(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Exhausted => 1,
-            Self::Unsatisfiable => 2,
-            Self::Usage => 3,
-            Self::Failed => 4,
-            Self::Verification => 5,
-            Self::Interrupted => 6,
+            Self::Partial => 1,
+            Self::Exhausted => 2,
+            Self::Unsatisfiable => 3,
+            Self::Usage => 4,
+            Self::Failed => 5,
+            Self::Verification => 6,
+            Self::Interrupted => 7,
         }
     }
 }

@@ -6,10 +6,12 @@
     reason = "doc comments of arguments are help texts"
 )]
 
+mod amounts;
 mod args;
 mod commands;
 mod condarc;
 mod context;
+mod destinations;
 mod environment;
 mod error;
 mod error_chain;
@@ -27,6 +29,7 @@ mod progress;
 mod rate_limit;
 mod settings;
 mod stdout_sink;
+mod sync_progress;
 
 use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
 
@@ -141,6 +144,30 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             }
             Command::Mirror(MirrorCommand::Probe(args)) => {
                 commands::mirror_probe::run(&settings, printer, args, &interrupt).await
+            }
+            Command::Mirror(MirrorCommand::Sync(args)) => {
+                Box::pin(commands::mirror_sync::run(
+                    &settings, printer, args, &interrupt,
+                ))
+                .await
+            }
+            Command::Mirror(MirrorCommand::Verify(args)) => {
+                Box::pin(commands::mirror_status::verify(
+                    &settings, printer, args, &interrupt,
+                ))
+                .await
+            }
+            Command::Mirror(MirrorCommand::Status(args)) => {
+                Box::pin(commands::mirror_status::run(
+                    &settings, printer, args, &interrupt,
+                ))
+                .await
+            }
+            Command::Upload(args) => {
+                Box::pin(commands::upload::run(&settings, printer, args, &interrupt)).await
+            }
+            Command::Index(args) => {
+                Box::pin(commands::index::run(&settings, printer, args, &interrupt)).await
             }
             #[cfg(feature = "demo")]
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,

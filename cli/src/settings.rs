@@ -192,9 +192,9 @@ pub(crate) struct Settings {
 }
 
 /// The options that only some commands have.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Given<'a> {
-    source: Option<&'a SourceArgs>,
+    source: Option<SourceArgs>,
     jobs: Option<usize>,
     retry_for: Option<usize>,
     install: Option<&'a InstallArgs>,
@@ -207,14 +207,14 @@ impl<'a> Given<'a> {
     pub(crate) fn of(command: &'a Command) -> Self {
         match command {
             Command::Create(args) | Command::Install(args) => Self {
-                source: Some(&args.source),
+                source: Some(args.source.clone()),
                 jobs: args.jobs,
                 retry_for: args.retry_for,
                 install: Some(args),
                 ..Self::default()
             },
             Command::Fetch(args) => Self {
-                source: Some(&args.source),
+                source: Some(args.source.clone()),
                 jobs: args.jobs,
                 retry_for: args.retry_for,
                 fetch: Some(args),
@@ -222,18 +222,41 @@ impl<'a> Given<'a> {
                 ..Self::default()
             },
             Command::Mirror(MirrorCommand::List { source }) => Self {
-                source: Some(source),
+                source: Some(source.clone()),
                 ..Self::default()
             },
             Command::Mirror(MirrorCommand::Probe(args)) => Self {
-                source: Some(&args.source),
+                source: Some(args.source.clone()),
                 ..Self::default()
             },
+            Command::Mirror(MirrorCommand::Sync(args)) => Self {
+                source: Some(SourceArgs {
+                    channels: Vec::new(),
+                    mirrors: args.mirrors.clone(),
+                    channel_alias: args.channel_alias.clone(),
+                }),
+                retry_for: args.retry_for,
+                transfer: TransferChoices {
+                    rate_limit: args.limit_rate,
+                    ..TransferChoices::default()
+                },
+                ..Self::default()
+            },
+            Command::Mirror(MirrorCommand::Verify(_) | MirrorCommand::Status(_)) => Self::default(),
             #[cfg(feature = "demo")]
             Command::Demo(_) => Self::default(),
-            Command::List(_) | Command::Info(_) | Command::Zck(_) | Command::Completion { .. } => {
-                Self::default()
-            }
+            Command::Upload(args) => Self {
+                transfer: TransferChoices {
+                    rate_limit: args.limit_rate,
+                    ..TransferChoices::default()
+                },
+                ..Self::default()
+            },
+            Command::Index(_)
+            | Command::List(_)
+            | Command::Info(_)
+            | Command::Zck(_)
+            | Command::Completion { .. } => Self::default(),
         }
     }
 }
@@ -269,6 +292,7 @@ impl Settings {
         given: Given<'_>,
         environment: &Environment,
     ) -> Result<Self, SettingsError> {
+        let (fetch, transfer) = (given.fetch, given.transfer);
         let named = global.config.clone();
         let named = named.or_else(|| environment.path("TAIPAN_CONFIG"));
         let (config_file, file) = File::read(named.as_deref())?;
@@ -297,10 +321,10 @@ impl Settings {
             jobs: sources.jobs()?,
             retry_for: sources.retry_for()?,
             always_copy: sources.always_copy()?,
-            transfer: given.transfer,
+            transfer,
             active_prefix: environment.path("CONDA_PREFIX"),
             warnings: conda.warnings,
-            http: match given.fetch {
+            http: match fetch {
                 Some(args) => file.http.with_fetch_options(args)?,
                 None => file.http,
             },
@@ -339,7 +363,11 @@ impl Sources<'_> {
     }
 
     fn channels(&self, platform: Subdir) -> Result<Setting<Vec<String>>, SettingsError> {
-        let given = self.given.source.map(|source| source.channels.clone());
+        let given = self
+            .given
+            .source
+            .as_ref()
+            .map(|source| source.channels.clone());
         let variable = |name| -> Result<Option<Vec<String>>, SettingsError> {
             let text = self.environment.text(name)?;
             Ok(text.map(|text| condarc::split(&text)))
@@ -358,7 +386,7 @@ impl Sources<'_> {
     }
 
     fn channel_alias(&self) -> Result<Setting<Url>, SettingsError> {
-        let given = self.given.source;
+        let given = self.given.source.as_ref();
         first(
             [
                 (
@@ -482,7 +510,11 @@ impl Sources<'_> {
 
     /// The locations of the mirror lists.
     fn mirrors(&self) -> Result<Setting<Vec<ListLocation>>, SettingsError> {
-        let given = self.given.source.map(|source| source.mirrors.clone());
+        let given = self
+            .given
+            .source
+            .as_ref()
+            .map(|source| source.mirrors.clone());
         let variable = self.environment.text("TAIPAN_MIRRORS")?;
         let variable = variable.map(|text| split_list(&text));
         let condarc = self.conda.mirrors.as_ref().and_then(|path| path.to_str());

@@ -576,6 +576,16 @@ impl FetchError {
         }
     }
 
+    /// The last failure with its causes, in one line.
+    pub fn problem(&self) -> String {
+        match self {
+            Self::Exhausted { attempts, .. } if !attempts.is_empty() => {
+                attempts.last().map(Attempt::to_string).unwrap_or_default()
+            }
+            other => chain(other),
+        }
+    }
+
     /// Whether a mirror responded at all, so that another file may succeed there. When all are
     /// unreachable or in backoff, none will.
     pub fn has_response(&self) -> bool {

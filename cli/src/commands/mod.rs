@@ -4,6 +4,7 @@ mod command_line;
 #[cfg(feature = "demo")]
 pub(crate) mod demo;
 pub(crate) mod fetch;
+pub(crate) mod index;
 pub(crate) mod info;
 pub(crate) mod install;
 mod install_platform;
@@ -11,6 +12,9 @@ mod install_report;
 pub(crate) mod list;
 pub(crate) mod mirror_list;
 pub(crate) mod mirror_probe;
+pub(crate) mod mirror_status;
+pub(crate) mod mirror_sync;
 mod mirrors;
 mod package;
+pub(crate) mod upload;
 pub(crate) mod zck;

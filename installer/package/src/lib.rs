@@ -5,6 +5,7 @@
 //! prefixes or the network: an archive is a stream of bytes, and an entry is found by a digest.
 
 mod archive;
+mod inspect;
 mod store;
 
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod error_texts;
 pub use archive::{
     ArchiveError, ArchiveFormat, CancelFlag, ExtractLimits, ExtractSummary, extract,
 };
+pub use inspect::{InspectError, Inspected, inspect};
 pub use store::{
     Begin, PendingEntry, Store, StoreEntry, StoreError, StoreKey, StreamingExtraction,
 };

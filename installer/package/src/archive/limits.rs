@@ -62,6 +62,13 @@ pub struct ExtractSummary {
 #[derive(Debug, Clone, Default)]
 pub struct CancelFlag(Arc<AtomicBool>);
 
+/// A flag that others set, too.
+impl From<Arc<AtomicBool>> for CancelFlag {
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
+
 impl CancelFlag {
     pub fn new() -> Self {
         Self::default()

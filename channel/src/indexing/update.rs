@@ -1,0 +1,390 @@
+//! Adding packages to a published index, by any number of programs at once.
+//!
+//! Where a destination honours conditions, the index is replaced only if it is still the one that was read. Elsewhere each
+//! program notes its intent first, writes the union of the index and all intents, and reads both again until the index has
+//! every intent: the last writer has seen all that were noted before, and whoever notes one later writes later.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use taipan_transfer::{
+    Condition, Content, Engine, Job, MemorySink, NewFile, Outlet, PutOptions, Sha256, Target,
+};
+
+use super::record::NewPackage;
+use crate::{
+    layout::{NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository},
+    records::{Form, RecordTable, Rewrite, write_index},
+    sync::{Error, IndexResponse, LocalIndex, blocking, compress, fetch_form, local},
+};
+
+/// How often an index is read and written until it has everything.
+const MAX_ROUNDS: u32 = 60;
+
+/// Intents that are older are removed when the index has them: no writer's turn takes that long.
+const OLD: Duration = Duration::from_hours(1);
+
+/// The largest intent that is read, in bytes.
+const MAX_INTENT: usize = 64 << 20;
+
+/// The index of a subdir without packages.
+fn empty_index(subdir: &str) -> String {
+    format!(
+        "{{\"info\":{{\"subdir\":\"{subdir}\"}},\n\"packages\":{{}},\n\"packages.conda\":{{}},\n\
+         \"removed\":[],\n\"repodata_version\":1}}\n"
+    )
+}
+
+/// Writes an index without some rows and with added records to a file; `current` is the one that it is made of.
+pub(super) fn write_changed(
+    current: Option<LocalIndex>,
+    subdir: &str,
+    without: &BTreeSet<usize>,
+    added: &Records,
+    output: &Path,
+) -> io::Result<()> {
+    let (table, mut input) = if let Some(index) = current {
+        (index.table, File::open(&index.path)?)
+    } else {
+        let text = empty_index(subdir);
+        let mut base = tempfile::tempfile()?;
+        base.write_all(text.as_bytes())?;
+        let table = RecordTable::scan(&mut text.as_bytes());
+        (table.map_err(io::Error::other)?, base)
+    };
+    let rewrite = Rewrite {
+        table: &table,
+        without,
+        added,
+        drops_base_url: false,
+        drops: &[],
+    };
+    write_index(&rewrite, &mut input, &mut File::create(output)?)
+}
+
+/// The level of compression of `repodata.json.zst`.
+pub(super) const LEVEL: i32 = 12;
+
+/// What a program will add to an index.
+#[derive(Debug, Serialize, Deserialize)]
+struct Intent {
+    records: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+}
+
+/// Adds packages to the index of a subdir, and returns when the published index has all of them. The files must be there.
+/// `work` is a directory for temporary files.
+///
+/// # Errors
+/// When the index cannot be read or written, or others change it all the time. Then the packages are at the destination, and a
+/// later call adds them.
+pub async fn add_packages(
+    engine: &Engine,
+    outlet: &Outlet,
+    subdir: &str,
+    packages: &[NewPackage],
+    work: &Path,
+) -> Result<(), Error> {
+    let update = Update {
+        engine,
+        outlet,
+        subdir,
+        work,
+    };
+    update.run(packages).await
+}
+
+struct Update<'a> {
+    engine: &'a Engine,
+    outlet: &'a Outlet,
+    subdir: &'a str,
+    work: &'a Path,
+}
+
+/// Records to add, by map and key.
+pub(super) type Records = BTreeMap<(Form, String), String>;
+
+impl Update<'_> {
+    async fn run(&self, packages: &[NewPackage]) -> Result<(), Error> {
+        let has_conditions = self.engine.honours_conditions(self.outlet).await?;
+        let mut ours = Records::new();
+        for package in packages {
+            let text = serde_json::to_string(&package.record).unwrap_or_default();
+            ours.insert((package.form(), package.file.clone()), text);
+        }
+        if !has_conditions {
+            self.note(packages).await?;
+        }
+        for round in 0..MAX_ROUNDS {
+            let current = self.read().await?;
+            let mut wanted = ours.clone();
+            let intents = if has_conditions {
+                Vec::new()
+            } else {
+                self.intents().await?
+            };
+            for name in &intents {
+                for (key, text) in self.intent(name).await? {
+                    // Our own package of that name is the newer one, or the same.
+                    wanted.entry(key).or_insert(text);
+                }
+            }
+            let path = current.as_ref().map(|index| index.path.clone());
+            let table = current.as_ref().map(|index| &index.table);
+            let missing = missing(table, path.as_deref(), wanted)?;
+            if missing.is_empty() {
+                if self.is_converged(current.as_ref()).await? {
+                    self.forget_old(&intents).await;
+                    return Ok(());
+                }
+                continue;
+            }
+            if let Err(error) = self.write(current, missing, has_conditions).await {
+                match &error {
+                    Error::Destination(delivery) if delivery.is_conflict() => {}
+                    _ => return Err(error),
+                }
+                // Others are quicker: wait for a different time than they do.
+                let entropy = format!("{:?}{}", SystemTime::now(), std::process::id());
+                let share = Sha256::of(entropy.as_bytes()).as_bytes()[0];
+                let most = 40 * u64::from(round.min(20) + 1);
+                let wait = most * u64::from(share) / 255;
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+        }
+        Err(Error::Contended {
+            place: format!("{}/{}", self.outlet.location(), self.subdir),
+        })
+    }
+
+    /// The published index; `None` if there is none.
+    async fn read(&self) -> Result<Option<LocalIndex>, Error> {
+        let none = BTreeMap::new();
+        let path = self.work.join(format!("{}-current.json", self.subdir));
+        let form = "repodata.json";
+        let mirrors = self.outlet.mirrors();
+        let fetched = fetch_form(self.engine, mirrors, self.subdir, form, &none, path).await;
+        match fetched {
+            Ok(IndexResponse::Index(index)) => Ok(Some(*index)),
+            Ok(_) => Ok(None),
+            Err(source) => Err(Error::Published {
+                place: format!("{}/{}", self.outlet.location(), self.subdir),
+                source,
+            }),
+        }
+    }
+
+    /// Whether the compressed form is made of the same text. If not, it is made anew, and the index must be read again.
+    async fn is_converged(&self, current: Option<&LocalIndex>) -> Result<bool, Error> {
+        // In a registry both change at once.
+        let Some(current) = current.filter(|_| !self.outlet.is_registry()) else {
+            return Ok(true);
+        };
+        let none = BTreeMap::new();
+        let path = self.work.join(format!("{}-compressed.json", self.subdir));
+        let form = "repodata.json.zst";
+        let mirrors = self.outlet.mirrors();
+        let fetched = fetch_form(self.engine, mirrors, self.subdir, form, &none, path).await;
+        if let Ok(IndexResponse::Index(compressed)) = fetched
+            && compressed.sha256 == current.sha256
+        {
+            return Ok(true);
+        }
+        let compressed = self.work.join(format!("{}-current.json.zst", self.subdir));
+        compress(current.path.clone(), compressed.clone(), LEVEL).await?;
+        let file = self.form("repodata.json.zst", compressed).await?;
+        self.put("repodata.json.zst", &[file]).await?;
+        Ok(false)
+    }
+
+    async fn write(
+        &self,
+        current: Option<LocalIndex>,
+        missing: Records,
+        has_conditions: bool,
+    ) -> Result<(), Error> {
+        let condition = match (&current, has_conditions) {
+            (_, false) => Condition::None,
+            (None, true) => Condition::Absent,
+            (Some(index), true) => match &index.validators.etag {
+                Some(tag) => Condition::Unchanged(tag.clone()),
+                None => Condition::None,
+            },
+        };
+        let text = self.work.join(format!("{}-next.json", self.subdir));
+        let (output, subdir) = (text.clone(), self.subdir.to_owned());
+        let without = BTreeSet::new();
+        let work = move || write_changed(current, &subdir, &without, &missing, &output);
+        blocking(work).await.map_err(local(&text))?;
+        let plain = self.form("repodata.json", text.clone()).await?;
+        let plain = plain.with_condition(condition);
+        if self.outlet.is_registry() {
+            let compressed = text.with_extension("json.zst");
+            compress(text, compressed.clone(), LEVEL).await?;
+            let compressed = self.form("repodata.json.zst", compressed).await?;
+            return self.put("repodata.json", &[compressed, plain]).await;
+        }
+        self.put("repodata.json", &[plain]).await
+    }
+
+    async fn form(&self, name: &'static str, path: PathBuf) -> Result<NewFile, Error> {
+        let failed = |error| local(&path)(std::io::Error::other(error));
+        let content = Content::file(path.clone()).await.map_err(failed)?;
+        let file = NewFile::new(index_file(self.subdir, name), content).await;
+        let file = file.map_err(failed)?;
+        Ok(file.with_headers(content_type(name), Some(SHORT)))
+    }
+
+    async fn put(&self, name: &str, files: &[NewFile]) -> Result<(), Error> {
+        let options = PutOptions {
+            keeps_other_layers: true,
+        };
+        let label = format!("{}/{name}", self.subdir);
+        self.engine.put(self.outlet, &label, files, options).await?;
+        Ok(())
+    }
+
+    /// Notes what this program will add.
+    async fn note(&self, packages: &[NewPackage]) -> Result<(), Error> {
+        let records = packages
+            .iter()
+            .map(|package| (package.file.clone(), package.record.clone()));
+        let intent = Intent {
+            records: records.collect(),
+        };
+        let text = serde_json::to_vec(&intent).unwrap_or_default();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let millis = since.map_or(0, |since| since.as_millis());
+        let digest = Sha256::of(&text).to_string();
+        let name = format!("intent-{millis}-{}", &digest[..16]);
+        let target = note_file(self.subdir, &name);
+        let label = target.path.clone();
+        let file = NewFile::new(target, Content::from(text)).await;
+        let file = file.map_err(|error| local(Path::new(&label))(std::io::Error::other(error)))?;
+        let file = file.with_headers("application/json", Some(NEVER));
+        let options = PutOptions::default();
+        self.engine
+            .put(self.outlet, &label, &[file], options)
+            .await?;
+        Ok(())
+    }
+
+    /// The names of all intents.
+    async fn intents(&self) -> Result<Vec<String>, Error> {
+        let repository = notes_repository(self.subdir);
+        if let Some(tags) = self.engine.tags(self.outlet, &repository).await? {
+            return Ok(tags
+                .into_iter()
+                .filter(|tag| tag.starts_with("intent-"))
+                .collect());
+        }
+        let prefix = format!("{}/{NOTES}/intent-", self.subdir);
+        let start = format!("{}/{NOTES}/", self.subdir);
+        let (mut names, mut after) = (Vec::new(), None);
+        loop {
+            let page = self
+                .engine
+                .list(self.outlet, &prefix, after.as_deref())
+                .await?;
+            let page = page.unwrap_or_default();
+            let found = page
+                .files
+                .iter()
+                .filter_map(|file| file.path.strip_prefix(&start));
+            names.extend(found.map(str::to_owned));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(names),
+            }
+        }
+    }
+
+    /// The records of an intent. One that cannot be read is not there any more.
+    async fn intent(&self, name: &str) -> Result<Records, Error> {
+        let mut sink = MemorySink::new(MAX_INTENT);
+        let job = Job::metadata("an intent", note_file(self.subdir, name));
+        let fetched = self
+            .engine
+            .fetch(self.outlet.mirrors(), &job, &mut sink)
+            .await;
+        match fetched {
+            Ok(_) => {}
+            Err(error) if error.is_absent() => return Ok(Records::new()),
+            Err(source) => {
+                return Err(Error::State {
+                    place: format!("{}/{}", self.outlet.location(), self.subdir),
+                    source,
+                });
+            }
+        }
+        let Ok(intent) = serde_json::from_slice::<Intent>(&sink.into_bytes()) else {
+            return Ok(Records::new());
+        };
+        let record = |(file, record): (String, serde_json::Map<_, _>)| {
+            let form = if file.ends_with(".conda") {
+                Form::Conda
+            } else {
+                Form::TarBz2
+            };
+            (
+                (form, file),
+                serde_json::to_string(&record).unwrap_or_default(),
+            )
+        };
+        Ok(intent.records.into_iter().map(record).collect())
+    }
+
+    /// Removes intents that no writer waits for: the index has them.
+    async fn forget_old(&self, intents: &[String]) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = since.map_or(0, |since| since.as_millis());
+        let is_old = |name: &&String| {
+            let millis = name.split('-').nth(1).and_then(|text| text.parse().ok());
+            millis.is_some_and(|millis: u128| now.saturating_sub(millis) > OLD.as_millis())
+        };
+        let old: Vec<Target> = (intents.iter().filter(is_old))
+            .map(|name| note_file(self.subdir, name))
+            .collect();
+        if let Err(error) = self.engine.delete(self.outlet, &old).await {
+            tracing::debug!(error = %error.problem(), "cannot delete old intents");
+        }
+    }
+}
+
+/// Which of these records an index does not have, or has otherwise.
+fn missing(
+    table: Option<&RecordTable>,
+    path: Option<&Path>,
+    wanted: Records,
+) -> Result<Records, Error> {
+    let (Some(table), Some(path)) = (table, path) else {
+        return Ok(wanted);
+    };
+    let mut missing = Records::new();
+    let mut places = BTreeMap::new();
+    for row in table.rows() {
+        let key = (row.form, table.key(row).to_owned());
+        if wanted.contains_key(&key) {
+            places.insert(key, row.clone());
+        }
+    }
+    let mut file = File::open(path).map_err(local(path))?;
+    for (key, text) in wanted {
+        let Some(row) = places.get(&key) else {
+            missing.insert(key, text);
+            continue;
+        };
+        let held = RecordTable::text(row, &mut file).map_err(local(path))?;
+        let held: Option<serde_json::Value> = serde_json::from_slice(&held).ok();
+        let new: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+        if held != new {
+            missing.insert(key, text);
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,122 @@
+//! Publishing an index: all forms are made of one text, and the state follows them.
+
+use std::{collections::BTreeMap, fs::File, path::PathBuf};
+
+use taipan_transfer::{Content, Engine, NewFile, Outlet, PutOptions};
+
+use super::{
+    error::SyncError,
+    local::{blocking, compress, local},
+    state::MirrorState,
+};
+use crate::{
+    layout::{NEVER, SHORT, content_type, index_file, state_file},
+    records::{RecordTable, Rewrite, write_index},
+};
+
+/// The forms of one index as local files.
+#[derive(Debug, Clone)]
+pub(super) struct Forms {
+    /// By name, in the order in which they are published: readers prefer the first ones.
+    files: Vec<(&'static str, PathBuf)>,
+}
+
+/// Makes the forms of an index.
+pub(super) async fn make_forms(
+    table: std::sync::Arc<RecordTable>,
+    without: std::collections::BTreeSet<usize>,
+    text: PathBuf,
+    work: PathBuf,
+    name: &str,
+    level: i32,
+) -> Result<Forms, SyncError> {
+    let output = work.join(format!("{name}.json"));
+    let written = output.clone();
+    let work = move || -> std::io::Result<()> {
+        // They are about records that may be left out.
+        let drops: &[&str] = if without.is_empty() {
+            &[]
+        } else {
+            &["signatures"]
+        };
+        let rewrite = Rewrite {
+            table: &table,
+            without: &without,
+            added: &BTreeMap::new(),
+            drops_base_url: true,
+            drops,
+        };
+        let mut output = File::create(written)?;
+        write_index(&rewrite, &mut File::open(text)?, &mut output)
+    };
+    blocking(work).await.map_err(local(&output))?;
+    let compressed = output.with_extension("json.zst");
+    compress(output.clone(), compressed.clone(), level).await?;
+    Ok(Forms {
+        files: vec![("repodata.json.zst", compressed), ("repodata.json", output)],
+    })
+}
+
+/// Publishes the forms of an index, and then the state; in a registry all at once.
+pub(super) async fn publish(
+    engine: &Engine,
+    outlet: &Outlet,
+    subdir: &str,
+    forms: &Forms,
+    state: &mut MirrorState,
+) -> Result<(), SyncError> {
+    let mut files = Vec::new();
+    let mut digests = BTreeMap::new();
+    for (name, path) in &forms.files {
+        let content = Content::file(path.clone()).await;
+        let file = match content {
+            Ok(content) => NewFile::new(index_file(subdir, name), content).await,
+            Err(error) => Err(error),
+        };
+        let file = file.map_err(|error| SyncError::Local {
+            path: path.clone(),
+            source: std::io::Error::other(error),
+        })?;
+        digests.insert((*name).to_owned(), file.sha256.to_string());
+        files.push(file.with_headers(content_type(name), Some(SHORT)));
+    }
+    state.forms = digests;
+    let place = format!("{subdir}/repodata.json");
+    if outlet.is_registry() {
+        files.push(state_of(subdir, state).await?);
+        engine
+            .put(outlet, &place, &files, PutOptions::default())
+            .await?;
+        return Ok(());
+    }
+    engine
+        .put(outlet, &place, &files, PutOptions::default())
+        .await?;
+    save_state(engine, outlet, subdir, state).await
+}
+
+async fn state_of(subdir: &str, state: &MirrorState) -> Result<NewFile, SyncError> {
+    let file = NewFile::new(state_file(subdir), Content::from(state.to_json())).await;
+    let file = file.map_err(|error| SyncError::Local {
+        path: PathBuf::new(),
+        source: std::io::Error::other(error),
+    })?;
+    Ok(file.with_headers("application/json", Some(NEVER)))
+}
+
+/// Saves the state alone.
+pub(super) async fn save_state(
+    engine: &Engine,
+    outlet: &Outlet,
+    subdir: &str,
+    state: &MirrorState,
+) -> Result<(), SyncError> {
+    let options = PutOptions {
+        keeps_other_layers: true,
+    };
+    let place = format!("{subdir}/.taipan/state.json");
+    engine
+        .put(outlet, &place, &[state_of(subdir, state).await?], options)
+        .await?;
+    Ok(())
+}
