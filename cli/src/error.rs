@@ -259,14 +259,7 @@ impl AppError {
                 RepodataError::NoSubdir { .. } => Exit::Exhausted,
                 RepodataError::Cache { .. } => Exit::Failed,
             },
-            Self::Solve(error) => match error {
-                SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. } => {
-                    Exit::Unsatisfiable
-                }
-                SolveError::UnknownChannel { .. } | SolveError::NotOneName { .. } => Exit::Usage,
-                SolveError::Timeout { .. } => Exit::Failed,
-                SolveError::Cancelled => Exit::Interrupted,
-            },
+            Self::Solve(error) => exit_of_solve(error),
             Self::Prepare(error) => match error {
                 PrepareError::Fetch { source, .. } => exit_of_fetch(source),
                 PrepareError::NoDigest { .. } => Exit::Verification,
@@ -287,6 +280,15 @@ impl AppError {
                 _ => Exit::Usage,
             },
         }
+    }
+}
+
+fn exit_of_solve(error: &SolveError) -> Exit {
+    match error {
+        SolveError::Unsatisfiable(_) | SolveError::UnknownPackage { .. } => Exit::Unsatisfiable,
+        SolveError::UnknownChannel { .. } | SolveError::NotOneName { .. } => Exit::Usage,
+        SolveError::Timeout { .. } => Exit::Failed,
+        SolveError::Cancelled => Exit::Interrupted,
     }
 }
 

@@ -38,7 +38,7 @@ pub enum RegistryAccess<'a> {
 pub struct DockerRegistry {
     daemon: Daemon,
     // Configuration and storage.
-    _work: TempDir,
+    work: TempDir,
 }
 
 impl DockerRegistry {
@@ -102,10 +102,20 @@ impl DockerRegistry {
             // The registry also reads settings from the environment.
             .env_clear();
         let daemon = Daemon::start(&mut command, "listening on ");
-        Some(Self {
-            daemon,
-            _work: work,
-        })
+        Some(Self { daemon, work })
+    }
+
+    /// Removes the blobs that no manifest lists, as administrators do from outside. Whether it succeeded.
+    pub fn collect_garbage(&self) -> bool {
+        let program = program("docker-registry").expect("it is running");
+        let config = self.work.path().join("config.yml");
+        let collected = Command::new(program)
+            .arg("garbage-collect")
+            .arg(config)
+            .current_dir(self.work.path())
+            .env_clear()
+            .output();
+        collected.is_ok_and(|output| output.status.success())
     }
 
     /// `127.0.0.1:PORT`, as in a reference.

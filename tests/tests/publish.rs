@@ -181,10 +181,10 @@ async fn an_index_is_made_of_what_is_there_and_kept_up_to_date() {
     let original = demo_channel(20_000).site();
     for (destination, is_bucket) in [(text(&root), false), ("s3://bucket/c".to_owned(), true)] {
         let read = |path: &str| -> Vec<u8> {
-            match is_bucket {
-                true => site.get(&format!("c/{path}")).unwrap().to_vec(),
-                false => std::fs::read(root.join(path)).unwrap(),
+            if is_bucket {
+                return site.get(&format!("c/{path}")).unwrap().to_vec();
             }
+            std::fs::read(root.join(path)).unwrap()
         };
         let index = |code| {
             let finished = sandbox.run(&["index", &destination, "--json"]).expect(code);

@@ -140,10 +140,6 @@ pub(crate) struct SyncArgs {
 }
 
 /// Options of `upload`.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are the flags of a command line"
-)]
 #[derive(Debug, Args)]
 pub(crate) struct UploadArgs {
     /// Packages: .conda or .tar.bz2 files
