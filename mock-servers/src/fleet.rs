@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+
 use crate::behaviour::{Behaviour, Fault, Matcher, Rule};
 use crate::demo::{DemoChannel, DemoOptions};
 use crate::http_server::HttpServer;
@@ -19,6 +21,10 @@ const BUCKET: &str = "demo-mirror";
 const PREFIX: &str = "channels/demo";
 const REGION: &str = "us-east-1";
 const NAMESPACE: &str = "demo-mirror/channel";
+/// Where a copy of the channel may be put: a prefix in the bucket, a namespace in the registry.
+const COPY: &str = "copies/demo";
+/// Who may push to the registry.
+const USER: (&str, &str) = ("demo", "demo-password-that-guards-nothing");
 
 /// Mirrors of the demo channel: fast, slow, dead, corrupt, S3 and OCI. They are stopped on drop.
 #[derive(Debug)]
@@ -226,6 +232,69 @@ impl Fleet {
             .collect()
     }
 
+    /// Free places for a copy of the channel, in the bucket and in the registry.
+    pub fn copies(&self) -> Vec<Location> {
+        let copy = |mirror: &FleetMirror| match mirror.location.clone() {
+            Location::S3 {
+                endpoint,
+                bucket,
+                region,
+                keys,
+                ..
+            } => Some(Location::S3 {
+                endpoint,
+                bucket,
+                prefix: COPY.to_owned(),
+                region,
+                keys,
+            }),
+            Location::Oci { host, .. } => Some(Location::Oci {
+                host,
+                namespace: COPY.to_owned(),
+            }),
+            Location::Http { .. } => None,
+        };
+        self.mirrors.iter().filter_map(copy).collect()
+    }
+
+    /// A mirrors file with the copies only.
+    pub fn copies_toml(&self, channel_url: &str) -> String {
+        let mut text = format!("[[channel]]\nurl = {}\nmirrors = [\n", quoted(channel_url));
+        for copy in self.copies() {
+            let entry = copy.toml(0);
+            writeln!(text, "    {entry},").expect("a String takes all that is written");
+        }
+        text.push_str("]\n");
+        text
+    }
+
+    /// The endpoint of the bucket.
+    pub fn s3_endpoint(&self) -> Option<String> {
+        self.mirrors
+            .iter()
+            .find_map(|mirror| match &mirror.location {
+                Location::S3 { endpoint, .. } => Some(endpoint.clone()),
+                _ => None,
+            })
+    }
+
+    /// The text of a docker configuration with which the registry may be pushed to.
+    pub fn docker_config(&self) -> String {
+        let (user, password) = USER;
+        let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        let hosts = self
+            .mirrors
+            .iter()
+            .filter_map(|mirror| match &mirror.location {
+                Location::Oci { host, .. } => Some(host.clone()),
+                _ => None,
+            });
+        let hosts: Vec<String> = hosts
+            .map(|host| format!("{}:{{\"auth\":{}}}", quoted(&host), quoted(&auth)))
+            .collect();
+        format!("{{\"auths\":{{{}}}}}", hosts.join(","))
+    }
+
     /// Closes all ports and connections, and waits until that is done.
     pub async fn shutdown(&self) {
         for server in self.mirrors.iter().filter_map(FleetMirror::server) {
@@ -299,7 +368,9 @@ async fn s3(channel: &DemoChannel) -> io::Result<FleetMirror> {
 }
 
 async fn oci(channel: &DemoChannel) -> io::Result<FleetMirror> {
-    let auth = BearerAuth::new().forbidding_unknown_repositories();
+    let auth = BearerAuth::new()
+        .with_credentials(USER.0, USER.1)
+        .forbidding_unknown_repositories();
     let behaviour = Behaviour::new()
         .with_latency(Duration::from_millis(15))
         .with_rate(6_000_000);

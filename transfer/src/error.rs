@@ -576,6 +576,17 @@ impl FetchError {
         }
     }
 
+    /// Whether a mirror responded that it does not have the file, and none that it has another one.
+    pub fn has_absence(&self) -> bool {
+        match self {
+            Self::Exhausted { attempts, .. } => {
+                let is = |class: Class| attempts.iter().any(|attempt| attempt.class == class);
+                is(Class::NotHere) && !is(Class::Corrupt) && !is(Class::Denied)
+            }
+            _ => false,
+        }
+    }
+
     /// The last failure with its causes, in one line.
     pub fn problem(&self) -> String {
         match self {

@@ -89,7 +89,8 @@ impl Run<'_> {
         let mut destinations = self.read_states().await;
         let filters = self.filter.digest();
         let validators = self.common_validators(&destinations, &filters, now);
-        let index = self.fetch_source(&validators).await?;
+        let is_new = destinations.iter().all(|it| it.state.is_none());
+        let index = self.fetch_source(&validators, is_new).await?;
         let Some(index) = index else {
             // All are up to date.
             let listed = destinations.iter().find_map(|it| it.state.as_ref());
@@ -235,6 +236,7 @@ impl Run<'_> {
     async fn fetch_source(
         &self,
         validators: &BTreeMap<String, taipan_transfer::Validators>,
+        is_new: bool,
     ) -> Result<Option<LocalIndex>, SyncError> {
         let name = format!("{}-source.json", self.subdir);
         let fetched = fetch_index_file(
@@ -249,6 +251,10 @@ impl Run<'_> {
             Ok(IndexResponse::NotModified) => Ok(None),
             Ok(IndexResponse::Index(index)) => Ok(Some(*index)),
             Ok(IndexResponse::Absent) => Err(SyncError::NoSubdir {
+                subdir: format!("subdir `{}`", self.subdir),
+            }),
+            // Some mirrors say that there is none, others say nothing, and no destination has ever had it.
+            Err(error) if is_new && error.has_absence() => Err(SyncError::NoSubdir {
                 subdir: format!("subdir `{}`", self.subdir),
             }),
             Err(source) => Err(SyncError::Source {

@@ -64,6 +64,23 @@ pub(crate) async fn run(
     ];
     let worst = write("worst-first.toml", fleet.some_mirrors_toml(CHANNEL, &worst))?;
 
+    let copies = write("copies.toml", fleet.copies_toml(CHANNEL))?;
+    write("config.json", fleet.docker_config())?;
+    let endpoint = fleet.s3_endpoint().unwrap_or_default();
+    let mut sync: Vec<PathBuf> = ["mirror", "sync", CHANNEL].map(PathBuf::from).into();
+    sync.extend(fleet.copies().iter().map(|copy| PathBuf::from(copy.url())));
+    let options = [
+        "--subdir",
+        "noarch",
+        "--subdir",
+        "linux-64",
+        "--s3-endpoint",
+        &endpoint,
+    ];
+    sync.extend(options.map(PathBuf::from));
+    sync.push("--mirrors".into());
+    sync.push(mirrors.clone());
+
     let program = std::env::current_exe().map_err(failed("find its own program"))?;
     let steps = async {
         let create = |prefix: &Path, mirrors: &Path| -> Vec<PathBuf> {
@@ -116,7 +133,19 @@ pub(crate) async fn run(
             "cache-2",
             &fleet,
         )
-        .await
+        .await?;
+
+        printer.say(
+            "\nThe channel is copied to a new place in the bucket and in the registry. Each package is \
+             read once for both.",
+        );
+        step(printer, &program, &sync, work, "cache-3", &fleet).await?;
+        printer.say("\nAn environment from these copies alone:");
+        let third = work.join("third");
+        let from_copies = create(&third, &copies);
+        step(printer, &program, &from_copies, work, "cache-4", &fleet).await?;
+        let demo = third.join("bin/taipan-demo");
+        step(printer, &demo, &[], work, "cache-4", &fleet).await
     };
     let result = interrupt.or(steps).await.ok_or(AppError::Interrupted)?;
     if result.is_ok() {
