@@ -48,6 +48,17 @@ bench-create DIR ENV="large_env" RUNS="5":
     cargo build --release
     python3 tests/bench/create.py --channel {{DIR}} --env {{ENV}} --runs {{RUNS}}
 
+# How a sync behaves with a channel of N small artifacts, in process.
+bench-sync-scale N="500000":
+    cargo run --release -p taipan-channel --example sync_scale -- {{N}}
+
+# Time `taipan mirror sync` against rclone, skopeo and oras, on loopback. Needs docker-registry, rclone and skopeo, and a Python
+# with `oras` in TAIPAN_PY_ORAS.
+bench-sync RUNS="5":
+    cargo build --release
+    cargo build --release -p taipan-tests --example s3s
+    python3 tests/bench/sync.py --runs {{RUNS}}
+
 # Time `taipan fetch` against aria2c, librepo and curl: on shaped mirrors (needs root), and on loopback.
 # ONLY is a pattern of scenarios, like `file-*` or `loopback-set`.
 bench-transfer RUNS="5" ONLY="*":

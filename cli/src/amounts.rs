@@ -50,6 +50,16 @@ pub(crate) fn parse_percent(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| format!("`{text}` is not a share: write 0 to 100, for example 5"))
 }
 
+/// Parses the share of a worker, such as `0/3`.
+pub(crate) fn parse_worker(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once('/').and_then(|(index, count)| {
+        let (index, count) = (index.trim().parse().ok()?, count.trim().parse().ok()?);
+        Some((index, count))
+    });
+    let numbers = numbers.filter(|(index, count): &(u32, u32)| index < count && *count <= 1000);
+    numbers.ok_or_else(|| format!("`{text}` is no share: write I/N with I from 0, for example 0/3"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,7 +95,9 @@ fuzz_target!(|input: &[u8]| {
         let rest = replace_in_text(PLACEHOLDER, prefix, &data[end..]);
         let whole = replace_in_text(PLACEHOLDER, prefix, data);
         // A match in a wide encoding may go on in the second line, or begin elsewhere without the first.
-        let is_wide = ENCODINGS[1..].iter().any(|(encode, _)| count(data, &encode(PLACEHOLDER)) > 0);
+        let is_wide = ENCODINGS[1..]
+            .iter()
+            .any(|(encode, _)| count(data, &encode(PLACEHOLDER)) > 0);
         assert!(is_wide || script.ends_with(&rest) || script == whole);
     } else {
         assert_eq!(script, replace_in_text(PLACEHOLDER, prefix, data));

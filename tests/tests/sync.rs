@@ -443,6 +443,72 @@ async fn a_sync_stops_at_its_limits_and_the_next_continues() {
     sync(&sandbox, &source.url(), &url, &none).expect(0);
 }
 
+/// Three workers, one of which is killed, and the source changes meanwhile: all work from one index, and the last publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_share_a_sync() {
+    let site = channel().site();
+    let source = HttpServer::start(site.clone()).await.unwrap();
+    let destinations = Destinations::start().await;
+    let sandbox = destinations.sandbox();
+    for url in destinations.urls(&sandbox) {
+        let url = [url];
+        let worker = |share: &str, code: i32| {
+            let arguments = ["--subdir", "noarch", "--worker", share];
+            sync(&sandbox, &source.url(), &url, &arguments)
+                .expect(code)
+                .objects_of("mirror-sync")
+        };
+        let first = worker("0/3", 0);
+        assert_eq!(first[0]["outcome"], "share done");
+        let arguments = [
+            "mirror",
+            "sync",
+            &source.url(),
+            &url[0],
+            "--subdir",
+            "noarch",
+            "--worker",
+            "1/3",
+        ];
+        let mut killed = sandbox.start(&arguments);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let _ = killed.kill();
+        finish(killed);
+        // What was begun is finished, whatever the source lists now.
+        let index = site.get("noarch/repodata.json").unwrap();
+        let file = site
+            .paths()
+            .into_iter()
+            .find(|it| it.starts_with("noarch/demo-link-03"))
+            .unwrap();
+        remove(&site, "noarch", file.strip_prefix("noarch/").unwrap());
+        let second = worker("2/3", 0);
+        // The killed one may have been done before.
+        if second[0]["outcome"] != "published" {
+            assert_eq!(worker("1/3", 0)[0]["outcome"], "published");
+        }
+        let verified = sandbox
+            .run(&["mirror", "verify", &url[0], "--json"])
+            .expect(0);
+        let packages = verified.objects_of("mirror-verified")[0]["packages"].as_u64();
+        let whole: Value = serde_json::from_slice(&index).unwrap();
+        let count = ["packages", "packages.conda"].map(|map| whole[map].as_object().unwrap().len());
+        assert_eq!(packages, Some(count.iter().sum::<usize>() as u64));
+        site.insert("noarch/repodata.json", index);
+        sync(&sandbox, &source.url(), &url, &["--subdir", "noarch"]).expect(0);
+    }
+    for wrong in ["3/3", "x", "1", "-1/2", "0/0"] {
+        let url = [format!("file://{}", sandbox.path("no").display())];
+        sync(
+            &sandbox,
+            &source.url(),
+            &url,
+            &[&format!("--worker={wrong}")],
+        )
+        .expect(2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_choose_what_is_copied() {
     let source = HttpServer::start(channel().site()).await.unwrap();

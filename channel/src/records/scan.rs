@@ -164,7 +164,14 @@ impl<R: BufRead> Scanner<'_, R> {
                 return Err(self.error("a key that is too long"));
             }
         }
-        String::from_utf8(bytes).map_err(|_| self.error("a key that is not UTF-8"))
+        let key = String::from_utf8(bytes).map_err(|_| self.error("a key that is not UTF-8"))?;
+        let is_odd = |byte: u8| byte == b'\\' || byte < 0x20;
+        if key.bytes().any(is_odd) {
+            let checked: Result<serde::de::IgnoredAny, _> =
+                serde_json::from_str(&format!("\"{key}\""));
+            checked.map_err(|_| self.error("a key that is no JSON"))?;
+        }
+        Ok(key)
     }
 
     /// The members of an object; those of record maps one by one.

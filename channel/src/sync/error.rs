@@ -129,3 +129,14 @@ pub enum SyncError {
         place: String,
     },
 }
+
+/// An error with its causes in one line.
+pub(super) fn describe(error: &SyncError) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

@@ -278,7 +278,7 @@ fn left_out(
     without
 }
 
-fn add(report: &mut DestinationReport, done: &Done) {
+pub(super) fn add(report: &mut DestinationReport, done: &Done) {
     report.sent += done.sent;
     report.sent_bytes += done.bytes;
     report.found += done.found;

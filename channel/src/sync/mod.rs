@@ -18,6 +18,7 @@ mod run;
 mod source;
 mod state;
 mod status;
+mod worker;
 
 pub(crate) use error::SyncError as Error;
 pub(crate) use local::{blocking, compress, local};

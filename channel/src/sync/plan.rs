@@ -10,6 +10,7 @@ use super::{
     run::{Contents, Run},
     source::{IndexResponse, fetch_index_file},
     state::MirrorState,
+    worker::share_of,
 };
 use crate::{
     layout::package_file,
@@ -105,6 +106,12 @@ impl Run<'_> {
                     difference.lacking.insert(number);
                 }
             }
+        }
+        if let Some(worker) = self.options.worker {
+            difference.lacking.retain(|row| {
+                let file = contents.table.file_name(&contents.table.rows()[*row]);
+                share_of(file, worker.count) == worker.index
+            });
         }
         if let Some(state) = state.filter(|_| !self.options.retry_failed) {
             let is_early = |row: &usize| {

@@ -90,7 +90,7 @@ impl Run<'_> {
         let filters = self.filter.digest();
         let validators = self.common_validators(&destinations, &filters, now);
         let is_new = destinations.iter().all(|it| it.state.is_none());
-        let index = self.fetch_source(&validators, is_new).await?;
+        let index = self.fetch_index(&validators, is_new).await?;
         let Some(index) = index else {
             // All are up to date.
             let listed = destinations.iter().find_map(|it| it.state.as_ref());
@@ -232,6 +232,25 @@ impl Run<'_> {
         state.is_due(now) || (self.options.retry_failed && !state.failures.is_empty())
     }
 
+    /// The index that is copied: that of the source, or the one that other workers have begun with. `None` if the source has not
+    /// changed.
+    async fn fetch_index(
+        &self,
+        validators: &BTreeMap<String, taipan_transfer::Validators>,
+        is_new: bool,
+    ) -> Result<Option<LocalIndex>, SyncError> {
+        let Some(worker) = self.options.worker else {
+            return self.fetch_source(validators, is_new).await;
+        };
+        if let Some(planned) = self.planned_index(worker).await? {
+            return Ok(Some(planned));
+        }
+        match self.fetch_source(validators, is_new).await? {
+            Some(index) => self.pin(index, worker).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The source index; `None` if it has not changed.
     async fn fetch_source(
         &self,
@@ -323,6 +342,19 @@ impl Run<'_> {
             .filter(|(_, difference)| difference.looks_first)
             .fold(0, |mask, (number, _)| mask | 1 << number);
         let done = self.copy(contents, groups, looks_first).await;
+        let mut done = done;
+        if let Some(worker) = self.options.worker {
+            match self.finish_share(contents, worker, &mut done).await {
+                Ok(true) => {}
+                result => {
+                    let problem = result.err().map(|error| super::error::describe(&error));
+                    for &number in differences.keys() {
+                        self.end_share(&mut all[number], &mut done[number], problem.as_deref());
+                    }
+                    return;
+                }
+            }
+        }
         let mut done: Vec<Option<Done>> = done.into_iter().map(Some).collect();
         let mut forms_of: HashMap<BTreeSet<usize>, Forms> = HashMap::new();
         for (&number, difference) in &differences {
@@ -331,10 +363,40 @@ impl Run<'_> {
             let finished = self
                 .finish(contents, number, difference, done, progress, &mut forms_of)
                 .await;
-            if let Err(error) = finished {
-                progress.report.outcome = DestinationOutcome::Failed(error);
+            match finished {
+                Ok(()) => {}
+                // Another worker found all marks at the same time, and published the same.
+                Err(SyncError::Contended { .. }) if self.options.worker.is_some() => {
+                    progress.report.outcome = DestinationOutcome::Published;
+                }
+                Err(error) => progress.report.outcome = DestinationOutcome::Failed(error),
             }
         }
+        let is_whole = all
+            .iter()
+            .all(|it| !matches!(it.report.outcome, DestinationOutcome::Failed(_)));
+        if let Some(worker) = self.options.worker.filter(|_| is_whole) {
+            let sha256 = contents.index.sha256.to_string();
+            self.forget_plan(&sha256, worker).await;
+        }
+    }
+
+    /// The end of a share, while others are not done.
+    fn end_share(&self, progress: &mut Progress, done: &mut Done, problem: Option<&str>) {
+        super::finish::add(&mut progress.report, done);
+        progress.report.postponed = done.postponed.len();
+        progress.report.outcome = match (done.gave_up.take(), problem) {
+            (Some(error), _) => DestinationOutcome::Failed(error),
+            (None, Some(problem)) => DestinationOutcome::Failed(SyncError::GaveUp {
+                place: progress.report.location.clone(),
+                count: 1,
+                problem: problem.to_owned(),
+            }),
+            (None, None) => DestinationOutcome::ShareDone,
+        };
+        self.observer.event(&SyncEvent::Warning {
+            text: "the index is published when the other workers are done",
+        });
     }
 
     /// Notes at each destination that a run has begun, and reads whether an earlier one did not end.

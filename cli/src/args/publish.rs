@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    amounts::{parse_bytes, parse_duration, parse_percent},
+    amounts::{parse_bytes, parse_duration, parse_percent, parse_worker},
     rate_limit::parse_rate_limit,
 };
 
@@ -111,6 +111,10 @@ pub(crate) struct SyncArgs {
     /// Also verify one thirtieth of the mirror, another one each time, and send again what is missing
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Do one share of the work: I of N, from 0. All N processes, on any machines, have the same
+    /// destinations in the same order; the last one that is done publishes
+    #[arg(long, value_name = "I/N", value_parser = parse_worker)]
+    pub(crate) worker: Option<(u32, u32)>,
     /// Maximum rate of all transfers together in bytes per second, for example 500k or 2.5M
     #[arg(long, value_name = "RATE", value_parser = parse_rate_limit)]
     pub(crate) limit_rate: Option<u64>,

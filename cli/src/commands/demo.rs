@@ -22,6 +22,10 @@ const CHANNEL: &str = "https://demo.taipan.invalid/channel";
 const SPECS: [&str; 4] = ["taipan-demo", "demo-corpus", "demo-lib", "demo-legacy"];
 
 /// Starts the mirrors and runs this program against them as a user would.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the steps of the demo, in their order"
+)]
 pub(crate) async fn run(
     printer: &Printer,
     args: &DemoArgs,

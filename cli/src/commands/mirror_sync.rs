@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 
 use taipan_channel::{
     DestinationOutcome, MirroredChannel, Prune, SubdirReport, SyncError, SyncObserver, SyncOptions,
-    sync_subdir,
+    Worker, sync_subdir,
 };
 use taipan_transfer::{Engine, Outlet};
 
@@ -193,6 +193,7 @@ impl Sync<'_> {
             strict: args.strict,
             retry_failed: args.retry_failed,
             dry_run: args.dry_run,
+            worker: args.worker.map(|(index, count)| Worker { index, count }),
             verify: args.verify,
             max_bytes: args.max_bytes,
             max_time: args.max_time,
