@@ -12,7 +12,7 @@ use super::{
     error::SyncError,
     plan::{Difference, Phase, next_slice},
     prune::Pruner,
-    publish::{Forms, make_forms, publish, save_state},
+    publish::{Forms, SideFile, make_forms, publish, publish_side_file, save_state},
     report::{CopyFailure, DestinationOutcome, DestinationReport, FailureSide},
     run::{Contents, Progress, Run, UNFINISHED, time_of},
     state::{Failure, Grave, MirrorState, read_state},
@@ -28,7 +28,7 @@ impl Run<'_> {
         difference: &Difference,
         done: Done,
         progress: &mut Progress,
-        forms_of: &mut HashMap<BTreeSet<usize>, Forms>,
+        (forms_of, side): (&mut HashMap<BTreeSet<usize>, Forms>, Option<&SideFile>),
     ) -> Result<(), SyncError> {
         let outlet = &self.outlets[number];
         let table = &contents.table;
@@ -76,6 +76,9 @@ impl Run<'_> {
         let mut state = self.new_state(
             contents, earlier, difference, &failures, &postponed, &without,
         );
+        if let Some(side) = side {
+            publish_side_file(self.engine, outlet, self.subdir, side, &mut state).await?;
+        }
         let forms = self.forms(contents, &without, forms_of).await?;
         publish(self.engine, outlet, self.subdir, &forms, &mut state).await?;
         if !difference.lacking.is_empty() {
@@ -244,6 +247,7 @@ impl Run<'_> {
         } else {
             HashSet::new()
         };
+        state.forms = earlier.forms.clone();
         state.graves = earlier.graves;
         for file in &difference.dropped {
             let grave = Grave {

@@ -57,6 +57,37 @@ pub(super) async fn make_forms(
     })
 }
 
+/// A file of the source that goes beside the index.
+#[derive(Debug, Clone)]
+pub(super) struct SideFile {
+    pub(super) name: &'static str,
+    pub(super) path: PathBuf,
+}
+
+/// Puts a file beside the index, unless the mirror has it.
+pub(super) async fn publish_side_file(
+    engine: &Engine,
+    outlet: &Outlet,
+    subdir: &str,
+    side: &SideFile,
+    state: &mut MirrorState,
+) -> Result<(), SyncError> {
+    let failed = |error| local(&side.path)(std::io::Error::other(error));
+    let content = Content::file(side.path.clone()).await.map_err(failed)?;
+    let file = NewFile::new(index_file(subdir, side.name), content).await;
+    let file = file.map_err(failed)?;
+    let digest = file.sha256.to_string();
+    if state.forms.get(side.name) != Some(&digest) {
+        let file = file.with_headers(content_type(side.name), Some(SHORT));
+        let label = format!("{subdir}/{}", side.name);
+        engine
+            .put(outlet, &label, &[file], PutOptions::default())
+            .await?;
+        state.forms.insert(side.name.to_owned(), digest);
+    }
+    Ok(())
+}
+
 /// Publishes the forms of an index, and then the state; in a registry all at once.
 pub(super) async fn publish(
     engine: &Engine,
@@ -80,7 +111,7 @@ pub(super) async fn publish(
         digests.insert((*name).to_owned(), file.sha256.to_string());
         files.push(file.with_headers(content_type(name), Some(SHORT)));
     }
-    state.forms = digests;
+    state.forms.extend(digests);
     let place = format!("{subdir}/repodata.json");
     if outlet.is_registry() {
         files.push(state_of(subdir, state).await?);

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use taipan_transfer::{
-    Content, Engine, Expected, HttpClient, MirrorSet, NewFile, Outlet, PutOptions,
+    Content, Engine, Expected, HttpClient, Job, MirrorSet, NewFile, Outlet, PutOptions,
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     local::blocking,
     options::SyncOptions,
     plan::{Difference, Phase},
-    publish::{Forms, save_state},
+    publish::{Forms, SideFile, save_state},
     report::{
         CopyFailure, DestinationOutcome, DestinationReport, FailureSide, SubdirReport, SyncEvent,
         SyncObserver,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     channel::Channel,
-    layout::{NEVER, note_file},
+    layout::{NEVER, index_file, note_file},
     mirrored_channel::MirroredChannel,
     records::{RecordTable, Row},
 };
@@ -356,12 +356,20 @@ impl Run<'_> {
             }
         }
         let mut done: Vec<Option<Done>> = done.into_iter().map(Some).collect();
+        let side = self.fetch_side_file("run_exports.json").await;
         let mut forms_of: HashMap<BTreeSet<usize>, Forms> = HashMap::new();
         for (&number, difference) in &differences {
             let done = done[number].take().unwrap_or_default();
             let progress = &mut all[number];
             let finished = self
-                .finish(contents, number, difference, done, progress, &mut forms_of)
+                .finish(
+                    contents,
+                    number,
+                    difference,
+                    done,
+                    progress,
+                    (&mut forms_of, side.as_ref()),
+                )
                 .await;
             match finished {
                 Ok(()) => {}
@@ -378,6 +386,26 @@ impl Run<'_> {
         if let Some(worker) = self.options.worker.filter(|_| is_whole) {
             let sha256 = contents.index.sha256.to_string();
             self.forget_plan(&sha256, worker).await;
+        }
+    }
+
+    /// A file of the source that goes beside the index; `None` if it has none.
+    async fn fetch_side_file(&self, name: &'static str) -> Option<SideFile> {
+        let path = self.options.work.join(format!("{}-{name}", self.subdir));
+        let label = format!("{}/{name}", self.subdir);
+        let job = Job::metadata(&label, index_file(self.subdir, name));
+        let fetched = self
+            .engine
+            .fetch_file(&self.source.mirrors, &job, &path)
+            .await;
+        match fetched {
+            Ok(_) => Some(SideFile { name, path }),
+            Err(error) if error.is_absent() || error.has_absence() => None,
+            Err(error) => {
+                let text = format!("{label} is not copied: {}", error.problem());
+                self.observer.event(&SyncEvent::Warning { text: &text });
+                None
+            }
         }
     }
 
