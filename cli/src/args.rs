@@ -6,6 +6,7 @@
 )]
 
 mod publish;
+pub(crate) mod sync_file;
 
 use std::path::PathBuf;
 

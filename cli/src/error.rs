@@ -15,8 +15,9 @@ use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{DeliveryError, FetchError, ParseDigestError};
 
 use crate::{
-    destinations::DestinationError, exit::Exit, fetch_argument::FetchArgumentError,
-    http::HttpSettingsError, mirror_lists::MirrorListError, settings::SettingsError,
+    args::sync_file::SyncFileError, destinations::DestinationError, exit::Exit,
+    fetch_argument::FetchArgumentError, http::HttpSettingsError, mirror_lists::MirrorListError,
+    settings::SettingsError,
 };
 
 /// Why a command failed.
@@ -125,6 +126,8 @@ pub(crate) enum AppError {
     #[error(transparent)]
     Destination(#[from] DestinationError),
     #[error(transparent)]
+    SyncFile(#[from] SyncFileError),
+    #[error(transparent)]
     Sync(Box<SyncError>),
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -230,6 +233,7 @@ impl AppError {
             | Self::Record { .. }
             | Self::Layout { .. }
             | Self::Destination(_)
+            | Self::SyncFile(_)
             | Self::Filter(FilterError::Spec { .. })
             | Self::EmptyLock { .. }
             | Self::Date { .. }

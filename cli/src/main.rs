@@ -31,7 +31,7 @@ mod settings;
 mod stdout_sink;
 mod sync_progress;
 
-use std::{io::IsTerminal as _, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{
     CommandFactory as _, Parser as _,
@@ -145,6 +145,9 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             Command::Mirror(MirrorCommand::Probe(args)) => {
                 commands::mirror_probe::run(&settings, printer, args, &interrupt).await
             }
+            Command::Mirror(MirrorCommand::Sync(args)) if args.sync_file.is_some() => {
+                Box::pin(sync_all(cli, args, printer, &interrupt)).await
+            }
             Command::Mirror(MirrorCommand::Sync(args)) => {
                 Box::pin(commands::mirror_sync::run(
                     &settings, printer, args, &interrupt,
@@ -179,6 +182,36 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
     // waits for another process may not notice.
     runtime.shutdown_timeout(Duration::from_secs(10));
     result
+}
+
+/// Carries out the syncs of a file. One that fails does not keep the others.
+async fn sync_all(
+    cli: &Cli,
+    args: &args::SyncArgs,
+    printer: &Arc<Printer>,
+    interrupt: &Interrupt,
+) -> Result<Exit, AppError> {
+    let file = args.sync_file.as_deref().unwrap_or(Path::new(""));
+    let mut exits = Vec::new();
+    for args in args::sync_file::read(file)? {
+        printer.say(&format!("{}:", args.source));
+        let command = Command::Mirror(MirrorCommand::Sync(Box::new(args)));
+        let settings =
+            Settings::resolve(&cli.global, Given::of(&command), &Environment::current())?;
+        let Command::Mirror(MirrorCommand::Sync(args)) = &command else {
+            continue;
+        };
+        let sync = commands::mirror_sync::run(&settings, printer, args, interrupt);
+        match Box::pin(sync).await {
+            Ok(exit) => exits.push(exit),
+            Err(error @ AppError::Interrupted) => return Err(error),
+            Err(error) => {
+                error.print(printer);
+                exits.push(error.exit());
+            }
+        }
+    }
+    Ok(Exit::worst(exits))
 }
 
 /// Starts the log: `-vv`, or for example `TAIPAN_LOG=taipan_transfer=debug`.

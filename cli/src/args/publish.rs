@@ -47,12 +47,21 @@ pub(crate) enum PruneChoice {
 #[derive(Debug, Args)]
 pub(crate) struct SyncArgs {
     /// The channel to copy: a name such as conda-forge, a URL, or a path
-    #[arg(value_name = "SRC")]
+    #[arg(
+        value_name = "SRC",
+        required_unless_present = "sync_file",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) source: String,
     /// Where to: s3://bucket/prefix, oci://host/namespace, oci+http://host:port/namespace, or
     /// file:///directory; each package is read once for all of them
-    #[arg(value_name = "DEST", required = true)]
+    #[arg(value_name = "DEST", required_unless_present = "sync_file")]
     pub(crate) destinations: Vec<String>,
+    /// Carry out the syncs that a TOML file describes, one after the other: tables [[sync]] with source,
+    /// destinations, and options by their names, and [defaults] for all
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destinations"])]
+    pub(crate) sync_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) places: DestinationArgs,
     /// Mirror list of the source (repeatable) [env: TAIPAN_MIRRORS, separated by ;]
