@@ -13,12 +13,14 @@ use std::{
 use futures_util::future::join_all;
 use taipan_mirrors::{Class, Location};
 use taipan_transfer::{
-    Content, DeliveryError, Engine, Job, MemorySink, MirrorSet, NewFile, Outlet, PutOptions, Target,
+    Content, DeliveryError, Engine, Job, Md5, MemorySink, MirrorSet, NewFile, Outlet, PutOptions,
+    Sha256, Target,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     error::SyncError,
+    local::blocking,
     report::{FailureSide, SyncEvent, SyncObserver},
 };
 use crate::{
@@ -136,7 +138,10 @@ impl Copier {
     }
 
     /// Copies all groups, and tells what was done at each destination. To drop the future ends all requests.
-    pub(super) async fn run(self: Arc<Self>, groups: Vec<Group>) -> Vec<Done> {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        groups: impl Iterator<Item = Group> + Send,
+    ) -> Vec<Done> {
         let mut tasks = JoinSet::new();
         for group in groups {
             while tasks.len() >= self.jobs {
@@ -296,31 +301,32 @@ impl Copier {
         let (destination, _) = package_file(&self.subdir, name);
         let mut target = Target::path(format!("{}{name}", self.prefix));
         target.oci.clone_from(&destination.oci);
-        let content = match self.local_file(row, &target).await {
-            Some(content) => content,
-            None if in_memory => {
-                let mut sink = MemorySink::new(usize::try_from(MAX_IN_MEMORY).unwrap_or(0));
-                let job = Job::content(name, target, expected);
-                let fetched = self.engine.fetch(&self.source, &job, &mut sink).await;
-                fetched.map_err(|error| problem_of(&error))?;
-                Content::from(sink.into_bytes())
-            }
-            None => {
-                let path = tempfile::Builder::new()
-                    .prefix("package-")
-                    .tempfile_in(&self.work)
-                    .map_err(|error| error.to_string())?
-                    .into_temp_path();
-                let job = Job::content(name, target, expected);
-                let fetched = self.engine.fetch_file(&self.source, &job, &path).await;
-                fetched.map_err(|error| problem_of(&error))?;
-                let content = Content::file(path.to_path_buf()).await;
-                temporary.push(path);
-                content.map_err(|error| error.to_string())?
-            }
+        let local = self.local_file(row, &target, in_memory).await;
+        let file = if let Some((content, sha256, md5)) = local {
+            NewFile::known(destination, content, sha256, Some(md5))
+        } else if in_memory {
+            let mut sink = MemorySink::new(usize::try_from(MAX_IN_MEMORY).unwrap_or(0));
+            let job = Job::content(name, target, expected);
+            let fetched = self.engine.fetch(&self.source, &job, &mut sink).await;
+            fetched.map_err(|error| problem_of(&error))?;
+            let content = Content::from(sink.into_bytes());
+            let file = NewFile::new(destination, content).await;
+            file.map_err(|error| error.to_string())?
+        } else {
+            let path = tempfile::Builder::new()
+                .prefix("package-")
+                .tempfile_in(&self.work)
+                .map_err(|error| error.to_string())?
+                .into_temp_path();
+            let job = Job::content(name, target, expected);
+            let fetched = self.engine.fetch_file(&self.source, &job, &path).await;
+            fetched.map_err(|error| problem_of(&error))?;
+            let content = Content::file(path.to_path_buf()).await;
+            temporary.push(path);
+            let content = content.map_err(|error| error.to_string())?;
+            let file = NewFile::new(destination, content).await;
+            file.map_err(|error| error.to_string())?
         };
-        let file = NewFile::new(destination, content).await;
-        let file = file.map_err(|error| error.to_string())?;
         let is_right = expected.sha256.is_none_or(|sha256| sha256 == file.sha256)
             && expected
                 .md5
@@ -339,8 +345,14 @@ impl Copier {
         Ok(file)
     }
 
-    /// The package in a source that is a directory on this machine. It is not copied before it is sent.
-    async fn local_file(&self, row: &Row, target: &Target) -> Option<Content> {
+    /// The package in a source that is a directory on this machine, with its digests. It is not copied before it is sent; a
+    /// small one is read here, once.
+    async fn local_file(
+        &self,
+        row: &Row,
+        target: &Target,
+        in_memory: bool,
+    ) -> Option<(Content, Sha256, Md5)> {
         let root = self
             .source
             .with_selector(|selector, _| match selector.mirrors() {
@@ -350,8 +362,22 @@ impl Copier {
                 },
                 _ => None,
             })?;
-        let content = Content::file(root.join(&target.path)).await.ok()?;
-        (row.size().is_none_or(|size| size == content.size())).then_some(content)
+        let path = root.join(&target.path);
+        if in_memory {
+            let read = move || {
+                let bytes = std::fs::read(path).ok()?;
+                let (sha256, md5) = Content::digests_of_bytes(&bytes);
+                Some((Content::from(bytes), sha256, md5))
+            };
+            let read = blocking(read).await?;
+            return (row.size().is_none_or(|size| size == read.0.size())).then_some(read);
+        }
+        let content = Content::file(path).await.ok()?;
+        if row.size().is_some_and(|size| size != content.size()) {
+            return None;
+        }
+        let (sha256, md5) = content.digests().await.ok()?;
+        Some((content, sha256, md5))
     }
 
     /// Sends the files of a group to one destination. The result has a bit for each that was sent.

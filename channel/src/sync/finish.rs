@@ -256,13 +256,15 @@ impl Run<'_> {
             };
             state.graves.entry(file.clone()).or_insert(grave);
         }
-        let listed: HashSet<&str> = (table.rows().iter().enumerate())
-            .filter(|(row, _)| !contents.left_out.contains(row))
-            .map(|(_, row)| table.file_name(row))
-            .collect();
-        state
-            .graves
-            .retain(|file, _| !listed.contains(file.as_str()) && !removed.contains(file.as_str()));
+        if !state.graves.is_empty() {
+            let listed: HashSet<&str> = (table.rows().iter().enumerate())
+                .filter(|(row, _)| !contents.left_out.contains(row))
+                .map(|(_, row)| table.file_name(row))
+                .collect();
+            state.graves.retain(|file, _| {
+                !listed.contains(file.as_str()) && !removed.contains(file.as_str())
+            });
+        }
         state.verified = earlier.verified;
         if self.options.verify {
             state.verified = Some(next_slice(state.verified));

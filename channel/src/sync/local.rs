@@ -34,8 +34,8 @@ pub(crate) async fn compress(from: PathBuf, to: PathBuf, level: i32) -> Result<(
         let mut encoder = zstd::stream::write::Encoder::new(output, level)?;
         encoder.multithread(2)?;
         encoder.include_checksum(true)?;
-        encoder.long_distance_matching(true)?;
-        encoder.window_log(24)?;
+        // The memory of each thread is a multiple of the window.
+        encoder.window_log(22)?;
         io::copy(&mut input, &mut encoder)?;
         encoder.finish()?.flush()
     };

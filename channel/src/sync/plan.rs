@@ -1,6 +1,9 @@
 //! What each destination lacks, and in which groups it is sent.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::StreamExt as _;
 
@@ -76,21 +79,23 @@ impl Run<'_> {
             ..Difference::default()
         };
         let trusted = state.is_some();
-        let known: HashMap<&str, u128> = (published.rows().iter())
+        let mut known: HashMap<&str, (u128, bool)> = (published.rows().iter())
             .map(|row| {
                 let name = published.file_name(row);
-                (name, identity(name, &row.expected()))
+                (name, (identity(name, &row.expected()), false))
             })
             .collect();
-        let mut wanted: HashSet<&str> = HashSet::with_capacity(contents.table.len());
         for (number, row) in contents.table.rows().iter().enumerate() {
             if contents.left_out.contains(&number) {
                 continue;
             }
             let name = contents.table.file_name(row);
-            wanted.insert(name);
-            match known.get(name) {
-                Some(held) if *held == identity(name, &row.expected()) => {
+            let held = known.get_mut(name).map(|(held, is_wanted)| {
+                *is_wanted = true;
+                *held
+            });
+            match held {
+                Some(held) if held == identity(name, &row.expected()) => {
                     if !trusted {
                         difference.lacking.insert(number);
                     }
@@ -125,9 +130,9 @@ impl Run<'_> {
                 .replaced
                 .retain(|row| !difference.deferred.contains(row));
         }
-        difference.dropped = (known.keys())
-            .filter(|name| !wanted.contains(*name))
-            .map(|name| (*name).to_owned())
+        difference.dropped = (known.iter())
+            .filter(|(_, (_, is_wanted))| !is_wanted)
+            .map(|(name, _)| (*name).to_owned())
             .collect();
         difference.dropped.sort();
         let same_filters = state.is_none_or(|state| state.filters == contents.filters);
@@ -194,47 +199,69 @@ impl Run<'_> {
         contents: &Contents,
         differences: &HashMap<usize, Difference>,
         phase: Phase,
-    ) -> Vec<Group> {
+    ) -> Groups {
         let table = &contents.table;
-        let mut masks: HashMap<usize, u64> = HashMap::new();
+        let mut masks: Vec<u64> = vec![0; table.len()];
         for (number, difference) in differences {
             for row in &difference.lacking {
                 if difference.replaced.contains(row) == (phase == Phase::Replacements) {
-                    *masks.entry(*row).or_default() |= 1 << number;
+                    masks[*row] |= 1 << number;
                 }
             }
         }
-        let mut rows: Vec<(usize, u64)> = masks.into_iter().collect();
-        let stem = |row: usize| {
-            let name = table.file_name(&table.rows()[row]);
-            let stem = name
-                .strip_suffix(".conda")
-                .or_else(|| name.strip_suffix(".tar.bz2"));
-            stem.unwrap_or(name)
-        };
-        rows.sort_by_key(|(row, _)| stem(*row));
-        // Stems with several files in the index.
-        let mut count: HashMap<&str, u8> = HashMap::new();
-        for (row, _) in table.rows().iter().enumerate() {
-            if !contents.left_out.contains(&row) {
-                let count = count.entry(stem(row)).or_default();
-                *count = count.saturating_add(1);
+        let is_wanted = |row: &usize| !contents.left_out.contains(row);
+        let mut order: Vec<usize> = (0..table.len()).filter(is_wanted).collect();
+        order.sort_by_key(|row| stem(table, *row));
+        Groups {
+            table: Arc::clone(table),
+            masks,
+            order,
+            next: 0,
+        }
+    }
+}
+
+/// The name of a package without its extension: both archive formats of a build have the same.
+fn stem(table: &RecordTable, row: usize) -> &str {
+    let name = table.file_name(&table.rows()[row]);
+    let stem = name
+        .strip_suffix(".conda")
+        .or_else(|| name.strip_suffix(".tar.bz2"));
+    stem.unwrap_or(name)
+}
+
+/// What is lacking, in groups and in the order of names. They are made when they are needed: a channel has hundreds of thousands.
+#[derive(Clone)]
+pub(super) struct Groups {
+    table: Arc<RecordTable>,
+    /// By row, the destinations that lack it.
+    masks: Vec<u64>,
+    /// All wanted rows, in the order of their stems.
+    order: Vec<usize>,
+    next: usize,
+}
+
+impl Iterator for Groups {
+    type Item = Group;
+
+    fn next(&mut self) -> Option<Group> {
+        loop {
+            let first = *self.order.get(self.next)?;
+            let this = stem(&self.table, first);
+            let same = self.order[self.next..].iter();
+            let same = same.take_while(|row| stem(&self.table, **row) == this);
+            let count = same.count();
+            let of_stem = &self.order[self.next..self.next + count];
+            let rows = of_stem.iter().map(|row| (*row, self.masks[*row]));
+            let rows: Vec<(usize, u64)> = rows.filter(|(_, mask)| *mask != 0).collect();
+            self.next += count;
+            if !rows.is_empty() {
+                return Some(Group {
+                    rows,
+                    has_twin: count > 1,
+                });
             }
         }
-        let mut groups: Vec<Group> = Vec::new();
-        let mut last = None;
-        for (row, mask) in rows {
-            let this = stem(row);
-            match groups.last_mut() {
-                Some(group) if last == Some(this) => group.rows.push((row, mask)),
-                _ => groups.push(Group {
-                    rows: vec![(row, mask)],
-                    has_twin: count.get(this).is_some_and(|count| *count > 1),
-                }),
-            }
-            last = Some(this);
-        }
-        groups
     }
 }
 

@@ -11,12 +11,12 @@ use taipan_transfer::{
 };
 
 use super::{
-    copy::{Copier, CopierParts, Done, Group},
+    copy::{Copier, CopierParts, Done},
     error::SyncError,
     filter::Filter,
     local::blocking,
     options::SyncOptions,
-    plan::{Difference, Phase},
+    plan::{Difference, Groups, Phase},
     publish::{Forms, SideFile, save_state},
     report::{
         CopyFailure, DestinationOutcome, DestinationReport, FailureSide, SubdirReport, SyncEvent,
@@ -312,12 +312,15 @@ impl Run<'_> {
             }
         }
         let groups = Self::groups(contents, &differences, Phase::First);
-        let bytes = groups.iter().flat_map(|group| &group.rows);
-        let bytes = bytes.map(|(row, _)| contents.table.rows()[*row].size().unwrap_or(0));
+        let (mut packages, mut bytes) = (0, 0);
+        for (row, _) in groups.clone().flat_map(|group| group.rows) {
+            packages += 1;
+            bytes += contents.table.rows()[row].size().unwrap_or(0);
+        }
         self.observer.event(&SyncEvent::Planned {
             subdir: self.subdir,
-            packages: groups.iter().map(|group| group.rows.len()).sum(),
-            bytes: bytes.sum(),
+            packages,
+            bytes,
         });
         for (number, difference) in &differences {
             let report = &mut all[*number].report;
@@ -476,7 +479,7 @@ impl Run<'_> {
     pub(super) async fn copy(
         &self,
         contents: &Contents,
-        groups: Vec<Group>,
+        groups: Groups,
         looks_first: u64,
     ) -> Vec<Done> {
         let (source, prefix) = self.files(&contents.table);

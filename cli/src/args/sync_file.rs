@@ -72,9 +72,8 @@ fn arguments(mut table: toml::Table) -> Result<SyncArgs, String> {
     let Some(toml::Value::String(source)) = table.remove("source") else {
         return Err("`source` is missing, or is not a text".to_owned());
     };
-    let destinations = match table.remove("destinations") {
-        Some(toml::Value::Array(destinations)) => destinations,
-        _ => return Err("`destinations` is missing, or is not a list".to_owned()),
+    let Some(toml::Value::Array(destinations)) = table.remove("destinations") else {
+        return Err("`destinations` is missing, or is not a list".to_owned());
     };
     for (key, value) in table {
         if key == "sync-file" {

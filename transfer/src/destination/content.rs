@@ -51,6 +51,13 @@ impl Content {
         }
     }
 
+    /// The digests of bytes in memory.
+    pub fn digests_of_bytes(bytes: &[u8]) -> (Sha256, Md5) {
+        let mut hashes = Hashes::default();
+        hashes.add(bytes);
+        hashes.finish()
+    }
+
     /// The digests of all bytes.
     pub async fn digests(&self) -> Result<(Sha256, Md5), BackendError> {
         self.digests_of(0..self.size()).await
