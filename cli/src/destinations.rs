@@ -19,6 +19,8 @@ pub(crate) enum DestinationError {
     Endpoint { text: String },
     #[error("the destination {text} is given twice")]
     Twice { text: String },
+    #[error("{text} is the source: it cannot be a destination, too")]
+    Source { text: String },
     #[error("there are {count} destinations, and at most 64 are possible")]
     TooMany { count: usize },
 }

@@ -625,6 +625,8 @@ async fn a_destination_that_fails_does_not_stop_the_others() {
     ] {
         sync(&sandbox, &source.url(), &[place.to_owned()], &[]).expect(code);
     }
+    // A copy of itself.
+    sync(&sandbox, &urls[0], &urls[..1], &[]).expect(2);
     let twice = [urls[0].clone(), urls[0].clone()];
     sync(&sandbox, &source.url(), &twice, &[]).expect(2);
 }

@@ -18,7 +18,7 @@ use taipan_transfer::{
 const TRAITS: Traits = Traits {
     conditions: true,
     deletes: true,
-    large: 70 << 20,
+    large: 30 << 20,
 };
 
 fn client() -> HttpClient {
@@ -44,7 +44,7 @@ fn s3(server: &S3Server) -> Outlet {
         backend = backend.with_keys(&keys.access_key, &keys.secret_key, None);
     }
     let backend = Arc::new(backend);
-    let destination = Arc::new(S3Destination::new(Arc::clone(&backend)));
+    let destination = Arc::new(S3Destination::new(Arc::clone(&backend)).with_parts_above(16 << 20));
     let options = OutletOptions::default();
     Outlet::with_parts(Location::S3(location), &options, backend, destination)
 }
@@ -221,11 +221,11 @@ async fn a_large_upload_continues_with_the_parts_that_are_missing() {
         .start()
         .await
         .unwrap();
-    let bytes = pattern(100 << 20);
+    let bytes = pattern(60 << 20);
     let content = Content::from(bytes.clone());
     let file = NewFile::new(Target::path("large"), content).await.unwrap();
-    // Eight parts pass, then the connection to the server is gone.
-    server.set_behaviour(only_parts(8));
+    // Three parts pass, then the connection to the server is gone.
+    server.set_behaviour(only_parts(3));
     let outlet = s3(&server).with_retries(0);
     let put = engine()
         .put(
@@ -244,7 +244,7 @@ async fn a_large_upload_continues_with_the_parts_that_are_missing() {
             .filter(|it| it.method == "PUT" && is_part(&it.query) && it.status == Some(200))
             .count()
     };
-    assert_eq!(parts(&server), 8);
+    assert_eq!(parts(&server), 3);
     server.set_behaviour(Behaviour::new());
     server.clear_requests();
     // Another process: a new outlet, which knows nothing.
@@ -258,7 +258,7 @@ async fn a_large_upload_continues_with_the_parts_that_are_missing() {
         )
         .await
         .unwrap();
-    assert_eq!(parts(&server), 13 - 8);
+    assert_eq!(parts(&server), 8 - 3);
     let object = site.get("some/prefix/large").unwrap();
     assert_eq!(Sha256::of(&object), Sha256::of(&bytes));
     // Nothing of the upload is left.
@@ -279,7 +279,7 @@ async fn an_unfinished_upload_is_swept() {
         .unwrap();
     server.set_behaviour(only_parts(1));
     let outlet = s3(&server).with_retries(0);
-    let content = Content::from(pattern(70 << 20));
+    let content = Content::from(pattern(30 << 20));
     let file = NewFile::new(Target::path("large"), content).await.unwrap();
     engine()
         .put(&outlet, "large", &[file], PutOptions::default())

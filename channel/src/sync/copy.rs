@@ -13,7 +13,7 @@ use std::{
 use futures_util::future::join_all;
 use taipan_mirrors::{Class, Location};
 use taipan_transfer::{
-    Content, DeliveryError, Engine, Job, Md5, MemorySink, MirrorSet, NewFile, Outlet, PutOptions,
+    Content, DeliveryError, Engine, Job, MemorySink, MirrorSet, NewFile, Outlet, PutOptions,
     Sha256, Target,
 };
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -302,8 +302,8 @@ impl Copier {
         let mut target = Target::path(format!("{}{name}", self.prefix));
         target.oci.clone_from(&destination.oci);
         let local = self.local_file(row, &target, in_memory).await;
-        let file = if let Some((content, sha256, md5)) = local {
-            NewFile::known(destination, content, sha256, Some(md5))
+        let file = if let Some((content, sha256)) = local {
+            NewFile::known(destination, content, sha256, None)
         } else if in_memory {
             let mut sink = MemorySink::new(usize::try_from(MAX_IN_MEMORY).unwrap_or(0));
             let job = Job::content(name, target, expected);
@@ -327,16 +327,22 @@ impl Copier {
             let file = NewFile::new(destination, content).await;
             file.map_err(|error| error.to_string())?
         };
+        // Old records have no SHA-256.
+        let md5 = match expected.md5 {
+            Some(_) if expected.sha256.is_none() => {
+                let digests = file.content.digests().await;
+                Some(digests.map_err(|error| error.to_string())?.1)
+            }
+            md5 => md5,
+        };
         let is_right = expected.sha256.is_none_or(|sha256| sha256 == file.sha256)
-            && expected
-                .md5
-                .is_none_or(|md5| Some(md5) == file.md5 || expected.sha256.is_some())
+            && (expected.sha256.is_some() || md5 == expected.md5)
             && expected.size.is_none_or(|size| size == file.size());
         if !is_right {
             return Err("the source has a file with another digest".to_owned());
         }
         let mut file = file.with_headers(content_type(name), Some(IMMUTABLE));
-        if let Some(md5) = file.md5 {
+        if let Some(md5) = md5 {
             file.annotations = vec![
                 ("org.opencontainers.image.title".to_owned(), name.to_owned()),
                 ("org.conda.md5".to_owned(), md5.to_string()),
@@ -345,14 +351,14 @@ impl Copier {
         Ok(file)
     }
 
-    /// The package in a source that is a directory on this machine, with its digests. It is not copied before it is sent; a
-    /// small one is read here, once.
+    /// The package in a source that is a directory on this machine. It is not copied before it is sent; a small one is read
+    /// here, once.
     async fn local_file(
         &self,
         row: &Row,
         target: &Target,
         in_memory: bool,
-    ) -> Option<(Content, Sha256, Md5)> {
+    ) -> Option<(Content, Sha256)> {
         let root = self
             .source
             .with_selector(|selector, _| match selector.mirrors() {
@@ -366,8 +372,8 @@ impl Copier {
         if in_memory {
             let read = move || {
                 let bytes = std::fs::read(path).ok()?;
-                let (sha256, md5) = Content::digests_of_bytes(&bytes);
-                Some((Content::from(bytes), sha256, md5))
+                let sha256 = Sha256::of(&bytes);
+                Some((Content::from(bytes), sha256))
             };
             let read = blocking(read).await?;
             return (row.size().is_none_or(|size| size == read.0.size())).then_some(read);
@@ -376,8 +382,8 @@ impl Copier {
         if row.size().is_some_and(|size| size != content.size()) {
             return None;
         }
-        let (sha256, md5) = content.digests().await.ok()?;
-        Some((content, sha256, md5))
+        let sha256 = content.sha256().await.ok()?;
+        Some((content, sha256))
     }
 
     /// Sends the files of a group to one destination. The result has a bit for each that was sent.

@@ -10,12 +10,13 @@ use taipan_channel::{
     DestinationOutcome, MirroredChannel, Prune, SubdirReport, SyncError, SyncObserver, SyncOptions,
     Worker, sync_subdir,
 };
+use taipan_mirrors::Location;
 use taipan_transfer::{Engine, Outlet};
 
 use crate::{
     args::{PruneChoice, SyncArgs},
     context::{ChannelSelection, Context},
-    destinations::outlets,
+    destinations::{DestinationError, outlets},
     error::{AppError, exit_of_sync},
     error_report::ErrorReport,
     exit::Exit,
@@ -68,6 +69,16 @@ pub(crate) async fn run(
     let context = context.ok_or(AppError::Interrupted)??;
     let jobs = u32::from(args.jobs);
     let outlets = outlets(&args.destinations, &args.places, jobs, &context.client)?;
+    let source = Location::parse(context.channels[0].channel.base().as_str()).ok();
+    for outlet in &outlets {
+        if source
+            .as_ref()
+            .is_some_and(|source| is_same_place(source, outlet.location()))
+        {
+            let text = outlet.location().to_string();
+            return Err(DestinationError::Source { text }.into());
+        }
+    }
     let names = outlets.iter().map(|it| it.location().to_string()).collect();
     let progress = SyncProgress::new(
         printer,
@@ -106,6 +117,17 @@ pub(crate) async fn run(
         )?;
     }
     Ok(exit_of(&reports))
+}
+
+/// Whether two locations are of the same files, as far as their names tell.
+fn is_same_place(source: &Location, destination: &Location) -> bool {
+    match (source, destination) {
+        (Location::S3(source), Location::S3(destination)) => {
+            (&source.bucket, &source.prefix) == (&destination.bucket, &destination.prefix)
+                && (source.endpoint.is_none() || source.endpoint == destination.endpoint)
+        }
+        _ => source == destination,
+    }
 }
 
 /// When each destination was successful.

@@ -17,7 +17,7 @@ use crate::{
 const TRAITS: Traits = Traits {
     conditions: true,
     deletes: true,
-    large: 70 << 20,
+    large: 30 << 20,
 };
 
 fn client() -> HttpClient {
@@ -31,7 +31,7 @@ fn client() -> HttpClient {
 fn s3(location: S3Location) -> Outlet {
     let backend = S3Backend::new(location.clone(), Duration::from_secs(5)).with_client(&client());
     let backend = Arc::new(backend.with_keys(ACCESS_KEY, SECRET_KEY, None));
-    let destination = Arc::new(S3Destination::new(Arc::clone(&backend)));
+    let destination = Arc::new(S3Destination::new(Arc::clone(&backend)).with_parts_above(16 << 20));
     let options = OutletOptions::default();
     Outlet::with_parts(Location::S3(location), &options, backend, destination)
 }

@@ -51,33 +51,45 @@ impl Content {
         }
     }
 
-    /// The digests of bytes in memory.
-    pub fn digests_of_bytes(bytes: &[u8]) -> (Sha256, Md5) {
-        let mut hashes = Hashes::default();
-        hashes.add(bytes);
-        hashes.finish()
-    }
-
-    /// The digests of all bytes.
+    /// The SHA-256 of bytes and their MD5.
     pub async fn digests(&self) -> Result<(Sha256, Md5), BackendError> {
-        self.digests_of(0..self.size()).await
+        let hashed = self.hash(0..self.size(), Hashes::with_md5()).await?;
+        Ok((hashed.0, hashed.1.unwrap_or(Md5::from_bytes([0; 16]))))
     }
 
-    /// The digests of some bytes.
+    /// The SHA-256 of all bytes.
+    pub async fn sha256(&self) -> Result<Sha256, BackendError> {
+        Ok(self.hash(0..self.size(), Hashes::default()).await?.0)
+    }
+
+    /// The SHA-256 of some bytes, and their MD5 if it is wanted: it takes three times as long.
     pub(super) async fn digests_of(
         &self,
         range: Range<u64>,
-    ) -> Result<(Sha256, Md5), BackendError> {
+        wants_md5: bool,
+    ) -> Result<(Sha256, Option<Md5>), BackendError> {
+        let hashes = if wants_md5 {
+            Hashes::with_md5()
+        } else {
+            Hashes::default()
+        };
+        self.hash(range, hashes).await
+    }
+
+    async fn hash(
+        &self,
+        range: Range<u64>,
+        mut hashes: Hashes,
+    ) -> Result<(Sha256, Option<Md5>), BackendError> {
         match self {
             Self::Bytes(bytes) => {
-                let mut hashes = Hashes::default();
                 hashes.add(&slice(bytes, range));
                 Ok(hashes.finish())
             }
             Self::File { path, .. } => {
                 let path = path.clone();
                 let read = move || {
-                    let hashed = hash(&path, range);
+                    let hashed = hash(&path, range, hashes);
                     hashed.map_err(|source| BackendError::Read { path, source })
                 };
                 match tokio::task::spawn_blocking(read).await {
@@ -101,34 +113,39 @@ pub(super) fn slice(bytes: &Bytes, range: Range<u64>) -> Bytes {
     bytes.slice(place(range.start)..place(range.end))
 }
 
-/// Both digests of a stream of bytes.
+/// The digests of a stream of bytes.
 #[derive(Default)]
 pub(super) struct Hashes {
     sha256: Sha256Hasher,
-    md5: Md5Hasher,
+    md5: Option<Md5Hasher>,
 }
 
 impl Hashes {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        self.md5.update(bytes);
+    pub(super) fn with_md5() -> Self {
+        Self {
+            md5: Some(Md5Hasher::new()),
+            ..Self::default()
+        }
     }
 
-    pub(super) fn finish(self) -> (Sha256, Md5) {
-        let (sha256, md5) = (self.sha256.finalize(), self.md5.finalize());
-        (
-            Sha256::from_bytes(sha256.into()),
-            Md5::from_bytes(md5.into()),
-        )
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
+    }
+
+    pub(super) fn finish(self) -> (Sha256, Option<Md5>) {
+        let md5 = self.md5.map(|md5| Md5::from_bytes(md5.finalize().into()));
+        (Sha256::from_bytes(self.sha256.finalize().into()), md5)
     }
 }
 
-fn hash(path: &Path, range: Range<u64>) -> io::Result<(Sha256, Md5)> {
+fn hash(path: &Path, range: Range<u64>, mut hashes: Hashes) -> io::Result<(Sha256, Option<Md5>)> {
     let mut file = std::fs::File::open(path)?;
     file.seek(SeekFrom::Start(range.start))?;
     let mut left = range.end.saturating_sub(range.start);
     let mut buffer = vec![0; PIECE];
-    let mut hashes = Hashes::default();
     while left > 0 {
         let room = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
         let read = file.read(&mut buffer[..room])?;

@@ -175,7 +175,7 @@ fn look(path: &Path, expected: &Expected) -> Result<Option<Held>, BackendError> 
     if wants_digest && expected.size.is_none_or(|size| size == metadata.len()) {
         let mut file = fs::File::open(path).map_err(failed)?;
         let mut buffer = vec![0; PIECE];
-        let mut hashes = Hashes::default();
+        let mut hashes = Hashes::with_md5();
         loop {
             match file.read(&mut buffer).map_err(failed)? {
                 0 => break,
@@ -183,7 +183,7 @@ fn look(path: &Path, expected: &Expected) -> Result<Option<Held>, BackendError> 
             }
         }
         let (sha256, md5) = hashes.finish();
-        (held.sha256, held.md5) = (Some(sha256), Some(md5));
+        (held.sha256, held.md5) = (Some(sha256), md5);
     }
     Ok(Some(held))
 }

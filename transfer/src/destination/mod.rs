@@ -40,10 +40,10 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// A file with these bytes, which are read once for their digests.
+    /// A file with these bytes, which are read once for their digest.
     pub async fn new(target: Target, content: Content) -> Result<Self, BackendError> {
-        let (sha256, md5) = content.digests().await?;
-        Ok(Self::known(target, content, sha256, Some(md5)))
+        let sha256 = content.sha256().await?;
+        Ok(Self::known(target, content, sha256, None))
     }
 
     /// A file whose digests are known.

@@ -214,21 +214,24 @@ impl S3Destination {
         held: &BTreeMap<i32, (String, u64)>,
         sending: &Arc<Sending>,
     ) -> Result<Vec<CompletedPart>, BackendError> {
+        let is_checked = Box::pin(self.checks_bodies()).await?;
         let size = file.size();
         let count = size.div_ceil(upload.part);
         let parts = (0..count).map(|index| {
             let range = index * upload.part..size.min((index + 1) * upload.part);
             let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
             async move {
-                let (sha256, md5) = file.content.digests_of(range.clone()).await?;
+                let length = range.end - range.start;
+                let known = held.get(&number).filter(|(_, size)| *size == length);
+                let wants_md5 = known.is_some() || !is_checked;
+                let digests = file.content.digests_of(range.clone(), wants_md5).await?;
                 sending.touch();
-                let known = held.get(&number).filter(|(etag, size)| {
-                    *size == range.end - range.start && md5_of(etag) == Some(md5)
-                });
+                let known =
+                    known.filter(|(etag, _)| digests.1.is_some() && md5_of(etag) == digests.1);
                 let etag = if let Some((etag, _)) = known {
                     etag.clone()
                 } else {
-                    self.send_part(file, upload, number, range, (sha256, md5), sending)
+                    self.send_part(file, upload, number, range, digests, sending)
                         .await?
                 };
                 let part = CompletedPart::builder().part_number(number).e_tag(etag);
@@ -244,7 +247,7 @@ impl S3Destination {
         upload: &Upload,
         number: i32,
         range: std::ops::Range<u64>,
-        (sha256, md5): (Sha256, Md5),
+        (sha256, md5): (Sha256, Option<Md5>),
         sending: &Arc<Sending>,
     ) -> Result<String, BackendError> {
         let place = self.place(&file.target.path);
@@ -271,8 +274,8 @@ impl S3Destination {
             .map_err(|error| write_error(place.clone(), error))?
             .e_tag;
         let etag = etag.unwrap_or_default();
-        match md5_of(&etag) {
-            Some(got) if got != md5 => Err(BackendError::Corrupt {
+        match (md5_of(&etag), md5) {
+            (Some(got), Some(md5)) if got != md5 => Err(BackendError::Corrupt {
                 url: place,
                 source: crate::VerifyError::Digest {
                     name: "md5",

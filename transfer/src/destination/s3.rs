@@ -35,7 +35,7 @@ use crate::{
 
 /// The largest object that is sent with one request, in bytes. Its entity tag is the MD5 of its bytes, so that a listing
 /// verifies it.
-pub(super) const SINGLE: u64 = 64 << 20;
+const SINGLE: u64 = 100 << 20;
 
 /// The most objects that are deleted with one request, by the protocol.
 const MAX_DELETE: usize = 1000;
@@ -53,6 +53,7 @@ pub struct S3Destination {
     /// Whether the server refuses a body that is not the signed one.
     checks_bodies: OnceCell<bool>,
     honours_conditions: OnceCell<bool>,
+    single: u64,
 }
 
 /// Puts the digest of a body into the signature of its request, in place of a digest that the SDK would have to read
@@ -84,6 +85,16 @@ impl S3Destination {
             backend,
             checks_bodies: OnceCell::new(),
             honours_conditions: OnceCell::new(),
+            single: SINGLE,
+        }
+    }
+
+    /// Sends objects of more than this many bytes in parts, instead of those of more than 100 MiB.
+    #[must_use]
+    pub fn with_parts_above(self, bytes: u64) -> Self {
+        Self {
+            single: bytes,
+            ..self
         }
     }
 
@@ -123,7 +134,7 @@ impl S3Destination {
     }
 
     /// Whether the server refuses a body that is not the signed one. Asked once, with an object that must not come to be.
-    async fn checks_bodies(&self) -> Result<bool, BackendError> {
+    pub(super) async fn checks_bodies(&self) -> Result<bool, BackendError> {
         let probe = Box::pin(async {
             let path = probe_path("body");
             let right = Sha256::of(b"right");
@@ -207,7 +218,7 @@ impl S3Destination {
                 place,
             });
         }
-        if file.size() > SINGLE {
+        if file.size() > self.single {
             return self.put_parts(file, sending).await;
         }
         let is_checked = self.checks_bodies().await?;
@@ -215,22 +226,28 @@ impl S3Destination {
         let etag = put
             .map_err(|error| write_error(place.clone(), error))?
             .e_tag;
+        if is_checked {
+            return Ok(Stored { etag });
+        }
+        let sent = match file.md5 {
+            Some(md5) => md5,
+            None => file.content.digests().await?.1,
+        };
         // The tag of an object that was sent with one request is its MD5, unless it is encrypted in some ways.
-        match (etag.as_deref().and_then(md5_of), file.md5) {
-            (Some(got), Some(expected)) if got == expected => {}
-            (Some(got), Some(expected)) if !is_checked => {
+        match etag.as_deref().and_then(md5_of) {
+            Some(got) if got == sent => {}
+            Some(got) => {
                 self.remove_probe(&file.target.path).await;
                 return Err(BackendError::Corrupt {
                     url: place,
                     source: VerifyError::Digest {
                         name: "md5",
-                        expected: expected.to_string(),
+                        expected: sent.to_string(),
                         got: got.to_string(),
                     },
                 });
             }
-            _ if !is_checked => self.read_back(file).await?,
-            _ => {}
+            None => self.read_back(file).await?,
         }
         Ok(Stored { etag })
     }
