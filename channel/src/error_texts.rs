@@ -2,10 +2,11 @@
 
 use std::io;
 
-use taipan_transfer::{FetchError, SinkError};
+use taipan_transfer::{DeliveryError, FetchError, SinkError};
 
 use crate::{
-    ChannelError, IndexError, RepodataError, index::RecordError, oci_layout::OciLayoutError,
+    BuildError, ChannelError, FilterError, IndexError, RecordProblem, RepodataError, ScanError,
+    SyncError, index::RecordError, oci_layout::OciLayoutError,
 };
 
 /// A sample of each variant, as text with its causes. A variant without a sample does not compile.
@@ -119,4 +120,86 @@ fn repodata_errors() {
         Cache => RepodataError::Cache { path: "/cache/a".into(), source: refused() },
     });
     insta::assert_snapshot!(errors);
+}
+
+fn delivery() -> DeliveryError {
+    DeliveryError {
+        action: "upload",
+        label: "noarch/a-1-0.conda".to_owned(),
+        attempts: Vec::new(),
+    }
+}
+
+fn fetch() -> FetchError {
+    FetchError::Sink {
+        label: "main/noarch/repodata.json".to_owned(),
+        source: SinkError::Failed(Box::new(io::Error::other("the system refused"))),
+    }
+}
+
+#[test]
+fn sync_errors() {
+    let (subdir, place) = (|| "noarch".to_owned(), || "s3://bucket/c".to_owned());
+    let refused = || io::Error::other("the system refused");
+    let scan = || ScanError::Syntax {
+        what: "no object",
+        offset: 7,
+    };
+    let errors = texts!(SyncError {
+        Source => SyncError::Source { subdir: subdir(), source: fetch() },
+        NoSubdir => SyncError::NoSubdir { subdir: "subdir `noarch`".to_owned() },
+        State => SyncError::State { place: place(), source: fetch() },
+        Published => SyncError::Published { place: place(), source: fetch() },
+        BadState => SyncError::BadState { place: place(), problem: "it has version 9".to_owned() },
+        TooManyDropped => SyncError::TooManyDropped {
+            subdir: subdir(),
+            place: place(),
+            dropped: 7,
+            published: 70,
+            limit: 5.0,
+        },
+        Destination => SyncError::Destination(delivery()),
+        Held => SyncError::Held { subdir: subdir(), place: place(), count: 3 },
+        GaveUp => SyncError::GaveUp {
+            place: place(),
+            count: 20,
+            problem: "it responded with 500".to_owned(),
+        },
+        Contended => SyncError::Contended { place: place() },
+        Local => SyncError::Local { path: "/tmp/x".into(), source: refused() },
+        Filter => SyncError::Filter(FilterError::Read(refused())),
+        Loop => SyncError::Loop { place: place() },
+    });
+    let scans = texts!(ScanError {
+        Read => ScanError::Read(refused()),
+        Syntax => scan(),
+        Value => ScanError::Value { key: "info".to_owned(), offset: 7, source: json() },
+        TooLong => ScanError::TooLong { key: "odd".to_owned(), limit: 9 },
+    });
+    insta::assert_snapshot!(errors + &scans);
+}
+
+#[test]
+fn publishing_errors() {
+    let place = || "s3://bucket/c/noarch".to_owned();
+    let records = texts!(RecordProblem {
+        Index => RecordProblem::Index("EOF".to_owned()),
+        Missing => RecordProblem::Missing("name"),
+        Name => RecordProblem::Name {
+            found: "a-2-0.conda".to_owned(),
+            expected: "a-1-0.conda".to_owned(),
+        },
+        Subdir => RecordProblem::Subdir {
+            found: "noarch".to_owned(),
+            wanted: "linux-64".to_owned(),
+        },
+        Character => RecordProblem::Character,
+    });
+    let builds = texts!(BuildError {
+        NoListing => BuildError::NoListing { place: place() },
+        Destination => BuildError::Destination(delivery()),
+        Sync => BuildError::Sync(SyncError::Contended { place: place() }),
+        Conflict => BuildError::Conflict { place: place() },
+    });
+    insta::assert_snapshot!(records + &builds);
 }

@@ -3,10 +3,10 @@
 use std::{error::Error, fmt, io};
 
 use serde::Serialize;
-use taipan_channel::{RepodataError, SyncError};
+use taipan_channel::{BuildError, RepodataError, SyncError};
 use taipan_installer::{PrefixError, PrepareError};
 use taipan_package::StoreError;
-use taipan_transfer::{Attempt, DeliveryError, FetchError, SinkError};
+use taipan_transfer::{Attempt, BackendError, DeliveryError, FetchError, SinkError};
 
 use crate::{error::AppError, error_chain::causes, printer::Printer};
 
@@ -57,6 +57,9 @@ impl AppError {
         let mut report = match self {
             // Its `source` is that of the `FetchError`.
             Self::Fetch(error) => ErrorReport::new(error),
+            Self::Delivery(error) => ErrorReport::new(error),
+            Self::Sync(error) => ErrorReport::new(&**error),
+            Self::Build(error) => ErrorReport::new(&**error),
             error => ErrorReport::new(error),
         };
         report.hint = hint(self);
@@ -66,6 +69,14 @@ impl AppError {
 }
 
 impl ErrorReport {
+    /// The report of a subdir or destination that failed, with what can be done about it.
+    pub(crate) fn of_sync(error: &SyncError) -> Self {
+        Self {
+            hint: hint_of_sync(error),
+            ..Self::new(error)
+        }
+    }
+
     pub(crate) fn new(error: &(dyn Error + 'static)) -> Self {
         let mut report = Self {
             message: error.to_string(),
@@ -158,6 +169,9 @@ fn exhausted<'a>(error: &'a (dyn Error + 'static)) -> Option<(&'a [Attempt], &'a
         if let Some(SyncError::Destination(error)) = error.downcast_ref() {
             return Some((&*error.attempts, &[][..]));
         }
+        if let Some(BuildError::Destination(error)) = error.downcast_ref() {
+            return Some((&*error.attempts, &[][..]));
+        }
         match error.downcast_ref::<FetchError>()? {
             FetchError::Exhausted {
                 attempts, skipped, ..
@@ -218,6 +232,41 @@ fn hint(error: &AppError) -> Option<String> {
             _ if is_no_space(source) => Some(NO_SPACE.to_owned()),
             _ => None,
         },
+        AppError::Delivery(error) => hint_of_delivery(error),
+        AppError::Sync(error) => hint_of_sync(error),
+        _ => None,
+    }
+}
+
+fn hint_of_sync(error: &SyncError) -> Option<String> {
+    match error {
+        SyncError::Destination(error) => hint_of_delivery(error),
+        SyncError::TooManyDropped { .. } => {
+            Some("check the source; if it is right, raise --max-delete for this run".to_owned())
+        }
+        SyncError::Local { source, .. } if is_no_space(source) => {
+            Some("free some space, or set TMPDIR to a directory on another disk".to_owned())
+        }
+        _ => None,
+    }
+}
+
+fn hint_of_delivery(error: &DeliveryError) -> Option<String> {
+    let last = error.attempts.last()?;
+    match &last.error {
+        BackendError::Denied { place, .. } if place.starts_with("s3:") => Some(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to keys that may write there; \
+             temporary keys expire"
+                .to_owned(),
+        ),
+        BackendError::Denied { place, .. } if place.starts_with("oci:") => Some(
+            "log in with `docker login` as a user who may push there; what was sent before is kept"
+                .to_owned(),
+        ),
+        BackendError::Write { source, .. } if is_no_space(source) => Some(
+            "free some space at the destination; what was sent before is kept, and the next run continues"
+                .to_owned(),
+        ),
         _ => None,
     }
 }

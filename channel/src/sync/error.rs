@@ -5,7 +5,6 @@ use std::{io, path::PathBuf};
 use taipan_transfer::{DeliveryError, FetchError};
 
 use super::filter::FilterError;
-use crate::records::ScanError;
 
 /// Why a subdir could not be mirrored, or not to one destination. What was copied before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -24,22 +23,6 @@ pub enum SyncError {
     NoSubdir {
         /// The subdir.
         subdir: String,
-    },
-    /// The index of the source, or that of a destination, is damaged.
-    #[error("cannot use the index at {place}")]
-    Index {
-        /// The URL.
-        place: String,
-        /// The cause.
-        source: ScanError,
-    },
-    /// The index of the source is compressed wrongly.
-    #[error("cannot decompress the index at {place}")]
-    Decompress {
-        /// The URL.
-        place: String,
-        /// The cause.
-        source: io::Error,
     },
     /// The state of a destination cannot be read.
     #[error("cannot read the state of the mirror {place}")]

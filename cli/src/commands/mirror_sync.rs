@@ -237,5 +237,5 @@ fn exit_of(reports: &[SubdirReport]) -> Exit {
 
 /// An error as it is printed under a table.
 pub(super) fn describe(error: &SyncError) -> String {
-    ErrorReport::new(error).to_string()
+    ErrorReport::of_sync(error).to_string()
 }

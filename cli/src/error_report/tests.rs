@@ -2,13 +2,16 @@ use std::{fmt::Write as _, io};
 #[cfg(feature = "demo")]
 use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
 
-use taipan_channel::ChannelError;
-use taipan_mirrors::{Class, Location, Metalink, MirrorId, MirrorSource, Provenance, SafeUrl};
+use taipan_channel::{ChannelError, RecordProblem};
+use taipan_mirrors::{
+    Class, Location, LocationError, Metalink, MirrorId, MirrorSource, Provenance, SafeUrl,
+};
 use taipan_solver::{SolveError, parse_spec};
 use taipan_transfer::{BackendError, Netrc, Sha256, VerifyError};
 
 use super::*;
 use crate::{
+    destinations::DestinationError,
     environment::Environment,
     fetch_argument::{FetchArgument, FetchArgumentError},
     file_url::{FileUrl, FileUrlError},
@@ -310,6 +313,81 @@ fn errors_of_environments() {
         link(io::ErrorKind::PermissionDenied),
         link(io::ErrorKind::QuotaExceeded),
         AppError::Link(PrefixError::Cancelled),
+    ];
+    insta::assert_snapshot!(render(errors));
+}
+
+#[test]
+fn errors_of_publishing() {
+    let denied = |place: &str, why: &str| BackendError::Denied {
+        place: place.to_owned(),
+        source: Some(why.into()),
+    };
+    let delivery = |error| DeliveryError {
+        action: "upload",
+        label: "noarch/a-1-0.conda".to_owned(),
+        attempts: vec![attempt(0, error)],
+    };
+    let place = || "s3://bucket/c".to_owned();
+    let subdirs = || vec!["noarch".to_owned(), "linux-64".to_owned()];
+    let errors = [
+        AppError::Destination(DestinationError::Location {
+            text: "ftp://x".to_owned(),
+            source: LocationError::UnknownScheme {
+                scheme: "ftp".to_owned(),
+            },
+        }),
+        AppError::Destination(DestinationError::Web {
+            text: "https://x.example/c".to_owned(),
+        }),
+        AppError::Destination(DestinationError::Endpoint {
+            text: "localhost".to_owned(),
+        }),
+        AppError::Destination(DestinationError::Twice { text: place() }),
+        AppError::Destination(DestinationError::Source { text: place() }),
+        AppError::Destination(DestinationError::TooMany { count: 65 }),
+        AppError::Delivery(delivery(denied(
+            "s3://bucket/c/noarch/a-1-0.conda",
+            "it responded with 403 ExpiredToken: The provided token has expired.",
+        ))),
+        AppError::Delivery(delivery(denied(
+            "oci://r.example/c/noarch/a",
+            "it responded with 403 DENIED",
+        ))),
+        AppError::Delivery(delivery(BackendError::Write {
+            path: "/srv/c/noarch/a-1-0.conda".into(),
+            source: io_error(io::ErrorKind::StorageFull),
+        })),
+        AppError::from(SyncError::TooManyDropped {
+            subdir: "noarch".to_owned(),
+            place: place(),
+            dropped: 7,
+            published: 70,
+            limit: 5.0,
+        }),
+        AppError::Exists {
+            path: "noarch/a-1-0.conda".to_owned(),
+            place: place(),
+        },
+        AppError::Record {
+            path: "a-1-0.conda".into(),
+            problem: RecordProblem::Missing("name"),
+        },
+        AppError::EmptyLock {
+            path: "pixi.lock".into(),
+        },
+        AppError::Date {
+            text: "soon".to_owned(),
+        },
+        AppError::NothingToClose,
+        AppError::NoMirror {
+            place: place(),
+            subdirs: subdirs(),
+        },
+        AppError::NoMirrorIndex {
+            place: place(),
+            subdirs: subdirs(),
+        },
     ];
     insta::assert_snapshot!(render(errors));
 }

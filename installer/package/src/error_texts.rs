@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::archive::error::{EntryProblem, LimitKind};
-use crate::{ArchiveError, ArchiveFormat, StoreError, StoreKey};
+use crate::{ArchiveError, ArchiveFormat, InspectError, StoreError, StoreKey};
 
 /// A sample of each variant, as text with its causes. A variant without a sample does not compile.
 macro_rules! texts {
@@ -123,4 +123,24 @@ fn store_errors() {
     });
     let key = "no key".parse::<StoreKey>().unwrap_err();
     insta::assert_snapshot!(errors + &chain("ParseStoreKeyError", &key));
+}
+
+#[test]
+fn inspection_errors() {
+    let path = || std::path::PathBuf::from("/dist/a-1-0.conda");
+    let inner = || "lib/x".to_owned();
+    let json = || serde_json::from_str::<u8>("x").unwrap_err();
+    let errors = texts!(InspectError {
+        Name => InspectError::Name { path: "/dist/a.zip".into() },
+        Archive => InspectError::Archive { path: path(), source: ArchiveError::NoIndex },
+        Read => InspectError::Read { path: path(), inner: inner(), source: refused() },
+        Temporary => InspectError::Temporary { path: "/tmp".into(), source: refused() },
+        Paths => InspectError::Paths { path: path(), source: json() },
+        Differs => InspectError::Differs {
+            path: path(),
+            inner: inner(),
+            problem: "its size is another",
+        },
+    });
+    insta::assert_snapshot!(errors);
 }

@@ -89,8 +89,8 @@ impl Content {
             Self::File { path, .. } => {
                 let path = path.clone();
                 let read = move || {
-                    let hashed = hash(&path, range, hashes);
-                    hashed.map_err(|source| BackendError::Read { path, source })
+                    let digests = hash(&path, range, hashes);
+                    digests.map_err(|source| BackendError::Read { path, source })
                 };
                 match tokio::task::spawn_blocking(read).await {
                     Ok(result) => result,

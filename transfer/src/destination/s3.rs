@@ -222,30 +222,29 @@ impl S3Destination {
             return self.put_parts(file, sending).await;
         }
         let is_checked = self.checks_bodies().await?;
+        let sent = if is_checked {
+            None
+        } else {
+            // Nobody else compares the bytes with their digest.
+            let (sha256, md5) = file.content.digests().await?;
+            if sha256 != file.sha256 {
+                return Err(Self::corrupt(place, "sha256", &file.sha256, &sha256));
+            }
+            Some(md5)
+        };
         let put = self.put_object(file, sending).await;
         let etag = put
             .map_err(|error| write_error(place.clone(), error))?
             .e_tag;
-        if is_checked {
+        let Some(sent) = sent else {
             return Ok(Stored { etag });
-        }
-        let sent = match file.md5 {
-            Some(md5) => md5,
-            None => file.content.digests().await?.1,
         };
         // The tag of an object that was sent with one request is its MD5, unless it is encrypted in some ways.
         match etag.as_deref().and_then(md5_of) {
             Some(got) if got == sent => {}
             Some(got) => {
                 self.remove_probe(&file.target.path).await;
-                return Err(BackendError::Corrupt {
-                    url: place,
-                    source: VerifyError::Digest {
-                        name: "md5",
-                        expected: sent.to_string(),
-                        got: got.to_string(),
-                    },
-                });
+                return Err(Self::corrupt(place, "md5", &sent, &got));
             }
             None => self.read_back(file).await?,
         }
@@ -277,14 +276,21 @@ impl S3Destination {
             return Ok(());
         }
         self.remove_probe(&file.target.path).await;
-        Err(BackendError::Corrupt {
-            url: place,
-            source: VerifyError::Digest {
-                name: "sha256",
-                expected: file.sha256.to_string(),
-                got: got.to_string(),
-            },
-        })
+        Err(Self::corrupt(place, "sha256", &file.sha256, &got))
+    }
+
+    fn corrupt(
+        url: String,
+        name: &'static str,
+        expected: &dyn std::fmt::Display,
+        got: &dyn std::fmt::Display,
+    ) -> BackendError {
+        let source = VerifyError::Digest {
+            name,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        };
+        BackendError::Corrupt { url, source }
     }
 
     pub(super) async fn head(&self, path: &str) -> Result<Option<HeadObjectOutput>, BackendError> {
