@@ -58,8 +58,8 @@ pub(crate) struct SyncArgs {
     /// file:///directory; each package is read once for all of them
     #[arg(value_name = "DEST", required_unless_present = "sync_file")]
     pub(crate) destinations: Vec<String>,
-    /// Carry out the syncs that a TOML file describes, one after the other: tables [[sync]] with source,
-    /// destinations, and options by their names, and [defaults] for all
+    /// Carry out the syncs that a TOML file describes, one after the other: tables `sync` with source,
+    /// destinations, and options by their names, and `defaults` for all
     #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "destinations"])]
     pub(crate) sync_file: Option<PathBuf>,
     #[command(flatten)]
