@@ -12,8 +12,8 @@ const MAX_OTHER: usize = 256 << 20;
 /// The longest key, in bytes.
 const MAX_KEY: usize = 4096;
 
-/// How deep values may be nested.
-const MAX_DEPTH: usize = 128;
+/// How deep values may be nested: less than what parsers of the whole text accept.
+const MAX_DEPTH: usize = 100;
 
 /// Why a text is not an index.
 #[derive(Debug, thiserror::Error)]
