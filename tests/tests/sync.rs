@@ -630,3 +630,35 @@ async fn a_destination_that_fails_does_not_stop_the_others() {
     let twice = [urls[0].clone(), urls[0].clone()];
     sync(&sandbox, &source.url(), &twice, &[]).expect(2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_sync_leaves_nothing_incomplete() {
+    let source = HttpServer::start(channel().site()).await.unwrap();
+    let sandbox = Sandbox::new();
+    let url = format!("file://{}", sandbox.path("mirror").display());
+    let arguments = ["mirror", "sync", &source.url(), &url, "--limit-rate", "50k"];
+    let child = sandbox.start(&arguments);
+    // Until the first package is being written.
+    let directory = sandbox.path("mirror").join("noarch");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&directory).into_iter().flatten();
+        entries
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .collect()
+    };
+    for _ in 0..1000 {
+        if names().iter().any(|name| name.starts_with(".taipan-new")) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    taipan_tests::signal(&child, "INT");
+    finish(child).expect(130);
+    assert!(
+        names().iter().all(|name| !name.starts_with(".taipan-new")),
+        "{:?}",
+        names()
+    );
+    sync(&sandbox, &source.url(), std::slice::from_ref(&url), &[]).expect(0);
+    sandbox.run(&["mirror", "verify", &url]).expect(0);
+}

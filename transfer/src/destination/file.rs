@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{
     Condition, Deletion, Destination, Held, ListedFile, Listing, NewFile, PutOptions, Stored,
@@ -79,7 +80,9 @@ impl Destination for FileDestination {
         for file in files {
             let path = self.path(&file.target)?;
             let (root, file, meter) = (self.root.clone(), file.clone(), Arc::clone(sending));
-            let put = move || put(&root, &path, &file, &meter);
+            let cancelled = CancelOnDrop::default();
+            let flag = Arc::clone(&cancelled.0);
+            let put = move || put(&root, &path, &file, &meter, &flag);
             stored.push(self.blocking(put).await?);
         }
         Ok(stored)
@@ -143,6 +146,16 @@ impl Destination for FileDestination {
     }
 }
 
+/// Tells a thread that nobody waits for its result any more.
+#[derive(Default)]
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn is_partial(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(PARTIAL)
@@ -193,6 +206,7 @@ fn put(
     path: &Path,
     file: &NewFile,
     sending: &Sending,
+    cancelled: &AtomicBool,
 ) -> Result<Stored, BackendError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let written = |source| BackendError::Write {
@@ -206,7 +220,7 @@ fn put(
     let nanos = nanos.map_or(0, |since| since.subsec_nanos());
     let name = format!("{PARTIAL}{}-{count}-{nanos:x}", std::process::id());
     let partial = directory.join(name);
-    let result = write(&partial, file, sending).map_err(|error| match error {
+    let result = write(&partial, file, sending, cancelled).map_err(|error| match error {
         WriteError::Write(source) => written(source),
         WriteError::Read(path, source) => BackendError::Read { path, source },
         WriteError::Digest(source) => BackendError::Corrupt {
@@ -258,7 +272,12 @@ enum WriteError {
     Digest(VerifyError),
 }
 
-fn write(partial: &Path, file: &NewFile, sending: &Sending) -> Result<(), WriteError> {
+fn write(
+    partial: &Path,
+    file: &NewFile,
+    sending: &Sending,
+    cancelled: &AtomicBool,
+) -> Result<(), WriteError> {
     let mut output = (fs::OpenOptions::new().write(true).create_new(true))
         .open(partial)
         .map_err(WriteError::Write)?;
@@ -266,9 +285,15 @@ fn write(partial: &Path, file: &NewFile, sending: &Sending) -> Result<(), WriteE
     let mut pass = |bytes: &[u8]| {
         hashes.add(bytes);
         output.write_all(bytes).map_err(WriteError::Write)?;
-        if let Some(until) = sending.count(bytes.len() as u64) {
-            let now = tokio::time::Instant::now();
-            std::thread::sleep(until.saturating_duration_since(now));
+        let until = sending.count(bytes.len() as u64);
+        while let Some(left) = until.map(|it| it.saturating_duration_since(Instant::now()))
+            && !left.is_zero()
+            && !cancelled.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(left.min(Duration::from_millis(50)));
+        }
+        if cancelled.load(Ordering::Relaxed) {
+            return Err(WriteError::Write(io::ErrorKind::Interrupted.into()));
         }
         sending.touch();
         Ok(())
