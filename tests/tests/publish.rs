@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use taipan_mock_servers::{OciServer, S3Keys, S3Server, Site};
+use taipan_mock_servers::{Behaviour, Fault, Matcher, OciServer, Rule, S3Keys, S3Server, Site};
 use taipan_tests::{Sandbox, demo_channel, finish};
 
 /// The packages of the demo channel as files.
@@ -162,6 +162,64 @@ async fn a_package_is_checked_before_it_is_sent() {
     assert!(std::fs::read(&place).unwrap() == std::fs::read(good).unwrap());
     sandbox.run(&["mirror", "verify", &to]).expect(0);
     upload(&[&text(good), "--skip-existing", "--force"]).expect(2);
+}
+
+/// A package of another subdir, the response to whose upload is lost; then another content under the same name, on servers
+/// with conditions and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_are_right_after_lost_responses_and_replacements() {
+    let mut sandbox = Sandbox::new();
+    let files = packages(&sandbox);
+    let mut natives = files
+        .iter()
+        .filter(|it| it.parent().unwrap().ends_with("linux-64"));
+    let (native, other) = (natives.next().unwrap(), natives.next().unwrap());
+    for ignores_conditions in [false, true] {
+        let (site, server) = bucket(ignores_conditions).await;
+        with_keys(&mut sandbox, &server);
+        let name = native.file_name().unwrap().to_string_lossy().into_owned();
+        let lost = Rule::once(
+            Matcher::method("PUT").and(Matcher::suffix(&name)),
+            Fault::Reset { after: None },
+        );
+        server.set_behaviour(Behaviour::new().with_rule(lost));
+        let upload = |file: &Path, more: &[&str]| {
+            let arguments = ["upload", "--index", "--to", "s3://bucket/c", &text(file)];
+            sandbox.run(&[&arguments[..], more].concat()).expect(0);
+        };
+        upload(native, &[]);
+        server.set_behaviour(Behaviour::new());
+        // Clients expect this one in every channel.
+        assert!(site.contains("c/noarch/repodata.json.zst"));
+        let record = |site: &Site| -> Value {
+            let index = site.get("c/linux-64/repodata.json").unwrap();
+            let index: Value = serde_json::from_slice(&index).unwrap();
+            let maps = ["packages", "packages.conda"].map(|map| index[map][&name].clone());
+            maps.into_iter().find(|record| !record.is_null()).unwrap()
+        };
+        let first = record(&site);
+        // The same name with another content: one more empty stream of bzip2, or a comment of the zip.
+        let replaced = sandbox.path("replaced").join(&name);
+        std::fs::create_dir_all(replaced.parent().unwrap()).unwrap();
+        let mut bytes = std::fs::read(native).unwrap();
+        if name.ends_with(".conda") {
+            let length = bytes.len();
+            bytes[length - 2] = 2;
+            bytes.extend_from_slice(b"ok");
+        } else {
+            bytes.extend_from_slice(b"BZh9\x17\x72\x45\x38\x50\x90\0\0\0\0");
+        }
+        std::fs::write(&replaced, bytes).unwrap();
+        upload(&replaced, &["--force"]);
+        let second = record(&site);
+        assert_ne!(first["sha256"], second["sha256"]);
+        // A third program, which reads the intents of both, keeps the newer one.
+        upload(other, &[]);
+        assert_eq!(record(&site), second);
+        sandbox
+            .run(&["mirror", "verify", "s3://bucket/c"])
+            .expect(0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

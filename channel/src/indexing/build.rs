@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -17,12 +17,12 @@ use taipan_transfer::{
 
 use super::{
     record::{NewPackage, new_package},
-    update::{LEVEL, write_changed},
+    update::{converge, index_form, write_changed},
 };
 use crate::{
-    layout::{NEVER, SHORT, content_type, index_file, note_file, package_file},
+    layout::{NEVER, SHORT, index_file, note_file, package_file},
     records::{Form, Row},
-    sync::{Error, IndexResponse, LocalIndex, blocking, compress, fetch_form, local},
+    sync::{Error, IndexResponse, LocalIndex, blocking, fetch_form, local},
 };
 
 /// How many packages are read at a time.
@@ -366,7 +366,7 @@ impl IndexBuilder<'_> {
         })
     }
 
-    /// Publishes the forms of an index. The one that others compare with goes first, and only if nobody has replaced it.
+    /// Publishes an index: first the form that other programs compare with, and only if it is still the one that was read.
     async fn publish(
         &self,
         subdir: &str,
@@ -387,39 +387,22 @@ impl IndexBuilder<'_> {
         let (output, of) = (text.clone(), subdir.to_owned());
         let write = move || write_changed(current, &of, &without, &added, &output);
         blocking(write).await.map_err(local(&text))?;
-        let compressed = text.with_extension("json.zst");
-        compress(text.clone(), compressed.clone(), LEVEL).await?;
-        let plain = self.form(subdir, "repodata.json", text).await?;
+        let plain = index_form(subdir, "repodata.json", text).await?;
         let plain = plain.with_condition(condition);
-        let compressed = self.form(subdir, "repodata.json.zst", compressed).await?;
-        for (file, label) in [(plain, "repodata.json"), (compressed, "repodata.json.zst")] {
-            let label = format!("{subdir}/{label}");
-            let put = self
-                .engine
-                .put(self.outlet, &label, &[file], PutOptions::default())
-                .await;
-            if let Err(error) = put {
-                if error.is_conflict() {
-                    let place = format!("{}/{subdir}", self.outlet.location());
-                    return Err(IndexError::Conflict { place });
-                }
-                return Err(error.into());
+        let label = format!("{subdir}/repodata.json");
+        let put = self
+            .engine
+            .put(self.outlet, &label, &[plain], PutOptions::default())
+            .await;
+        if let Err(error) = put {
+            if error.is_conflict() {
+                let place = format!("{}/{subdir}", self.outlet.location());
+                return Err(IndexError::Conflict { place });
             }
+            return Err(error.into());
         }
+        converge(self.engine, self.outlet, subdir, self.work).await?;
         Ok(())
-    }
-
-    async fn form(
-        &self,
-        subdir: &str,
-        name: &'static str,
-        path: PathBuf,
-    ) -> Result<NewFile, Error> {
-        let failed = |error| local(&path)(std::io::Error::other(error));
-        let content = Content::file(path.clone()).await.map_err(failed)?;
-        let file = NewFile::new(index_file(subdir, name), content).await;
-        let file = file.map_err(failed)?;
-        Ok(file.with_headers(content_type(name), Some(SHORT)))
     }
 
     async fn put(

@@ -71,6 +71,42 @@ pub(super) fn write_changed(
 /// The level of compression of `repodata.json.zst`.
 pub(super) const LEVEL: i32 = 12;
 
+/// Makes the compressed form of a published index anew until both are of the same text. Whoever has changed the index does it, so
+/// the last writer of the compressed form has seen the last index.
+pub(super) async fn converge(
+    engine: &Engine,
+    outlet: &Outlet,
+    subdir: &str,
+    work: &Path,
+) -> Result<(), Error> {
+    let update = Update {
+        engine,
+        outlet,
+        subdir,
+        work,
+    };
+    for _ in 0..MAX_ROUNDS {
+        let current = update.read().await?;
+        if update.is_converged(current.as_ref()).await? {
+            return Ok(());
+        }
+    }
+    Err(update.contended())
+}
+
+/// A form of an index that is a local file.
+pub(super) async fn index_form(
+    subdir: &str,
+    name: &'static str,
+    path: PathBuf,
+) -> Result<NewFile, Error> {
+    let failed = |error| local(&path)(io::Error::other(error));
+    let content = Content::file(path.clone()).await.map_err(failed)?;
+    let file = NewFile::new(index_file(subdir, name), content).await;
+    let file = file.map_err(failed)?;
+    Ok(file.with_headers(content_type(name), Some(SHORT)))
+}
+
 /// What a program will add to an index.
 #[derive(Debug, Serialize, Deserialize)]
 struct Intent {
@@ -117,7 +153,7 @@ impl Update<'_> {
             let text = serde_json::to_string(&package.record).unwrap_or_default();
             ours.insert((package.form(), package.file.clone()), text);
         }
-        if !has_conditions {
+        if !has_conditions && !packages.is_empty() {
             self.note(packages).await?;
         }
         for round in 0..MAX_ROUNDS {
@@ -128,16 +164,20 @@ impl Update<'_> {
             } else {
                 self.intents().await?
             };
+            if !intents.is_empty() {
+                // Ours is among them.
+                wanted.clear();
+            }
             for name in &intents {
                 for (key, text) in self.intent(name).await? {
-                    // Our own package of that name is the newer one, or the same.
+                    // The newest comes first: a package may have been replaced under its name.
                     wanted.entry(key).or_insert(text);
                 }
             }
             let path = current.as_ref().map(|index| index.path.clone());
             let table = current.as_ref().map(|index| &index.table);
             let missing = missing(table, path.as_deref(), wanted)?;
-            if missing.is_empty() {
+            if missing.is_empty() && current.is_some() {
                 if self.is_converged(current.as_ref()).await? {
                     self.forget_old(&intents).await;
                     return Ok(());
@@ -157,9 +197,13 @@ impl Update<'_> {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
         }
-        Err(Error::Contended {
+        Err(self.contended())
+    }
+
+    fn contended(&self) -> Error {
+        Error::Contended {
             place: format!("{}/{}", self.outlet.location(), self.subdir),
-        })
+        }
     }
 
     /// The published index; `None` if there is none.
@@ -197,7 +241,7 @@ impl Update<'_> {
         }
         let compressed = self.work.join(format!("{}-current.json.zst", self.subdir));
         compress(current.path.clone(), compressed.clone(), LEVEL).await?;
-        let file = self.form("repodata.json.zst", compressed).await?;
+        let file = index_form(self.subdir, "repodata.json.zst", compressed).await?;
         self.put("repodata.json.zst", &[file]).await?;
         Ok(false)
     }
@@ -221,23 +265,15 @@ impl Update<'_> {
         let without = BTreeSet::new();
         let work = move || write_changed(current, &subdir, &without, &missing, &output);
         blocking(work).await.map_err(local(&text))?;
-        let plain = self.form("repodata.json", text.clone()).await?;
+        let plain = index_form(self.subdir, "repodata.json", text.clone()).await?;
         let plain = plain.with_condition(condition);
         if self.outlet.is_registry() {
             let compressed = text.with_extension("json.zst");
             compress(text, compressed.clone(), LEVEL).await?;
-            let compressed = self.form("repodata.json.zst", compressed).await?;
+            let compressed = index_form(self.subdir, "repodata.json.zst", compressed).await?;
             return self.put("repodata.json", &[compressed, plain]).await;
         }
         self.put("repodata.json", &[plain]).await
-    }
-
-    async fn form(&self, name: &'static str, path: PathBuf) -> Result<NewFile, Error> {
-        let failed = |error| local(&path)(std::io::Error::other(error));
-        let content = Content::file(path.clone()).await.map_err(failed)?;
-        let file = NewFile::new(index_file(self.subdir, name), content).await;
-        let file = file.map_err(failed)?;
-        Ok(file.with_headers(content_type(name), Some(SHORT)))
     }
 
     async fn put(&self, name: &str, files: &[NewFile]) -> Result<(), Error> {
@@ -274,8 +310,14 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// The names of all intents.
+    /// The names of all intents, the newest first.
     async fn intents(&self) -> Result<Vec<String>, Error> {
+        let mut names = self.intents_in_any_order().await?;
+        names.sort_by_key(|name| std::cmp::Reverse(time_of(name)));
+        Ok(names)
+    }
+
+    async fn intents_in_any_order(&self) -> Result<Vec<String>, Error> {
         let repository = notes_repository(self.subdir);
         if let Some(tags) = self.engine.tags(self.outlet, &repository).await? {
             return Ok(tags
@@ -344,8 +386,7 @@ impl Update<'_> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = since.map_or(0, |since| since.as_millis());
         let is_old = |name: &&String| {
-            let millis = name.split('-').nth(1).and_then(|text| text.parse().ok());
-            millis.is_some_and(|millis: u128| now.saturating_sub(millis) > OLD.as_millis())
+            time_of(name).is_some_and(|millis| now.saturating_sub(millis) > OLD.as_millis())
         };
         let old: Vec<Target> = (intents.iter().filter(is_old))
             .map(|name| note_file(self.subdir, name))
@@ -354,6 +395,11 @@ impl Update<'_> {
             tracing::debug!(error = %error.problem(), "cannot delete old intents");
         }
     }
+}
+
+/// When an intent was noted, in milliseconds since 1970.
+fn time_of(intent: &str) -> Option<u128> {
+    intent.split('-').nth(1)?.parse().ok()
 }
 
 /// Which of these records an index does not have, or has otherwise.

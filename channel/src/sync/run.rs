@@ -127,7 +127,6 @@ impl Run<'_> {
             let is_same = destination.state.as_ref().is_some_and(|state| {
                 state.source_sha256.as_deref() == Some(&*index.sha256.to_string())
                     && state.filters == filters
-                    && (state.failures.is_empty() || !self.retries(state, now))
             });
             if is_same && !self.options.verify && !self.has_work(destination, now) {
                 self.refresh_validators(number, destination, &index).await;
@@ -203,7 +202,6 @@ impl Run<'_> {
             };
             let validators = state.validators();
             let is_done = state.filters == filters
-                && !self.retries(state, now)
                 && !self.options.verify
                 && !self.has_work(destination, now)
                 && state.source.first() == Some(&self.source.channel.canonical());
@@ -246,7 +244,8 @@ impl Run<'_> {
             return Ok(Some(planned));
         }
         match self.fetch_source(validators, is_new).await? {
-            Some(index) => self.pin(index, worker).await.map(Some),
+            Some(index) if !self.options.dry_run => self.pin(index, worker).await.map(Some),
+            Some(index) => Ok(Some(index)),
             None => Ok(None),
         }
     }

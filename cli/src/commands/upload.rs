@@ -224,7 +224,7 @@ async fn send(
     }
     let Expected { sha256, md5, .. } = *expected;
     let sha256 = sha256.expect("the digests were made before");
-    let mut new = NewFile::known(target, it.content.clone(), sha256, md5);
+    let mut new = NewFile::known(target.clone(), it.content.clone(), sha256, md5);
     new = new.with_headers("application/octet-stream", Some(IMMUTABLE));
     if let Some(md5) = md5 {
         new.annotations = vec![
@@ -242,11 +242,17 @@ async fn send(
     let label = format!("{subdir}/{file}");
     match engine.put(outlet, &label, &[new], options).await {
         Ok(_) => Ok(Outcome::Sent),
-        // Another program was quicker.
-        Err(error) if error.is_conflict() => Err(AppError::Exists {
-            path: label,
-            place: outlet.location().to_string(),
-        }),
+        // Another program was quicker, or a first attempt of ours had its effect and its response was lost.
+        Err(error) if error.is_conflict() => {
+            let held = engine.look(outlet, &target, expected).await?;
+            if held.is_some_and(|held| held.is(expected)) {
+                return Ok(Outcome::Sent);
+            }
+            Err(AppError::Exists {
+                path: label,
+                place: outlet.location().to_string(),
+            })
+        }
         Err(error) => Err(error.into()),
     }
 }
