@@ -2,7 +2,7 @@
 //!
 //! Where a destination honours conditions, the index is replaced only if it is still the one that was read. Elsewhere each
 //! program notes its intent first, writes the union of the index and all intents, and reads both again until the index has
-//! every intent: the last writer has seen all that were noted before, and whoever notes one later writes later.
+//! every intent: the last writer has seen all that were noted before, and a program that notes one later writes later.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,8 +71,8 @@ pub(super) fn write_changed(
 /// The level of compression of `repodata.json.zst`.
 pub(super) const LEVEL: i32 = 12;
 
-/// Makes the compressed form of a published index anew until both are of the same text. Whoever has changed the index does it, so
-/// the last writer of the compressed form has seen the last index.
+/// Makes the compressed form of a published index anew until both are of the same text. Every program that has changed the index does
+/// it, so the last writer of the compressed form has seen the last index.
 pub(super) async fn converge(
     engine: &Engine,
     outlet: &Outlet,

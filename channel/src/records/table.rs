@@ -126,8 +126,6 @@ pub struct RecordTable {
     pub(crate) base_url: Option<String>,
     /// Why records cannot be used, by key.
     pub(crate) unusable: Vec<(String, String)>,
-    /// What records name beside their file.
-    pub(crate) sidecars: Vec<(u32, String)>,
 }
 
 #[derive(Deserialize)]
@@ -138,14 +136,6 @@ struct Digests<'t> {
     md5: Option<Cow<'t, str>>,
     #[serde(default)]
     size: Option<u64>,
-    #[serde(default)]
-    attestations: Option<Attestations>,
-}
-
-/// A sidecar with signatures (draft of CEP 142).
-#[derive(Deserialize)]
-struct Attestations {
-    sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -212,10 +202,6 @@ impl RecordTable {
                 offset: value.offset,
             });
         };
-        if let Some(attestations) = digests.attestations {
-            let row = u32::try_from(self.rows.len()).unwrap_or(u32::MAX);
-            self.sidecars.push((row, attestations.sha256));
-        }
         self.names.push_str(&file);
         // Keys and records are limited by the scan.
         let length = |text: &str| u16::try_from(text.len()).unwrap_or(u16::MAX);

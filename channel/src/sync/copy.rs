@@ -43,7 +43,7 @@ const LARGE: usize = 6;
 /// Why a permit is always given.
 const OPEN: &str = "the semaphore is never closed";
 
-/// After so many failures in sequence a destination is given up.
+/// The number of failures in sequence after which a destination is given up.
 const MAX_FAILURES: u32 = 20;
 
 /// Packages that are sent together: those of one tag in a registry.

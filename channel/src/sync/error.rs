@@ -10,7 +10,7 @@ use super::filter::FilterError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyncError {
-    /// The index of the source cannot be had.
+    /// The index of the source cannot be fetched.
     #[error("cannot fetch the index of {subdir}")]
     Source {
         /// The subdir.

@@ -47,7 +47,7 @@ pub struct Filter {
     names: Option<BTreeSet<String>>,
     /// Only these files.
     files: Option<BTreeSet<String>>,
-    /// Only so many versions of each name, the newest.
+    /// The number of versions of each name that are kept, the newest.
     newest: Option<usize>,
     /// Only packages that were made before this time, in milliseconds since 1970.
     made_before: Option<i64>,
@@ -100,7 +100,7 @@ impl Filter {
         self.files.get_or_insert_default().extend(files);
     }
 
-    /// Only so many versions of each name, the newest, with all their builds.
+    /// Keeps only the newest versions of each name, this many, with all their builds.
     pub fn newest(&mut self, count: usize) {
         self.describe("newest", &count.to_string());
         self.newest = Some(count);
@@ -189,7 +189,7 @@ impl Filter {
             return Ok(Kept::Yes);
         }
         let text = RecordTable::text(row, file).map_err(FilterError::Read)?;
-        // What cannot be read cannot be compared, and is of no use to clients.
+        // A record that cannot be read cannot be compared, and clients cannot use it.
         let Ok(record) = parse_record::<PackageRecord>(&text) else {
             return Ok(Kept::No);
         };

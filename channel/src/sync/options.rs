@@ -41,7 +41,7 @@ pub struct SyncOptions {
     pub verify: bool,
     /// The share of this process; `None` for all.
     pub worker: Option<Worker>,
-    /// No package is begun after so many bytes were sent.
+    /// No package is begun after this number of bytes was sent.
     pub max_bytes: Option<u64>,
     /// No package is begun after this time.
     pub max_time: Option<Duration>,

@@ -1,5 +1,6 @@
 //! Several processes that share the work, on any machines. They have only the first destination in common: a note there names the
-//! source index that all work from, and each leaves a mark when its share is done. Whoever finds all marks publishes.
+//! source index that all work from, and each leaves a mark when its share is done. The process that finds all
+//! marks publishes.
 
 use std::{collections::BTreeMap, fs::File, io::BufReader};
 

@@ -93,7 +93,7 @@ pub(crate) struct SyncArgs {
     /// Also copy what the packages of --include and --only-names-in depend on, by name
     #[arg(long, help_heading = "Filters")]
     pub(crate) with_dependencies: bool,
-    /// Copy only so many versions of each package, the newest
+    /// Copy only the newest N versions of each package
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Filters")]
     pub(crate) newest: Option<u32>,
     /// Copy only packages that were made before this date, as YYYY-MM-DD or RFC 3339
@@ -127,10 +127,10 @@ pub(crate) struct SyncArgs {
     /// Maximum rate of all transfers together in bytes per second, for example 500k or 2.5M
     #[arg(long, value_name = "RATE", value_parser = parse_rate_limit)]
     pub(crate) limit_rate: Option<u64>,
-    /// Begin no package after so many bytes were sent, for example 10G; the next run continues
+    /// Stop beginning packages after this number of bytes was sent, for example 10G; the next run continues
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) max_bytes: Option<u64>,
-    /// Begin no package after this time, for example 5h; the next run continues
+    /// Stop beginning packages after this time, for example 5h; the next run continues
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) max_time: Option<std::time::Duration>,
     /// Maximum number of packages that are copied at a time; the number in use adapts to the servers

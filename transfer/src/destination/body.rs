@@ -85,7 +85,7 @@ impl Body for SendBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
-        // Whoever asks for more bytes has sent the earlier ones.
+        // A client that asks for more bytes has sent the earlier ones.
         this.sending.touch();
         if let Some(pause) = &mut this.pause {
             ready!(pause.as_mut().poll(context));

@@ -146,7 +146,7 @@ impl Destination for FileDestination {
     }
 }
 
-/// Tells a thread that nobody waits for its result any more.
+/// Tells a thread that its result is not needed any more.
 #[derive(Default)]
 struct CancelOnDrop(Arc<AtomicBool>);
 

@@ -351,7 +351,7 @@ impl OciDestination {
         self.send_blob(repository, content, digest, mount_from, sending)
             .await?;
         *is_there = true;
-        // Whoever waits for it holds it. Only the configuration is needed again later.
+        // The uploads that wait for it hold it. Only the configuration is needed again later.
         if digest != Sha256::of(CONFIG) {
             let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
             flights.remove(&(repository.to_owned(), digest));

@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
-/// At most so many requests per minute, with a burst of one second's worth.
+/// A maximum number of requests per minute, with a burst of one second's worth.
 #[derive(Debug)]
 pub(super) struct RequestBudget {
     /// Between two requests at the full rate.

@@ -225,7 +225,7 @@ impl S3Destination {
         let sent = if is_checked {
             None
         } else {
-            // Nobody else compares the bytes with their digest.
+            // The server does not compare the bytes with their digest.
             let (sha256, md5) = file.content.digests().await?;
             if sha256 != file.sha256 {
                 return Err(Self::corrupt(place, "sha256", &file.sha256, &sha256));
