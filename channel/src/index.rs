@@ -443,6 +443,9 @@ fn base_url(subdir_url: &Url, base_url: Option<&str>) -> Result<Url, IndexError>
             "its scheme is neither http nor https nor that of the channel",
         ));
     }
+    // The URL of a file is the base and the name of the file. A query or a fragment has no place in it.
+    url.set_query(None);
+    url.set_fragment(None);
     close_directory(&mut url);
     Ok(url)
 }

@@ -172,6 +172,28 @@ async fn a_channel_is_copied_to_all_destinations_and_installs_from_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_is_not_copied_to_where_it_comes_from() {
+    let source = HttpServer::start(channel().site()).await.unwrap();
+    let sandbox = Sandbox::new();
+    let url = |name: &str| format!("file://{}", sandbox.path(name).display());
+    let copy = |from: &str, to: &str| sync(&sandbox, from, &[to.to_owned()], &[]);
+    copy(&source.url(), &url("first")).expect(0);
+    copy(&url("first"), &url("second")).expect(0);
+    copy(&url("second"), &url("third")).expect(0);
+    for from in ["second", "third"] {
+        let finished = copy(&url(from), &url("first")).expect(2);
+        for line in finished.objects_of("mirror-sync") {
+            assert_eq!(line["outcome"], "failed");
+            let problem = line["problem"].as_str().unwrap();
+            assert!(
+                problem.contains("is a mirror of this destination"),
+                "{problem}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_had_is_left_out_and_tried_again() {
     let site = channel().site();
     let source = HttpServer::start(site.clone()).await.unwrap();

@@ -254,6 +254,10 @@ fn base_url_is_resolved_against_the_subdir() {
         url("../noarch/").unwrap(),
         "https://example.org/alpha/noarch/"
     );
+    assert_eq!(
+        url("https://cdn.example.net/x?a=b#c").unwrap(),
+        "https://cdn.example.net/x/"
+    );
     assert!(matches!(
         url("file:///etc/").unwrap_err(),
         IndexError::BaseUrl { .. }

@@ -105,8 +105,10 @@ pub enum SyncError {
     /// The filters cannot be applied.
     #[error(transparent)]
     Filter(#[from] FilterError),
-    /// A destination is below the source, or the same.
-    #[error("{place} is itself a mirror of this destination: a loop would have no end")]
+    /// The source is a mirror of the destination.
+    #[error(
+        "{place} is a mirror of this destination; sync from the channel that it was copied from"
+    )]
     Loop {
         /// The source.
         place: String,

@@ -211,7 +211,7 @@ impl Run<'_> {
         let table = &contents.table;
         let earlier = earlier.unwrap_or_else(MirrorState::fresh);
         let mut state = MirrorState {
-            source: vec![self.source.channel.canonical()],
+            source: contents.sources.clone(),
             source_time: time_of(&contents.index),
             filters: contents.filters.clone(),
             published: contents.now,

@@ -23,7 +23,7 @@ use super::{
         SyncObserver,
     },
     source::{IndexResponse, LocalIndex, fetch_index_file},
-    state::{MirrorState, now, read_state},
+    state::{MirrorState, now, read_state, sources_of},
 };
 use crate::{
     channel::Channel,
@@ -119,9 +119,16 @@ impl Run<'_> {
             source_time,
             destinations: Vec::new(),
         };
+        let sources = self.sources().await;
         let mut open: Vec<usize> = Vec::new();
         for (number, destination) in destinations.iter_mut().enumerate() {
             if destination.is_over {
+                continue;
+            }
+            let location = &destination.report.location;
+            if sources.iter().any(|it| is_same_place(it, location)) {
+                let place = self.source.channel.canonical();
+                destination.report.outcome = DestinationOutcome::Failed(SyncError::Loop { place });
                 continue;
             }
             let is_same = destination.state.as_ref().is_some_and(|state| {
@@ -136,6 +143,7 @@ impl Run<'_> {
         }
         if !open.is_empty() {
             let contents = Contents {
+                sources,
                 table,
                 left_out,
                 index,
@@ -163,16 +171,11 @@ impl Run<'_> {
                             problem: failure.problem.clone(),
                         });
                         report.failures = failures.collect();
-                        if state.source.iter().skip(1).any(|it| *it == report.location) {
-                            let place = self.source.channel.canonical();
-                            report.outcome = DestinationOutcome::Failed(SyncError::Loop { place });
-                        }
                     }
-                    let is_over = matches!(report.outcome, DestinationOutcome::Failed(_));
                     Progress {
                         report,
                         state,
-                        is_over,
+                        is_over: false,
                     }
                 }
                 Err(error) => {
@@ -186,6 +189,13 @@ impl Run<'_> {
             }
         });
         join_all(reads).await
+    }
+
+    /// The source, and the channels that it is a mirror of.
+    async fn sources(&self) -> Vec<String> {
+        let mut sources = vec![self.source.channel.canonical()];
+        sources.extend(sources_of(self.engine, &self.source.mirrors, self.subdir).await);
+        sources
     }
 
     /// The validators of the source index, if an unchanged index means that there is nothing to do.
@@ -524,6 +534,8 @@ impl Run<'_> {
 
 /// The source index and what is wanted of it.
 pub(super) struct Contents {
+    /// The source, and the channels that it is a mirror of.
+    pub(super) sources: Vec<String>,
     pub(super) table: Arc<RecordTable>,
     pub(super) left_out: BTreeSet<usize>,
     /// Without its table.
@@ -538,4 +550,9 @@ pub(super) fn time_of(index: &LocalIndex) -> Option<u64> {
     let time = httpdate::parse_http_date(date).ok()?;
     let since = time.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(since.as_secs())
+}
+
+/// Whether two URLs name one place, as far as their text tells.
+fn is_same_place(one: &str, other: &str) -> bool {
+    one.trim_end_matches('/') == other.trim_end_matches('/')
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use taipan_transfer::{Engine, Job, MemorySink, Outlet, Validators};
+use taipan_transfer::{Engine, Job, MemorySink, MirrorSet, Outlet, Validators};
 
 use super::error::SyncError;
 use crate::layout::state_file;
@@ -16,6 +16,12 @@ const VERSION: u32 = 1;
 
 /// The longest state that is read, in bytes.
 const MAX_STATE: usize = 256 << 20;
+
+/// The longest state of a source that is read, in bytes.
+const MAX_SOURCE_STATE: usize = 16 << 20;
+
+/// The longest chain of mirrors that is looked at.
+const MAX_SOURCES: usize = 32;
 
 /// The first wait until a package is tried again; it doubles.
 const FIRST_WAIT: u64 = 15 * 60;
@@ -144,6 +150,21 @@ impl MirrorState {
     pub(super) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a state is JSON")
     }
+}
+
+/// The channels that a channel is a mirror of, the nearest first. Empty if it is no mirror that `taipan mirror sync` made, and
+/// if that cannot be found out.
+pub(super) async fn sources_of(engine: &Engine, mirrors: &MirrorSet, subdir: &str) -> Vec<String> {
+    let mut sink = MemorySink::new(MAX_SOURCE_STATE);
+    let job = Job::metadata(format!("the state of {subdir}"), state_file(subdir));
+    if let Err(error) = engine.fetch(mirrors, &job, &mut sink).await {
+        tracing::debug!(subdir, %error, "the source has no state");
+        return Vec::new();
+    }
+    let state: Result<MirrorState, _> = serde_json::from_slice(&sink.into_bytes());
+    let mut sources = state.map_or_else(|_| Vec::new(), |state| state.source);
+    sources.truncate(MAX_SOURCES);
+    sources
 }
 
 /// Reads the state of a subdir of a mirror; `None` if it has none.
