@@ -108,6 +108,18 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
+    /// The JSON document in a zchunk file.
+    ///
+    /// # Panics
+    /// If it is no zchunk file, or no JSON.
+    pub fn document_in_zck(&self, file: &[u8]) -> serde_json::Value {
+        let path = self.path("document.zck");
+        std::fs::write(&path, file).expect("the sandbox is writable");
+        let path = path.display().to_string();
+        let finished = self.run(&["zck", "extract", &path, "-o", "-"]).expect(0);
+        serde_json::from_str(&finished.stdout).expect("the content is JSON")
+    }
+
     /// An empty sandbox.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");

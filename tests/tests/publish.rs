@@ -272,6 +272,8 @@ async fn an_index_is_made_of_what_is_there_and_kept_up_to_date() {
             let compressed = read(&format!("{subdir}/repodata.json.zst"));
             let plain = read(&format!("{subdir}/repodata.json"));
             assert!(zstd::decode_all(&compressed[..]).unwrap() == plain);
+            let document = sandbox.document_in_zck(&read(&format!("{subdir}/repodata.json.zck")));
+            assert_eq!(document, made);
             let exports: Value =
                 serde_json::from_slice(&read(&format!("{subdir}/run_exports.json"))).unwrap();
             assert_eq!(exports["info"]["subdir"], subdir);
@@ -288,7 +290,16 @@ async fn an_index_is_made_of_what_is_there_and_kept_up_to_date() {
             "{requests:?}"
         );
     }
-    // Records that others have changed stay as they are; what goes, comes, or is no package is noticed.
+}
+
+/// Records that others have changed stay as they are; what goes, comes, or is no package is noticed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_keeps_the_changes_of_others_and_all_forms_agree() {
+    let sandbox = Sandbox::new();
+    packages(&sandbox);
+    let root = sandbox.path("packages");
+    let original = demo_channel(20_000).site();
+    sandbox.run(&["index", &text(&root)]).expect(0);
     let path = root.join("noarch/repodata.json");
     let mut index: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let files = named(&std::fs::read(&path).unwrap());
@@ -311,6 +322,25 @@ async fn an_index_is_made_of_what_is_there_and_kept_up_to_date() {
     assert_eq!(line["refused"][0]["file"], "broken-1-0.conda");
     let index: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     assert_eq!(index["odd"]["kept"][1], 2);
+    let zck = std::fs::read(root.join("noarch/repodata.json.zck")).unwrap();
+    assert_eq!(sandbox.document_in_zck(&zck), index);
+    // A run that was killed between two forms is completed by the next one, and an upload keeps all forms.
+    for form in ["zst", "zck"] {
+        std::fs::remove_file(root.join(format!("noarch/repodata.json.{form}"))).unwrap();
+    }
+    sandbox.run(&["index", &text(&root)]).expect(6);
+    let before = std::fs::read(root.join("noarch/repodata.json.zck")).unwrap();
+    assert_eq!(sandbox.document_in_zck(&before), index);
+    let again = sandbox.path("packages-again").join(&gone);
+    std::fs::create_dir_all(again.parent().unwrap()).unwrap();
+    std::fs::write(&again, original.get(&format!("noarch/{gone}")).unwrap()).unwrap();
+    let arguments = ["upload", &text(&again), "--to", &text(&root), "--index"];
+    sandbox.run(&arguments).expect(0);
+    let after = std::fs::read(root.join("noarch/repodata.json.zck")).unwrap();
+    let index: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(named(&std::fs::read(&path).unwrap()).contains(&gone));
+    assert_eq!(sandbox.document_in_zck(&after), index);
+    assert_ne!(before, after);
     let patched = ["packages", "packages.conda"].map(|map| index[map][&kept]["patched"].clone());
     assert!(patched.contains(&"by hand".into()));
     let registry = OciServer::start().await.unwrap();

@@ -172,6 +172,45 @@ async fn a_channel_is_copied_to_all_destinations_and_installs_from_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_zchunk_form_is_published_and_kept_up_to_date() {
+    let site = channel().site();
+    let source = HttpServer::start(site.clone()).await.unwrap();
+    let destinations = Destinations::start().await;
+    let sandbox = destinations.sandbox();
+    let urls = destinations.urls(&sandbox);
+    let compare = || {
+        let subdir = sandbox.path("mirror").join("noarch");
+        let zck = std::fs::read(subdir.join("repodata.json.zck")).unwrap();
+        let plain = std::fs::read(subdir.join("repodata.json")).unwrap();
+        let plain: Value = serde_json::from_slice(&plain).unwrap();
+        assert_eq!(sandbox.document_in_zck(&zck), plain);
+        let in_bucket = destinations
+            .bucket
+            .get("a/channel/noarch/repodata.json.zck");
+        assert!(in_bucket.unwrap()[..] == zck[..]);
+        zck
+    };
+    sync(&sandbox, &source.url(), &urls, &[]).expect(0);
+    assert!(!sandbox.path("mirror/noarch/repodata.json.zck").exists());
+    // It is added to a mirror that is otherwise up to date.
+    sync(&sandbox, &source.url(), &urls, &["--zck"]).expect(0);
+    let first = compare();
+    let file = named(&sandbox.path("mirror"), "noarch")
+        .pop_first()
+        .unwrap();
+    remove(&site, "noarch", &file);
+    sync(&sandbox, &source.url(), &urls, &["--max-delete", "50"]).expect(0);
+    assert_ne!(compare(), first);
+    // A run without changes publishes nothing.
+    for line in sync(&sandbox, &source.url(), &urls, &["--zck"])
+        .expect(0)
+        .objects_of("mirror-sync")
+    {
+        assert_eq!(line["outcome"], "unchanged");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_is_not_copied_to_where_it_comes_from() {
     let source = HttpServer::start(channel().site()).await.unwrap();
     let sandbox = Sandbox::new();

@@ -226,6 +226,8 @@ impl IndexBuilder<'_> {
             self.publish(subdir, current, without, added).await?;
             self.write_run_exports(subdir, &kept, exports).await?;
         }
+        // An earlier run may have ended between two forms.
+        converge(self.engine, self.outlet, subdir, self.work).await?;
         if new_cache != cache {
             let text = serde_json::to_vec(&new_cache).unwrap_or_default();
             let target = note_file(subdir, "index-cache.json");
@@ -401,7 +403,6 @@ impl IndexBuilder<'_> {
             }
             return Err(error.into());
         }
-        converge(self.engine, self.outlet, subdir, self.work).await?;
         Ok(())
     }
 

@@ -21,7 +21,10 @@ use super::record::NewPackage;
 use crate::{
     layout::{NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository},
     records::{Form, RecordTable, Rewrite, write_index},
-    sync::{Error, IndexResponse, LocalIndex, blocking, compress, fetch_form, local},
+    sync::{
+        Error, IndexResponse, LocalIndex, ZCK, Zck, blocking, compress, fetch_form, fetch_zck,
+        local, make_zck,
+    },
 };
 
 /// How often an index is read and written until it has everything.
@@ -71,8 +74,8 @@ pub(super) fn write_changed(
 /// The level of compression of `repodata.json.zst`.
 pub(super) const LEVEL: i32 = 12;
 
-/// Makes the compressed form of a published index anew until both are of the same text. Every program that has changed the index does
-/// it, so the last writer of the compressed form has seen the last index.
+/// Makes the other forms of a published index anew until all are of the same text. Every program that has changed the index does
+/// it, so the last writer of a form has seen the last index. A zchunk form is added if there is none.
 pub(super) async fn converge(
     engine: &Engine,
     outlet: &Outlet,
@@ -84,6 +87,7 @@ pub(super) async fn converge(
         outlet,
         subdir,
         work,
+        adds_zck: true,
     };
     for _ in 0..MAX_ROUNDS {
         let current = update.read().await?;
@@ -131,6 +135,7 @@ pub async fn add_packages(
         outlet,
         subdir,
         work,
+        adds_zck: false,
     };
     update.run(packages).await
 }
@@ -140,6 +145,8 @@ struct Update<'a> {
     outlet: &'a Outlet,
     subdir: &'a str,
     work: &'a Path,
+    /// Whether a zchunk form is made if there is none. One that is there is always kept up to date.
+    adds_zck: bool,
 }
 
 /// Records to add, by map and key.
@@ -223,7 +230,7 @@ impl Update<'_> {
         }
     }
 
-    /// Whether the compressed form is made of the same text. If not, it is made anew, and the index must be read again.
+    /// Whether the other forms are made of the same text. If not, one is made anew, and the index must be read again.
     async fn is_converged(&self, current: Option<&LocalIndex>) -> Result<bool, Error> {
         // In a registry both change at once.
         let Some(current) = current.filter(|_| !self.outlet.is_registry()) else {
@@ -237,13 +244,42 @@ impl Update<'_> {
         if let Ok(IndexResponse::Index(compressed)) = fetched
             && compressed.sha256 == current.sha256
         {
-            return Ok(true);
+            return self.is_zck_converged(current).await;
         }
         let compressed = self.work.join(format!("{}-current.json.zst", self.subdir));
         compress(current.path.clone(), compressed.clone(), LEVEL).await?;
         let file = index_form(self.subdir, "repodata.json.zst", compressed).await?;
         self.put("repodata.json.zst", &[file]).await?;
         Ok(false)
+    }
+
+    /// The same for the zchunk form.
+    async fn is_zck_converged(&self, current: &LocalIndex) -> Result<bool, Error> {
+        let mirrors = self.outlet.mirrors();
+        let held = self.work.join(format!("{}-current.json.zck", self.subdir));
+        let has_one = fetch_zck(self.engine, mirrors, self.subdir, &held).await?;
+        if !has_one && !self.adds_zck {
+            return Ok(true);
+        }
+        let (table, text) = (current.table.clone(), current.path.clone());
+        let output = self.work.join(format!("{}-next.json.zck", self.subdir));
+        let written = output.clone();
+        let work = move || make_zck(&table, &text, has_one.then_some(&*held), &written);
+        match blocking(work).await.map_err(local(&output))? {
+            Zck::Same => Ok(true),
+            Zck::Impossible if !has_one => Ok(true),
+            // One that is not of this index must not stay.
+            Zck::Impossible => {
+                let target = index_file(self.subdir, ZCK);
+                self.engine.delete(self.outlet, &[target]).await?;
+                Ok(false)
+            }
+            Zck::Written => {
+                let file = index_form(self.subdir, ZCK, output).await?;
+                self.put(ZCK, &[file]).await?;
+                Ok(false)
+            }
+        }
     }
 
     async fn write(

@@ -3,6 +3,7 @@
 mod rewrite;
 mod scan;
 mod table;
+mod zck;
 
 pub use rewrite::Rewrite;
 pub use scan::ScanError;
@@ -10,3 +11,4 @@ pub use table::{Form, RecordTable, Row};
 
 pub(crate) use rewrite::write_index;
 pub(crate) use table::identity;
+pub(crate) use zck::IndexLog;

@@ -115,7 +115,7 @@ pub(crate) struct Other {
 }
 
 /// All records of an index, in the order of its text.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RecordTable {
     names: String,
     rows: Vec<Row>,

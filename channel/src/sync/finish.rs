@@ -13,9 +13,10 @@ use super::{
     plan::{Difference, Phase, next_slice},
     prune::Pruner,
     publish::{Forms, SideFile, make_forms, publish, publish_side_file, save_state},
-    report::{CopyFailure, DestinationOutcome, DestinationReport, FailureSide},
+    report::{CopyFailure, DestinationOutcome, DestinationReport, FailureSide, SyncEvent},
     run::{Contents, Progress, Run, UNFINISHED, time_of},
     state::{Failure, Grave, MirrorState, read_state},
+    zck::{ZCK, fetch_zck},
 };
 use crate::layout::note_file;
 
@@ -168,7 +169,7 @@ impl Run<'_> {
         if let Some(forms) = known.get(without) {
             return Ok(forms.clone());
         }
-        let forms = make_forms(
+        let mut forms = make_forms(
             Arc::clone(&contents.table),
             without.clone(),
             contents.index.path.clone(),
@@ -177,8 +178,32 @@ impl Run<'_> {
             self.options.level,
         )
         .await?;
+        if contents.makes_zck && !forms.add_zck(self.previous_zck().await).await? {
+            let text = format!(
+                "{}/{ZCK} is not made: the index has two large maps",
+                self.subdir
+            );
+            self.observer.event(&SyncEvent::Warning { text: &text });
+        }
         known.insert(without.clone(), forms.clone());
         Ok(forms)
+    }
+
+    /// The zchunk form that a destination has published.
+    async fn previous_zck(&self) -> Option<std::path::PathBuf> {
+        let path = self
+            .options
+            .work
+            .join(format!("{}-published.json.zck", self.subdir));
+        for outlet in self.outlets.iter().filter(|it| !it.is_registry()) {
+            match fetch_zck(self.engine, outlet.mirrors(), self.subdir, &path).await {
+                Ok(true) => return Some(path),
+                Ok(false) => {}
+                // Without it a new series of files begins.
+                Err(error) => tracing::debug!(%error, "the zchunk form is not continued"),
+            }
+        }
+        None
     }
 
     /// Another run may have published since the state was read.

@@ -19,10 +19,12 @@ mod source;
 mod state;
 mod status;
 mod worker;
+mod zck;
 
 pub(crate) use error::SyncError as Error;
 pub(crate) use local::{blocking, compress, local};
 pub(crate) use source::{IndexResponse, LocalIndex, fetch_form};
+pub(crate) use zck::{ZCK, Zck, fetch_zck, make_zck};
 
 pub use error::SyncError;
 pub use filter::{Filter, FilterError};

@@ -51,6 +51,8 @@ pub struct SyncOptions {
     pub work: PathBuf,
     /// The level of compression of `repodata.json.zst`.
     pub level: i32,
+    /// Whether `repodata.json.zck` is published, where it is not yet.
+    pub zck: bool,
 }
 
 impl SyncOptions {
@@ -69,6 +71,7 @@ impl SyncOptions {
             jobs: 64,
             work: work.into(),
             level: 12,
+            zck: false,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     error::SyncError,
     local::{blocking, compress, local},
     state::MirrorState,
+    zck::{ZCK, Zck, make_zck},
 };
 use crate::{
     layout::{NEVER, SHORT, content_type, index_file, state_file},
@@ -19,6 +20,8 @@ use crate::{
 pub(super) struct Forms {
     /// By name, in the order in which they are published: readers prefer the first ones.
     files: Vec<(&'static str, PathBuf)>,
+    /// Whether the index cannot have a zchunk form.
+    lacks_zck: bool,
 }
 
 /// Makes the forms of an index.
@@ -54,7 +57,34 @@ pub(super) async fn make_forms(
     compress(output.clone(), compressed.clone(), level).await?;
     Ok(Forms {
         files: vec![("repodata.json.zst", compressed), ("repodata.json", output)],
+        lacks_zck: false,
     })
+}
+
+impl Forms {
+    /// Adds the zchunk form, which continues the file `previous`. False if the index cannot have one.
+    pub(super) async fn add_zck(&mut self, previous: Option<PathBuf>) -> Result<bool, SyncError> {
+        let Some((_, text)) = self.files.last().cloned() else {
+            return Ok(false);
+        };
+        let output = text.with_extension("json.zck");
+        let written = output.clone();
+        let work = move || -> std::io::Result<Zck> {
+            let table = RecordTable::read(&text).map_err(std::io::Error::other)?;
+            let made = make_zck(&table, &text, previous.as_deref(), &written)?;
+            if let (Zck::Same, Some(previous)) = (made, &previous) {
+                std::fs::copy(previous, &written)?;
+            }
+            Ok(made)
+        };
+        let made = blocking(work).await.map_err(local(&output))?;
+        if made == Zck::Impossible {
+            self.lacks_zck = true;
+            return Ok(false);
+        }
+        self.files.insert(0, (ZCK, output));
+        Ok(true)
+    }
 }
 
 /// A file of the source that goes beside the index.
@@ -98,7 +128,9 @@ pub(super) async fn publish(
 ) -> Result<(), SyncError> {
     let mut files = Vec::new();
     let mut digests = BTreeMap::new();
-    for (name, path) in &forms.files {
+    // Registries have no layer for it.
+    let is_known = |name: &str| name != ZCK || !outlet.is_registry();
+    for (name, path) in forms.files.iter().filter(|(name, _)| is_known(name)) {
         let content = Content::file(path.clone()).await;
         let file = match content {
             Ok(content) => NewFile::new(index_file(subdir, name), content).await,
@@ -111,7 +143,19 @@ pub(super) async fn publish(
         digests.insert((*name).to_owned(), file.sha256.to_string());
         files.push(file.with_headers(content_type(name), Some(SHORT)));
     }
+    let earlier = state
+        .forms
+        .get(ZCK)
+        .is_some_and(|digest| !digest.is_empty());
+    let is_outdated = earlier && !digests.contains_key(ZCK);
+    if forms.lacks_zck {
+        state.forms.insert(ZCK.to_owned(), String::new());
+    }
     state.forms.extend(digests);
+    if is_outdated {
+        // It would name another index.
+        engine.delete(outlet, &[index_file(subdir, ZCK)]).await?;
+    }
     let place = format!("{subdir}/repodata.json");
     if outlet.is_registry() {
         files.push(state_of(subdir, state).await?);

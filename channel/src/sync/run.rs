@@ -24,6 +24,7 @@ use super::{
     },
     source::{IndexResponse, LocalIndex, fetch_index_file},
     state::{MirrorState, now, read_state, sources_of},
+    zck::ZCK,
 };
 use crate::{
     channel::Channel,
@@ -81,6 +82,8 @@ pub(super) struct Progress {
     pub(super) state: Option<MirrorState>,
     /// Whether it is done with, successfully or not.
     pub(super) is_over: bool,
+    /// Whether it is a registry.
+    pub(super) is_registry: bool,
 }
 
 impl Run<'_> {
@@ -142,8 +145,13 @@ impl Run<'_> {
             open.push(number);
         }
         if !open.is_empty() {
+            let has_zck = |it: &Progress| {
+                let state = it.state.as_ref();
+                state.is_some_and(|state| state.forms.contains_key(ZCK))
+            };
             let contents = Contents {
                 sources,
+                makes_zck: self.options.zck || destinations.iter().any(has_zck),
                 table,
                 left_out,
                 index,
@@ -176,6 +184,7 @@ impl Run<'_> {
                         report,
                         state,
                         is_over: false,
+                        is_registry: outlet.is_registry(),
                     }
                 }
                 Err(error) => {
@@ -184,6 +193,7 @@ impl Run<'_> {
                         report,
                         state: None,
                         is_over: true,
+                        is_registry: outlet.is_registry(),
                     }
                 }
             }
@@ -232,7 +242,9 @@ impl Run<'_> {
             (state.graves.values())
                 .any(|it| !it.stays && now.saturating_sub(it.since) >= prune.grace.as_secs())
         });
-        self.retries(state, now) || has_due_graves
+        let lacks_zck =
+            self.options.zck && !state.forms.contains_key(ZCK) && !destination.is_registry;
+        self.retries(state, now) || has_due_graves || lacks_zck
     }
 
     /// Whether packages that failed are to be tried again.
@@ -536,6 +548,8 @@ impl Run<'_> {
 pub(super) struct Contents {
     /// The source, and the channels that it is a mirror of.
     pub(super) sources: Vec<String>,
+    /// Whether a zchunk form is made. One that was published once is kept up to date.
+    pub(super) makes_zck: bool,
     pub(super) table: Arc<RecordTable>,
     pub(super) left_out: BTreeSet<usize>,
     /// Without its table.

@@ -114,6 +114,9 @@ pub(crate) struct SyncArgs {
     /// Try packages that failed before again at once, instead of after a time that grows with each failure
     #[arg(long)]
     pub(crate) retry_failed: bool,
+    /// Also publish repodata.json.zck, of which clients fetch only what is new. In all later runs it is kept up to date
+    #[arg(long)]
+    pub(crate) zck: bool,
     /// Print what would be copied, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

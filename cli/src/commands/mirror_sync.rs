@@ -214,6 +214,7 @@ impl Sync<'_> {
             max_delete: args.max_delete,
             strict: args.strict,
             retry_failed: args.retry_failed,
+            zck: args.zck,
             dry_run: args.dry_run,
             worker: args.worker.map(|(index, count)| Worker { index, count }),
             verify: args.verify,
