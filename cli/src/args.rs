@@ -5,6 +5,7 @@
     reason = "the comments of options are the help, which is not Markdown"
 )]
 
+mod auth;
 mod publish;
 pub(crate) mod sync_file;
 
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::rate_limit::parse_rate_limit;
+pub(crate) use auth::{AuthCommand, LoginArgs};
 pub(crate) use publish::{
     DestinationArgs, IndexArgs, MirrorPlaceArgs, PruneChoice, SyncArgs, UploadArgs,
 };
@@ -110,6 +112,9 @@ pub(crate) enum Command {
     /// are. Writes repodata.json, repodata.json.zst and run_exports.json of each subdir. Exits with 6 if a
     /// package is left out.
     Index(IndexArgs),
+    /// Save, remove and list credentials for registries and web servers
+    #[command(subcommand)]
+    Auth(AuthCommand),
     /// Demonstrate taipan on six embedded mirrors, one of them down and one corrupt, without network
     #[cfg(feature = "demo")]
     Demo(DemoArgs),

@@ -15,7 +15,7 @@ use taipan_solver::{SolveError, SpecError, VirtualPackageError};
 use taipan_transfer::{DeliveryError, FetchError, ParseDigestError};
 
 use crate::{
-    args::sync_file::SyncFileError, destinations::DestinationError, exit::Exit,
+    args::sync_file::SyncFileError, auth::AuthError, destinations::DestinationError, exit::Exit,
     fetch_argument::FetchArgumentError, http::HttpSettingsError, mirror_lists::MirrorListError,
     settings::SettingsError,
 };
@@ -27,6 +27,8 @@ pub(crate) enum AppError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Http(#[from] HttpSettingsError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
     #[error("invalid location of the channel `{name}`")]
@@ -207,6 +209,8 @@ impl AppError {
                 | SettingsError::Header { .. }
                 | SettingsError::Mirrors(_) => Exit::Usage,
             },
+            Self::Auth(error) if error.is_usage() => Exit::Usage,
+            Self::Auth(_) => Exit::Failed,
             Self::Channel(_)
             | Self::ChannelLocation { .. }
             | Self::FetchArgument(_)

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::auth::{AuthError, WebCredentials};
 use serde::Deserialize;
 use taipan_transfer::{
     ClientCertificate, Credentials, HttpClient, HttpOptions, Netrc, ProxyChoice, ServerHeader,
@@ -57,6 +58,8 @@ pub(crate) enum HttpSettingsError {
         path: PathBuf,
         source: taipan_transfer::NetrcError,
     },
+    #[error(transparent)]
+    Credentials(#[from] AuthError),
     #[error("cannot set up the HTTP client")]
     Client(#[source] taipan_transfer::HttpClientError),
 }
@@ -121,7 +124,7 @@ impl HttpTable {
             proxy,
             no_proxy: self.no_proxy.clone(),
             http1_only: self.http1_only,
-            credentials: self.credentials()?,
+            credentials: WebCredentials::add_to(self.credentials()?)?,
             headers: self.headers.clone(),
             insecure: self.insecure,
             ..HttpOptions::default()

@@ -8,6 +8,7 @@
 
 mod amounts;
 mod args;
+mod auth;
 mod commands;
 mod condarc;
 mod context;
@@ -112,6 +113,9 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
         printer.data(String::from_utf8_lossy(&script).trim_end());
         return Ok(Exit::Done);
     }
+    if let Command::Auth(command) = &cli.command {
+        return commands::auth::run(printer, command);
+    }
     let given = Given::of(&cli.command);
     let settings = Settings::resolve(&cli.global, given, &Environment::current())?;
     if !matches!(cli.command, Command::List(_) | Command::Zck(_)) {
@@ -175,7 +179,7 @@ fn run(cli: &Cli, printer: &Arc<Printer>) -> Result<Exit, AppError> {
             #[cfg(feature = "demo")]
             Command::Demo(args) => commands::demo::run(printer, args, &interrupt).await,
             Command::Zck(command) => commands::zck::run(printer, command),
-            Command::Completion { .. } => Ok(Exit::Done),
+            Command::Auth(_) | Command::Completion { .. } => Ok(Exit::Done),
         }
     });
     // Blocking work gets time to notice its cancellation and to remove temporary files. Work that

@@ -256,6 +256,7 @@ impl<'a> Given<'a> {
             | Command::List(_)
             | Command::Info(_)
             | Command::Zck(_)
+            | Command::Auth(_)
             | Command::Completion { .. } => Self::default(),
         }
     }

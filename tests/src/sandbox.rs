@@ -180,6 +180,20 @@ impl Sandbox {
         finish(self.start(arguments))
     }
 
+    /// Runs the binary to its end, with this text on its stdin.
+    ///
+    /// # Panics
+    /// If the binary cannot be run.
+    pub fn run_with_input<S: AsRef<OsStr>>(&self, arguments: &[S], input: &str) -> Finished {
+        let mut command = self.command(arguments);
+        let mut child = (command.stdin(Stdio::piped()).spawn()).expect("the binary can be run");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        // A command that fails need not read it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        finish(child)
+    }
+
     /// Starts the binary.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Child {
         self.command(arguments)

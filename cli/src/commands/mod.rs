@@ -1,5 +1,6 @@
 //! The commands. They know the structs of `args.rs`, but not clap.
 
+pub(crate) mod auth;
 mod command_line;
 #[cfg(feature = "demo")]
 pub(crate) mod demo;

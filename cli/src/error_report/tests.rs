@@ -11,6 +11,7 @@ use taipan_transfer::{BackendError, Netrc, Sha256, VerifyError};
 
 use super::*;
 use crate::{
+    auth::{AuthError, Place},
     destinations::DestinationError,
     environment::Environment,
     fetch_argument::{FetchArgument, FetchArgumentError},
@@ -87,6 +88,42 @@ fn sink(source: SinkError) -> FetchError {
 }
 
 #[test]
+fn errors_of_credentials() {
+    let helper = || "docker-credential-pass".to_owned();
+    let path = || "/home/me/.docker/config.json".into();
+    insta::assert_snapshot!(render([
+        Place::parse("ghcr.io").unwrap_err(),
+        Place::parse("https://me:hunter2@a.example/").unwrap_err(),
+        AuthError::Bucket,
+        AuthError::NoUser,
+        AuthError::Secret {
+            what: "the password"
+        },
+        AuthError::NoTerminal,
+        AuthError::Read(io_error(io::ErrorKind::BrokenPipe)),
+        AuthError::ReadFile {
+            path: path(),
+            source: io_error(io::ErrorKind::PermissionDenied),
+        },
+        AuthError::WriteFile {
+            path: path(),
+            source: io_error(io::ErrorKind::ReadOnlyFilesystem),
+        },
+        AuthError::NoHome {
+            variable: "DOCKER_CONFIG",
+        },
+        AuthError::Helper {
+            name: helper(),
+            source: not_found(),
+        },
+        AuthError::HelperFailed {
+            name: helper(),
+            status: "1".to_owned(),
+        },
+    ]));
+}
+
+#[test]
 fn errors_of_settings() {
     let parse = toml::from_str::<toml::Table>("jobs = \n").unwrap_err();
     let environment: Environment = [("TAIPAN_JOBS", "many")].into_iter().collect();
@@ -134,6 +171,10 @@ fn errors_of_settings() {
                 source: io_error(io::ErrorKind::PermissionDenied),
             },
         },
+        HttpSettingsError::Credentials(AuthError::Invalid {
+            path: "/home/me/.config/taipan/credentials.json".into(),
+            source: serde_json::from_str::<u8>("{").unwrap_err(),
+        }),
         HttpSettingsError::Client(taipan_transfer::HttpClientError::Read {
             path: "/c/ca.pem".into(),
             source: not_found(),
