@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
+use serde_json::Value;
 use taipan_tests::{DockerRegistry, Moto, RegistryAccess, Sandbox, required};
 use taipan_transfer::Sha256;
 
@@ -204,6 +205,90 @@ async fn what_a_registry_has_lost_is_sent_again() {
         .expect(0);
 }
 
+/// Copies the packages of a channel, without its indexes.
+fn copy_packages(channel: &Path, copy: &Path) {
+    for subdir in ["noarch", "linux-64"] {
+        std::fs::create_dir_all(copy.join(subdir)).unwrap();
+        for entry in std::fs::read_dir(channel.join(subdir)).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if name.ends_with(".conda") || name.ends_with(".tar.bz2") {
+                std::fs::copy(entry.path(), copy.join(subdir).join(name)).unwrap();
+            }
+        }
+    }
+}
+
+/// The records of an index by file name, without the fields of which tools differ.
+fn records(channel: &Path, subdir: &str, without: &[&str]) -> BTreeMap<String, Value> {
+    let text = std::fs::read(channel.join(subdir).join("repodata.json")).unwrap();
+    let mut index: Value = serde_json::from_slice(&text).unwrap();
+    let mut all = BTreeMap::new();
+    for map in ["packages", "packages.conda"] {
+        for (file, record) in index[map].as_object_mut().unwrap() {
+            let fields = record.as_object_mut().unwrap();
+            for field in without {
+                fields.remove(*field);
+            }
+            all.insert(file.clone(), record.take());
+        }
+    }
+    all
+}
+
+/// What `index` writes is, record by record, what conda-index and rattler write. The differences: the time at which a record
+/// came in is not written by conda-index; rattler keeps `arch` and `platform`, which `subdir` says, too, and
+/// copies run exports into the records, which `run_exports.json` has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_has_the_records_of_other_tools() {
+    let channels = [
+        required("TAIPAN_REALCHANNEL_DIR", "a channel of real packages"),
+        required(
+            "TAIPAN_REALCHANNEL_MEDIUM_DIR",
+            "a channel of real packages",
+        ),
+    ];
+    let python = required("TAIPAN_PY_RATTLER", "a Python that can import `rattler`");
+    let Some(python) = python else { return };
+    for channel in channels.into_iter().flatten() {
+        let sandbox = Sandbox::new();
+        let (ours, theirs) = (sandbox.path("ours"), sandbox.path("theirs"));
+        copy_packages(&channel, &ours);
+        copy_packages(&channel, &theirs);
+        let place = ours.display().to_string();
+        sandbox.run(&["index", &place]).expect(0);
+        let script = "import asyncio, os, sys\n\
+            from rattler.index import index_fs\n\
+            asyncio.run(index_fs(sys.argv[1], write_zst=False, write_shards=False))\n\
+            os._exit(0)\n";
+        let script = sandbox.write("index.py", script);
+        let output = Command::new(&python)
+            .arg(script)
+            .arg(&theirs)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for subdir in ["noarch", "linux-64"] {
+            let time = "indexed_timestamp";
+            let made = records(&ours, subdir, &[time]);
+            assert!(!made.is_empty());
+            // The channel was indexed by conda-index.
+            assert_eq!(made, records(&channel, subdir, &[]));
+            let differing = [time, "run_exports", "arch", "platform"];
+            assert_eq!(made, records(&theirs, subdir, &differing));
+            let exports = |root: &Path| -> Value {
+                let text = std::fs::read(root.join(subdir).join("run_exports.json")).unwrap();
+                serde_json::from_slice(&text).unwrap()
+            };
+            assert_eq!(exports(&ours), exports(&channel));
+        }
+    }
+}
+
 /// Another client of the channel installs from the directory that `index` has made.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_client_installs_from_an_index_that_was_made_here() {
@@ -218,16 +303,7 @@ async fn another_client_installs_from_an_index_that_was_made_here() {
     };
     let sandbox = Sandbox::new();
     let copy = sandbox.path("channel");
-    for subdir in ["noarch", "linux-64"] {
-        std::fs::create_dir_all(copy.join(subdir)).unwrap();
-        for entry in std::fs::read_dir(channel.join(subdir)).unwrap() {
-            let entry = entry.unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            if name.ends_with(".conda") || name.ends_with(".tar.bz2") {
-                std::fs::copy(entry.path(), copy.join(subdir).join(name)).unwrap();
-            }
-        }
-    }
+    copy_packages(&channel, &copy);
     sandbox
         .run(&["index", &copy.display().to_string()])
         .expect(0);

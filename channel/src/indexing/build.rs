@@ -321,7 +321,14 @@ impl IndexBuilder<'_> {
                 }
             }
         }
-        self.read_package(subdir, &file.name).await
+        let known = self.read_package(subdir, &file.name).await?;
+        Ok(match (known, row) {
+            // It is the same after all: its record stays as it is.
+            (Known::New(package), Some(row)) if row.sha256() == package.expected.sha256 => {
+                Known::Same(package.expected)
+            }
+            (known, _) => known,
+        })
     }
 
     /// Reads a package as a whole: its digests are needed anyway.

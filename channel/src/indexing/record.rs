@@ -1,5 +1,7 @@
 //! The record of a package, made of what its archive says.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Map, Value};
 use taipan_transfer::{Expected, Md5, Sha256};
 
@@ -62,7 +64,17 @@ impl NewPackage {
     }
 }
 
-/// The record of an archive: what its `info/index.json` says, with size and digests. `subdir` is what the caller wants; without
+/// The field with the time at which a record came into an index, in milliseconds since 1970 (CEP 47). It is set once.
+pub(super) const INDEXED: &str = "indexed_timestamp";
+
+fn millis_now() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The record of an archive: what its `info/index.json` says, with size, digests and the time. `subdir` is what the caller wants; without
 /// it, what the archive says.
 ///
 /// # Errors
@@ -109,7 +121,11 @@ pub fn new_package(
         (None, None) => return Err(RecordProblem::Missing("subdir")),
     };
     let mut record = record;
+    // The subdir says both; conda-index drops them, too.
+    record.remove("arch");
+    record.remove("platform");
     record.insert("subdir".to_owned(), subdir.clone().into());
+    record.insert(INDEXED.to_owned(), millis_now().into());
     record.insert("md5".to_owned(), md5.to_string().into());
     record.insert("sha256".to_owned(), sha256.to_string().into());
     record.insert("size".to_owned(), size.into());
@@ -145,11 +161,14 @@ mod tests {
 
     #[test]
     fn a_record_is_what_the_archive_says_with_its_digests() {
-        let index = r#"{"name":"a","version":"1","build":"0","subdir":"noarch","odd":[1]}"#;
+        let index =
+            r#"{"name":"a","version":"1","build":"0","subdir":"noarch","odd":[1],"arch":null}"#;
         let package = made("a-1-0.conda", index, None).unwrap();
         assert_eq!(package.subdir, "noarch");
         assert_eq!(package.record["size"], 7);
         assert_eq!(package.record["odd"], serde_json::json!([1]));
+        assert!(package.record[INDEXED].as_u64().unwrap() > 1_700_000_000_000);
+        assert!(!package.record.contains_key("arch"));
         let keys: Vec<&String> = package.record.keys().collect();
         assert!(keys.is_sorted(), "{keys:?}");
     }

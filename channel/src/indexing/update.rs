@@ -17,7 +17,7 @@ use taipan_transfer::{
     Condition, Content, Engine, Job, MemorySink, NewFile, Outlet, PutOptions, Sha256, Target,
 };
 
-use super::record::NewPackage;
+use super::record::{INDEXED, NewPackage};
 use crate::{
     layout::{NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository},
     records::{Form, RecordTable, Rewrite, write_index},
@@ -462,11 +462,22 @@ fn missing(
             continue;
         };
         let held = RecordTable::text(row, &mut file).map_err(local(path))?;
-        let held: Option<serde_json::Value> = serde_json::from_slice(&held).ok();
-        let new: Option<serde_json::Value> = serde_json::from_str(&text).ok();
-        if held != new {
+        if !is_same_record(&held, text.as_bytes()) {
             missing.insert(key, text);
         }
     }
     Ok(missing)
+}
+
+/// Whether two records agree, but for the time at which they came into the index.
+fn is_same_record(one: &[u8], other: &[u8]) -> bool {
+    let read = |text| {
+        let record: Option<serde_json::Map<String, serde_json::Value>> =
+            serde_json::from_slice(text).ok();
+        record.map(|mut record| {
+            record.remove(INDEXED);
+            record
+        })
+    };
+    read(one) == read(other)
 }
