@@ -241,6 +241,12 @@ fn hint(error: &AppError) -> Option<String> {
 fn hint_of_sync(error: &SyncError) -> Option<String> {
     match error {
         SyncError::Destination(error) => hint_of_delivery(error),
+        SyncError::State { source, .. } | SyncError::Published { source, .. } => {
+            let FetchError::Exhausted { attempts, .. } = source else {
+                return None;
+            };
+            hint_of_denied(&attempts.last()?.error)
+        }
         SyncError::TooManyDropped { .. } => {
             Some("check the source; if it is right, raise --max-delete for this run".to_owned())
         }
@@ -254,21 +260,32 @@ fn hint_of_sync(error: &SyncError) -> Option<String> {
 fn hint_of_delivery(error: &DeliveryError) -> Option<String> {
     let last = error.attempts.last()?;
     match &last.error {
-        BackendError::Denied { place, .. } if place.starts_with("s3:") => Some(
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to keys that may write there; \
-             temporary keys expire"
-                .to_owned(),
-        ),
-        BackendError::Denied { place, .. } if place.starts_with("oci:") => Some(
-            "log in with `docker login` as a user who may push there; what was sent before is kept"
-                .to_owned(),
-        ),
+        BackendError::Denied { .. } => hint_of_denied(&last.error),
         BackendError::Write { source, .. } if is_no_space(source) => Some(
             "free some space at the destination; what was sent before is kept, and the next run continues"
                 .to_owned(),
         ),
         _ => None,
     }
+}
+
+/// How to get other credentials for a destination.
+fn hint_of_denied(error: &BackendError) -> Option<String> {
+    let BackendError::Denied { place, .. } = error else {
+        return None;
+    };
+    if place.starts_with("s3:") {
+        return Some(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to keys that may read and write \
+             there; temporary keys expire. What was sent before is kept"
+                .to_owned(),
+        );
+    }
+    let host = place.strip_prefix("oci://")?.split('/').next()?;
+    Some(format!(
+        "use `taipan auth login oci://{host} --username USER` with a user who may push there; what was sent \
+         before is kept"
+    ))
 }
 
 fn hint_of_fetch(error: &FetchError) -> Option<String> {

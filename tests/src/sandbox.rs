@@ -194,6 +194,41 @@ impl Sandbox {
         finish(child)
     }
 
+    /// Runs the binary while a file system of this size (as `mount` reads it) is mounted at `directory`, for it alone. `None` if
+    /// this user may not mount.
+    ///
+    /// # Panics
+    /// If `sh` cannot be run.
+    pub fn run_with_little_space<S: AsRef<OsStr>>(
+        &self,
+        directory: &Path,
+        size: &str,
+        arguments: &[S],
+    ) -> Option<Finished> {
+        const NO_MOUNT: i32 = 99;
+        let script = "mount -t tmpfs -o size=$1 none \"$2\" || exit 99\nshift 2\n\"$@\"\n";
+        let binary = self.command(arguments);
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", script, "sh", size]);
+        command
+            .arg(directory)
+            .arg(binary.get_program())
+            .args(binary.get_args());
+        command.current_dir(self.dir.path()).env_clear();
+        for (name, value) in binary.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        let output = command.stdin(Stdio::null()).output().ok()?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let finished = Finished {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        };
+        let is_refused = finished.code == Some(NO_MOUNT) || finished.stderr.starts_with("unshare:");
+        (!is_refused).then_some(finished)
+    }
+
     /// Starts the binary.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Child {
         self.command(arguments)

@@ -116,7 +116,7 @@ impl Run<'_> {
                 save_state(self.engine, outlet, self.subdir, &state).await?;
             }
         }
-        progress.report.graves = state.graves.len();
+        progress.report.graves = state.due_later();
         progress.state = Some(state);
         Ok(())
     }

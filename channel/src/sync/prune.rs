@@ -42,6 +42,7 @@ impl Pruner<'_> {
             .map(|(file, _)| file.clone())
             .take(self.most)
             .collect();
+        let mut staying = 0;
         for files in due.chunks(AT_ONCE) {
             let targets: Vec<Target> = files
                 .iter()
@@ -63,6 +64,7 @@ impl Pruner<'_> {
                         if let Some(grave) = state.graves.get_mut(file) {
                             grave.stays = true;
                         }
+                        staying += 1;
                     }
                     Deletion::Refused(why) => {
                         let text =
@@ -71,6 +73,15 @@ impl Pruner<'_> {
                     }
                 }
             }
+        }
+        if staying > 0 {
+            let text = format!(
+                "{} does not support deleting: {staying} packages that no index names stay in {}; delete them \
+                 with the tools of the server",
+                self.outlet.location(),
+                self.subdir
+            );
+            self.observer.event(&SyncEvent::Warning { text: &text });
         }
         // A large file whose upload was never finished.
         let swept = self

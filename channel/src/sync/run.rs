@@ -172,7 +172,7 @@ impl Run<'_> {
                 Ok(state) => {
                     if let Some(state) = &state {
                         report.packages = state.packages;
-                        report.graves = state.graves.len();
+                        report.graves = state.due_later();
                         let failures = state.failures.iter().map(|(file, failure)| CopyFailure {
                             file: file.clone(),
                             side: FailureSide::Source,

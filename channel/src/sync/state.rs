@@ -142,6 +142,11 @@ impl MirrorState {
         }
     }
 
+    /// How many files are to be deleted.
+    pub(super) fn due_later(&self) -> usize {
+        self.graves.values().filter(|grave| !grave.stays).count()
+    }
+
     /// Whether packages that failed are to be tried again now.
     pub(super) fn is_due(&self, now: u64) -> bool {
         self.failures.values().any(|failure| failure.next <= now)
