@@ -4,6 +4,7 @@
 use taipan_transfer::{OciTarget, Target};
 
 use crate::oci_layout::{OciLayoutError, file_reference, metadata_target};
+use crate::records::shard_file;
 
 /// `Cache-Control` of files that never change: packages.
 pub(crate) const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -64,6 +65,11 @@ pub(crate) fn state_file(subdir: &str) -> Target {
         tag: "latest".to_owned(),
         media_type: STATE.to_owned(),
     })
+}
+
+/// Where a shard lies, by its digest (CEP 16). Registries have none.
+pub(crate) fn shard(subdir: &str, digest: &str) -> Target {
+    Target::path(format!("{subdir}/{}", shard_file(digest)))
 }
 
 /// The directory of what only taipan reads, below a subdir.

@@ -109,8 +109,8 @@ pub(crate) enum Command {
     /// Make or update the index of a channel
     ///
     /// Reads packages that are new or changed since the last time; the records of all others stay as they
-    /// are. Writes repodata.json, repodata.json.zst and run_exports.json of each subdir. Exits with 6 if a
-    /// package is left out.
+    /// are. Writes repodata.json, its zst and zck forms, shards (CEP 16) and run_exports.json of each subdir.
+    /// Exits with 6 if a package is left out.
     Index(IndexArgs),
     /// Save, remove and list credentials for registries and web servers
     #[command(subcommand)]

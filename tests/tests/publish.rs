@@ -325,10 +325,14 @@ async fn an_index_keeps_the_changes_of_others_and_all_forms_agree() {
     let zck = std::fs::read(root.join("noarch/repodata.json.zck")).unwrap();
     assert_eq!(sandbox.document_in_zck(&zck), index);
     // A run that was killed between two forms is completed by the next one, and an upload keeps all forms.
+    let shards = root.join("noarch/repodata_shards.msgpack.zst");
+    let shards_before = std::fs::read(&shards).unwrap();
     for form in ["zst", "zck"] {
         std::fs::remove_file(root.join(format!("noarch/repodata.json.{form}"))).unwrap();
     }
+    std::fs::remove_file(&shards).unwrap();
     sandbox.run(&["index", &text(&root)]).expect(6);
+    assert!(std::fs::read(&shards).unwrap() == shards_before);
     let before = std::fs::read(root.join("noarch/repodata.json.zck")).unwrap();
     assert_eq!(sandbox.document_in_zck(&before), index);
     let again = sandbox.path("packages-again").join(&gone);
@@ -341,6 +345,13 @@ async fn an_index_keeps_the_changes_of_others_and_all_forms_agree() {
     assert!(named(&std::fs::read(&path).unwrap()).contains(&gone));
     assert_eq!(sandbox.document_in_zck(&after), index);
     assert_ne!(before, after);
+    // Without the note all shards are made anew, and they are the same.
+    let shards_after = std::fs::read(&shards).unwrap();
+    assert!(shards_after != shards_before);
+    std::fs::remove_file(root.join("noarch/.taipan/shards.json")).unwrap();
+    std::fs::remove_file(&shards).unwrap();
+    sandbox.run(&["index", &text(&root)]).expect(6);
+    assert!(std::fs::read(&shards).unwrap() == shards_after);
     let patched = ["packages", "packages.conda"].map(|map| index[map][&kept]["patched"].clone());
     assert!(patched.contains(&"by hand".into()));
     let registry = OciServer::start().await.unwrap();

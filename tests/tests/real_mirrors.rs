@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::Value;
+use taipan_mock_servers::{HttpServer, Site};
 use taipan_tests::{DockerRegistry, Moto, RegistryAccess, Sandbox, required};
 use taipan_transfer::Sha256;
 
@@ -287,6 +288,71 @@ async fn an_index_has_the_records_of_other_tools() {
             assert_eq!(exports(&ours), exports(&channel));
         }
     }
+}
+
+/// Another client solves from the shards of an index that was made here, without any other form of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_client_solves_from_shards_alone() {
+    let channel = required(
+        "TAIPAN_REALCHANNEL_MEDIUM_DIR",
+        "a channel of real packages",
+    );
+    let Some(channel) = channel else { return };
+    let python = required("TAIPAN_PY_RATTLER", "a Python that can import `rattler`");
+    let Some(python) = python else { return };
+    let sandbox = Sandbox::new();
+    let copy = sandbox.path("channel");
+    copy_packages(&channel, &copy);
+    sandbox
+        .run(&["index", &copy.display().to_string()])
+        .expect(0);
+    let solve = |url: &str| {
+        let script = "import asyncio, os, sys\n\
+            import rattler\n\
+            async def main(url, cache):\n\
+            \x20   config = rattler.SourceConfig(sharded_enabled=True)\n\
+            \x20   gateway = rattler.Gateway(cache_dir=cache, default_config=config)\n\
+            \x20   records = await rattler.solve([rattler.Channel(url)], ['requests', 'numpy'],\n\
+            \x20       gateway=gateway, platforms=['linux-64', 'noarch'],\n\
+            \x20       virtual_packages=rattler.VirtualPackage.detect())\n\
+            \x20   print(sorted((it.file_name, it.sha256.hex(), it.size) for it in records))\n\
+            asyncio.run(main(*sys.argv[1:]))\n\
+            sys.stdout.flush()\n\
+            os._exit(0)\n";
+        let script = sandbox.write("solve.py", script);
+        let cache = tempfile::tempdir().unwrap();
+        let output = Command::new(&python)
+            .arg(script)
+            .arg(url)
+            .arg(cache.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let from_text = solve(&format!("file://{}", copy.display()));
+    let site = Site::new();
+    for subdir in ["noarch", "linux-64"] {
+        let of_index = "repodata_shards.msgpack.zst";
+        let index = std::fs::read(copy.join(subdir).join(of_index)).unwrap();
+        site.insert(&format!("{subdir}/{of_index}"), index);
+        for entry in std::fs::read_dir(copy.join(subdir).join("shards")).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            site.insert(
+                &format!("{subdir}/shards/{name}"),
+                std::fs::read(entry.path()).unwrap(),
+            );
+        }
+    }
+    let server = HttpServer::start(site).await.unwrap();
+    let from_shards = solve(&server.url());
+    assert!(from_shards.contains("requests"));
+    assert_eq!(from_shards, from_text);
 }
 
 /// Another client of the channel installs from the directory that `index` has made.

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use taipan_transfer::{
     Condition, Content, Engine, Job, MemorySink, NewFile, Outlet, PutOptions, Sha256, Target,
@@ -19,8 +20,11 @@ use taipan_transfer::{
 
 use super::record::{INDEXED, NewPackage};
 use crate::{
-    layout::{NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository},
-    records::{Form, RecordTable, Rewrite, write_index},
+    layout::{
+        IMMUTABLE, NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository,
+        shard,
+    },
+    records::{Form, RecordTable, Rewrite, ShardCache, Shards, make_shards, write_index},
     sync::{
         Error, IndexResponse, LocalIndex, ZCK, Zck, blocking, compress, fetch_form, fetch_zck,
         local, make_zck,
@@ -32,6 +36,15 @@ const MAX_ROUNDS: u32 = 60;
 
 /// Intents that are older are removed when the index has them: no writer's turn takes that long.
 const OLD: Duration = Duration::from_hours(1);
+
+/// The index of the shards of a subdir (CEP 16).
+const SHARDS: &str = "repodata_shards.msgpack.zst";
+
+/// How many shards are sent at a time.
+const PARALLEL: usize = 16;
+
+/// Shards that no index names any more stay for this time.
+const SHARD_GRACE: Duration = Duration::from_hours(24);
 
 /// The largest intent that is read, in bytes.
 const MAX_INTENT: usize = 64 << 20;
@@ -75,7 +88,7 @@ pub(super) fn write_changed(
 pub(super) const LEVEL: i32 = 12;
 
 /// Makes the other forms of a published index anew until all are of the same text. Every program that has changed the index does
-/// it, so the last writer of a form has seen the last index. A zchunk form is added if there is none.
+/// it, so the last writer of a form has seen the last index. The zchunk form and shards are added if there are none.
 pub(super) async fn converge(
     engine: &Engine,
     outlet: &Outlet,
@@ -87,7 +100,7 @@ pub(super) async fn converge(
         outlet,
         subdir,
         work,
-        adds_zck: true,
+        adds_forms: true,
     };
     for _ in 0..MAX_ROUNDS {
         let current = update.read().await?;
@@ -135,7 +148,7 @@ pub async fn add_packages(
         outlet,
         subdir,
         work,
-        adds_zck: false,
+        adds_forms: false,
     };
     update.run(packages).await
 }
@@ -145,8 +158,8 @@ struct Update<'a> {
     outlet: &'a Outlet,
     subdir: &'a str,
     work: &'a Path,
-    /// Whether a zchunk form is made if there is none. One that is there is always kept up to date.
-    adds_zck: bool,
+    /// Whether the zchunk form and shards are made if there are none. Those that are there are always kept up to date.
+    adds_forms: bool,
 }
 
 /// Records to add, by map and key.
@@ -244,7 +257,8 @@ impl Update<'_> {
         if let Ok(IndexResponse::Index(compressed)) = fetched
             && compressed.sha256 == current.sha256
         {
-            return self.is_zck_converged(current).await;
+            let is_converged = self.are_shards_converged(current).await?;
+            return Ok(is_converged && self.is_zck_converged(current).await?);
         }
         let compressed = self.work.join(format!("{}-current.json.zst", self.subdir));
         compress(current.path.clone(), compressed.clone(), LEVEL).await?;
@@ -253,12 +267,102 @@ impl Update<'_> {
         Ok(false)
     }
 
+    /// The same for the shards: first the files, then their index, then the note of what is there.
+    async fn are_shards_converged(&self, current: &LocalIndex) -> Result<bool, Error> {
+        let published = self.small_file(index_file(self.subdir, SHARDS)).await?;
+        if published.is_none() && !self.adds_forms {
+            return Ok(true);
+        }
+        let note = || note_file(self.subdir, "shards.json");
+        let cache = self.small_file(note()).await?.unwrap_or_default();
+        let cache: ShardCache = serde_json::from_slice(&cache).unwrap_or_default();
+        let (table, text) = (current.table.clone(), current.path.clone());
+        let (subdir, earlier) = (self.subdir.to_owned(), cache.clone());
+        let work = move || make_shards(&table, &text, &subdir, &earlier);
+        let made = blocking(work).await.map_err(local(&current.path))?;
+        let Some(made) = made else {
+            if published.is_none() {
+                return Ok(true);
+            }
+            // They would be of another index.
+            let target = index_file(self.subdir, SHARDS);
+            self.engine.delete(self.outlet, &[target]).await?;
+            return Ok(false);
+        };
+        if published.as_deref() == Some(&made.index[..]) {
+            return Ok(true);
+        }
+        let Shards {
+            index,
+            new,
+            cache: next,
+        } = made;
+        let mut sending = stream::iter(new.into_iter().map(|(digest, bytes)| async move {
+            let file = self
+                .new_file(shard(self.subdir, &digest), bytes, IMMUTABLE)
+                .await?;
+            self.put(&format!("shards/{digest}"), &[file]).await
+        }))
+        .buffer_unordered(PARALLEL);
+        while let Some(sent) = sending.next().await {
+            sent?;
+        }
+        drop(sending);
+        let file = self
+            .new_file(index_file(self.subdir, SHARDS), index, SHORT)
+            .await?;
+        self.put(SHARDS, &[file]).await?;
+        let (next, old) = retire(next, &cache, seconds_now());
+        let text = serde_json::to_vec(&next).unwrap_or_default();
+        let file = self.new_file(note(), text, NEVER).await?;
+        self.put("shards.json", &[file]).await?;
+        let old: Vec<Target> = old
+            .iter()
+            .map(|digest| shard(self.subdir, digest))
+            .collect();
+        if let Err(error) = self.engine.delete(self.outlet, &old).await {
+            tracing::debug!(error = %error.problem(), "cannot delete old shards");
+        }
+        Ok(false)
+    }
+
+    /// A file in memory; `None` if it is not there.
+    async fn small_file(&self, target: Target) -> Result<Option<Vec<u8>>, Error> {
+        let mut sink = MemorySink::new(MAX_INTENT);
+        let job = Job::metadata(target.path.clone(), target);
+        match self
+            .engine
+            .fetch(self.outlet.mirrors(), &job, &mut sink)
+            .await
+        {
+            Ok(_) => Ok(Some(sink.into_bytes())),
+            Err(error) if error.is_absent() || error.has_absence() => Ok(None),
+            Err(source) => Err(Error::Published {
+                place: format!("{}/{}", self.outlet.location(), self.subdir),
+                source,
+            }),
+        }
+    }
+
+    async fn new_file(
+        &self,
+        target: Target,
+        bytes: Vec<u8>,
+        cache_control: &'static str,
+    ) -> Result<NewFile, Error> {
+        let path = PathBuf::from(&target.path);
+        let kind = content_type(&target.path);
+        let file = NewFile::new(target, Content::from(bytes)).await;
+        let file = file.map_err(|error| local(&path)(io::Error::other(error)))?;
+        Ok(file.with_headers(kind, Some(cache_control)))
+    }
+
     /// The same for the zchunk form.
     async fn is_zck_converged(&self, current: &LocalIndex) -> Result<bool, Error> {
         let mirrors = self.outlet.mirrors();
         let held = self.work.join(format!("{}-current.json.zck", self.subdir));
         let has_one = fetch_zck(self.engine, mirrors, self.subdir, &held).await?;
-        if !has_one && !self.adds_zck {
+        if !has_one && !self.adds_forms {
             return Ok(true);
         }
         let (table, text) = (current.table.clone(), current.path.clone());
@@ -480,4 +584,57 @@ fn is_same_record(one: &[u8], other: &[u8]) -> bool {
         })
     };
     read(one) == read(other)
+}
+
+/// Notes which shards are not named any more, and returns those that have not been named for a day. A reader may still have an
+/// index that names the others.
+fn retire(mut next: ShardCache, earlier: &ShardCache, now: u64) -> (ShardCache, Vec<String>) {
+    let named: BTreeSet<&str> = next.digests().collect();
+    let gone = earlier.digests().filter(|digest| !named.contains(digest));
+    let gone: Vec<String> = gone.map(str::to_owned).collect();
+    next.retired = earlier.retired.clone();
+    for digest in gone {
+        next.retired.entry(digest).or_insert(now);
+    }
+    let named: BTreeSet<String> = next.digests().map(str::to_owned).collect();
+    next.retired.retain(|digest, _| !named.contains(digest));
+    let is_old = |since: u64| now.saturating_sub(since) >= SHARD_GRACE.as_secs();
+    let old = next.retired.iter().filter(|(_, since)| is_old(**since));
+    let old: Vec<String> = old.map(|(digest, _)| digest.clone()).collect();
+    next.retired.retain(|digest, _| !old.contains(digest));
+    (next, old)
+}
+
+fn seconds_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(shards: &[(&str, &str)]) -> ShardCache {
+        let text = serde_json::json!({
+            "shards": shards.iter().map(|(name, shard)| {
+                ((*name).to_owned(), serde_json::json!({"records": "", "shard": shard}))
+            }).collect::<serde_json::Map<_, _>>(),
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn shards_are_deleted_a_day_after_the_last_index_that_names_them() {
+        let first = cache(&[("a", "1"), ("b", "2")]);
+        let (second, old) = retire(cache(&[("a", "3"), ("b", "2")]), &first, 100);
+        assert!(old.is_empty());
+        assert_eq!(second.retired, BTreeMap::from([("1".to_owned(), 100)]));
+        // One that is named again stays.
+        let day = SHARD_GRACE.as_secs();
+        let (again, old) = retire(cache(&[("a", "1"), ("b", "2")]), &second, 100 + day);
+        assert!(old.is_empty());
+        assert_eq!(again.retired, BTreeMap::from([("3".to_owned(), 100 + day)]));
+        let (_, old) = retire(cache(&[("a", "4"), ("b", "2")]), &again, 100 + 2 * day);
+        assert_eq!(old, ["3"]);
+    }
 }

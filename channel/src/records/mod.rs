@@ -2,6 +2,7 @@
 
 mod rewrite;
 mod scan;
+mod shards;
 mod table;
 mod zck;
 
@@ -10,5 +11,6 @@ pub use scan::ScanError;
 pub use table::{Form, RecordTable, Row};
 
 pub(crate) use rewrite::write_index;
+pub(crate) use shards::{ShardCache, Shards, make_shards, shard_file};
 pub(crate) use table::identity;
 pub(crate) use zck::IndexLog;
