@@ -352,6 +352,14 @@ async fn an_index_keeps_the_changes_of_others_and_all_forms_agree() {
     std::fs::remove_file(&shards).unwrap();
     sandbox.run(&["index", &text(&root)]).expect(6);
     assert!(std::fs::read(&shards).unwrap() == shards_after);
+    // What was uploaded has its run exports, too.
+    let exports: Value =
+        serde_json::from_slice(&std::fs::read(root.join("noarch/run_exports.json")).unwrap())
+            .unwrap();
+    for file in named(&std::fs::read(&path).unwrap()) {
+        let entries = ["packages", "packages.conda"].map(|map| exports[map][&file].is_object());
+        assert!(entries.contains(&true), "{file}");
+    }
     let patched = ["packages", "packages.conda"].map(|map| index[map][&kept]["patched"].clone());
     assert!(patched.contains(&"by hand".into()));
     let registry = OciServer::start().await.unwrap();

@@ -115,6 +115,8 @@ struct Listed {
 enum Known {
     /// The index has it as it is.
     Same(Expected),
+    /// The same, and its run exports, which `run_exports.json` lacks: it came by an upload.
+    Completed(Expected, Option<Value>),
     New(Box<NewPackage>),
     Refused(String),
 }
@@ -167,9 +169,20 @@ impl IndexBuilder<'_> {
                 .collect(),
             None => HashMap::new(),
         };
+        let exported = self.run_exports(subdir).await;
         let known = stream::iter(listed.iter().map(|file| {
             let (row, entry) = (rows.get(&file.name), cache.get(&file.name));
-            async move { (file, self.inspect(subdir, file, row, entry).await) }
+            let lacks_exports =
+                (exported.as_ref()).is_some_and(|maps| !has_exports(maps, &file.name));
+            async move {
+                let known = match self.inspect(subdir, file, row, entry).await {
+                    Ok(Known::Same(expected)) if lacks_exports => {
+                        self.complete(subdir, &file.name, expected).await
+                    }
+                    known => known,
+                };
+                (file, known)
+            }
         }));
         let mut known = known.buffered(PARALLEL);
         let mut added: BTreeMap<(Form, String), String> = BTreeMap::new();
@@ -183,6 +196,10 @@ impl IndexBuilder<'_> {
                     continue;
                 }
                 Known::Same(expected) => expected,
+                Known::Completed(expected, run_exports) => {
+                    exports.insert(file.name.clone(), run_exports.unwrap_or_else(|| json!({})));
+                    expected
+                }
                 Known::New(package) => {
                     let list = if rows.contains_key(&file.name) {
                         &mut report.replaced
@@ -224,7 +241,11 @@ impl IndexBuilder<'_> {
         }
         if report.is_changed {
             self.publish(subdir, current, without, added).await?;
-            self.write_run_exports(subdir, &kept, exports).await?;
+        }
+        if report.is_changed || !exports.is_empty() {
+            let before = exported.unwrap_or_default();
+            self.write_run_exports(subdir, &kept, &before, exports)
+                .await?;
         }
         // An earlier run may have ended between two forms.
         converge(self.engine, self.outlet, subdir, self.work).await?;
@@ -430,23 +451,36 @@ impl IndexBuilder<'_> {
         Ok(())
     }
 
+    /// The run exports that are published; `None` if there are none.
+    async fn run_exports(&self, subdir: &str) -> Option<Map<String, Value>> {
+        let mut sink = MemorySink::new(MAX_NOTE);
+        let job = Job::metadata("run exports", index_file(subdir, "run_exports.json"));
+        let mirrors = self.outlet.mirrors();
+        self.engine.fetch(mirrors, &job, &mut sink).await.ok()?;
+        serde_json::from_slice(&sink.into_bytes()).ok()
+    }
+
+    /// Reads the run exports of a package whose record is known.
+    async fn complete(
+        &self,
+        subdir: &str,
+        name: &str,
+        expected: Expected,
+    ) -> Result<Known, IndexError> {
+        Ok(match self.read_package(subdir, name).await? {
+            Known::New(package) => Known::Completed(expected, package.run_exports),
+            _ => Known::Same(expected),
+        })
+    }
+
     /// Writes the run exports of all packages (CEP 12): new ones, and those of before.
     async fn write_run_exports(
         &self,
         subdir: &str,
         kept: &BTreeSet<String>,
+        before: &Map<String, Value>,
         new: BTreeMap<String, Value>,
     ) -> Result<(), IndexError> {
-        let mut sink = MemorySink::new(MAX_NOTE);
-        let job = Job::metadata("run exports", index_file(subdir, "run_exports.json"));
-        let fetched = self
-            .engine
-            .fetch(self.outlet.mirrors(), &job, &mut sink)
-            .await;
-        let before: Map<String, Value> = match fetched {
-            Ok(_) => serde_json::from_slice(&sink.into_bytes()).unwrap_or_default(),
-            Err(_) => Map::new(),
-        };
         let mut maps: BTreeMap<&str, BTreeMap<String, Value>> = BTreeMap::new();
         for map in ["packages", "packages.conda"] {
             let earlier = before.get(map).and_then(Value::as_object);
@@ -477,4 +511,10 @@ impl IndexBuilder<'_> {
 
 fn is_package(name: &str) -> bool {
     (name.ends_with(".conda") || name.ends_with(".tar.bz2")) && !name.starts_with('.')
+}
+
+/// Whether run exports have an entry for a package, which may be empty.
+fn has_exports(maps: &Map<String, Value>, file: &str) -> bool {
+    let has = |map: &str| maps.get(map).is_some_and(|map| map.get(file).is_some());
+    has("packages") || has("packages.conda")
 }
