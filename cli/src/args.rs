@@ -422,3 +422,85 @@ pub(crate) enum ChunkHash {
     #[value(name = "sha512-128")]
     Sha512_128,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The words of a command, up to what a shell does with its output. Variables become numbers.
+    fn words(command: &str) -> Vec<String> {
+        let command = command.replace("${{ matrix.worker }}", "0");
+        let is_end =
+            |word: &&str| !matches!(*word, "|" | "||" | "&&" | "<" | ">") && !word.starts_with('#');
+        let words = command.split_whitespace().take_while(is_end);
+        words
+            .map(|word| match word.split_once('$') {
+                Some((before, _)) => format!("{}0/8", before.trim_matches(['\'', '"'])),
+                None => word.trim_matches(['\'', '"']).to_owned(),
+            })
+            .collect()
+    }
+
+    /// The command lines in a text: those behind a prompt, and those of scripts and units.
+    fn commands(text: &str) -> Vec<Vec<String>> {
+        let text = text.replace("\\\n", " ");
+        let lines: Vec<&str> = text.lines().collect();
+        let mut found = Vec::new();
+        for (number, line) in lines.iter().enumerate() {
+            let line = line.trim_start();
+            let starts = [
+                "$ taipan ",
+                "taipan ",
+                "ExecStart=/usr/local/bin/taipan ",
+                "7,37 * * * * flock -n /tmp/taipan-mirror taipan ",
+            ];
+            let Some(start) = starts.iter().find_map(|start| line.strip_prefix(start)) else {
+                continue;
+            };
+            // A command goes on in more deeply indented or equally indented lines of options.
+            let more = lines[number + 1..].iter().map(|line| line.trim_start());
+            let more = more.take_while(|line| line.starts_with("--"));
+            let whole = std::iter::once(start)
+                .chain(more)
+                .collect::<Vec<_>>()
+                .join(" ");
+            found.push(words(&whole));
+        }
+        found
+    }
+
+    #[test]
+    fn the_commands_of_the_documents_are_valid() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let documents = [
+            ("README.md", 14),
+            ("docs/fetch.md", 10),
+            ("docs/mirrors.md", 2),
+            ("docs/configuration.md", 2),
+            ("docs/publishing.md", 4),
+            ("docs/operations/crontab", 1),
+            ("docs/operations/slurm.sh", 1),
+            ("docs/operations/kubernetes.yaml", 2),
+            ("docs/operations/ci.yaml", 1),
+            ("docs/operations/taipan-mirror.service", 1),
+        ];
+        for (document, least) in documents {
+            let text = std::fs::read_to_string(root.join(document)).unwrap();
+            let is_prose = document.ends_with(".md");
+            let all = commands(&text);
+            let mut count = 0;
+            for command in all {
+                // In prose a line may begin with the name of the program.
+                let arguments = std::iter::once("taipan".to_owned()).chain(command.iter().cloned());
+                match Cli::try_parse_from(arguments) {
+                    Ok(_) => count += 1,
+                    Err(_) if is_prose && !text.contains(&format!("$ taipan {}", command[0])) => {}
+                    Err(error) => panic!("{document}: {command:?}: {error}"),
+                }
+            }
+            assert!(count >= least, "{document}: {count} commands");
+        }
+    }
+}

@@ -372,3 +372,40 @@ async fn an_index_keeps_the_changes_of_others_and_all_forms_agree() {
         finished.stderr
     );
 }
+
+/// Where a bucket honours no conditions, uploads note what they add. `index` publishes that, and does not bring back what is deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn intents_of_uploads_are_kept_and_bring_nothing_back() {
+    let (site, server) = bucket(true).await;
+    let mut sandbox = Sandbox::new();
+    with_keys(&mut sandbox, &server);
+    let files: Vec<PathBuf> = packages(&sandbox)
+        .into_iter()
+        .filter(|file| file.parent().unwrap().ends_with("noarch"))
+        .collect();
+    let upload = |file: &Path| {
+        let arguments = ["upload", &text(file), "--to", "s3://bucket/c", "--index"];
+        sandbox.run(&arguments).expect(0);
+    };
+    let listed = || named(&site.get("c/noarch/repodata.json").unwrap());
+    let name = |file: &Path| file.file_name().unwrap().to_str().unwrap().to_owned();
+    let (first, second, third) = (&files[0], &files[1], &files[2]);
+    upload(first);
+    let before = site.get("c/noarch/repodata.json").unwrap();
+    upload(second);
+    // As if an `index` had read before the second upload, and written after it.
+    site.insert("c/noarch/repodata.json", before);
+    let file = std::fs::read(third).unwrap();
+    site.insert(&format!("c/noarch/{}", name(third)), file);
+    site.remove(&format!("c/noarch/{}", name(first)));
+    sandbox
+        .run(&["index", "s3://bucket/c", "--subdir", "noarch"])
+        .expect(0);
+    assert_eq!(listed(), BTreeSet::from([name(second), name(third)]));
+    // The intent of the first is not an hour old.
+    upload(&files[3]);
+    assert_eq!(
+        listed(),
+        BTreeSet::from([name(second), name(third), name(&files[3])])
+    );
+}

@@ -723,3 +723,55 @@ async fn an_interrupted_sync_leaves_nothing_incomplete() {
     sync(&sandbox, &source.url(), std::slice::from_ref(&url), &[]).expect(0);
     sandbox.run(&["mirror", "verify", &url]).expect(0);
 }
+
+/// An index without anything empties no mirror, also when the filters changed; a locked file that is not there is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_index_is_never_believed() {
+    let site = channel().site();
+    let source = HttpServer::start(site.clone()).await.unwrap();
+    let sandbox = Sandbox::new();
+    let place = format!("file://{}", sandbox.path("mirror").display());
+    let urls = [place];
+    sync(&sandbox, &source.url(), &urls, &["--subdir", "noarch"]).expect(0);
+    let before = named(&sandbox.path("mirror"), "noarch");
+    let empty = r#"{"info":{"subdir":"noarch"},"packages":{},"packages.conda":{}}"#;
+    site.insert("noarch/repodata.json", empty);
+    site.remove("noarch/repodata.json.zst");
+    let more = [
+        "--subdir",
+        "noarch",
+        "--exclude",
+        "none-such",
+        "--prune",
+        "--grace",
+        "0s",
+    ];
+    sync(&sandbox, &source.url(), &urls, &more).expect(1);
+    assert_eq!(named(&sandbox.path("mirror"), "noarch"), before);
+
+    let lock = sandbox.write(
+        "lock.txt",
+        "@EXPLICIT\nhttps://h.example/c/noarch/none-such-1-0.conda\n",
+    );
+    let site = channel().site();
+    let source = HttpServer::start(site).await.unwrap();
+    let lock = lock.display().to_string();
+    let place = [format!("file://{}", sandbox.path("locked").display())];
+    let finished = sandbox.run(&[
+        "mirror",
+        "sync",
+        &source.url(),
+        &place[0],
+        "--subdir",
+        "noarch",
+        "--lock",
+        &lock,
+    ]);
+    assert!(
+        finished
+            .stderr
+            .contains("noarch/none-such-1-0.conda is in a lock file"),
+        "{}",
+        finished.stderr
+    );
+}

@@ -17,7 +17,7 @@ use taipan_transfer::{
 
 use super::{
     record::{NewPackage, new_package},
-    update::{converge, index_form, write_changed},
+    update::{add_packages, converge, index_form, write_changed},
 };
 use crate::{
     layout::{NEVER, SHORT, index_file, note_file, package_file},
@@ -225,16 +225,7 @@ impl IndexBuilder<'_> {
         }
         drop(known);
         report.packages = kept.len();
-        let mut without = BTreeSet::new();
-        if let Some(index) = &current {
-            for (number, row) in index.table.rows().iter().enumerate() {
-                let name = index.table.file_name(row);
-                if !kept.contains(name) {
-                    without.insert(number);
-                    report.removed.push(name.to_owned());
-                }
-            }
-        }
+        let without = gone(current.as_ref(), &kept, &mut report.removed);
         report.is_changed = current.is_none() || !added.is_empty() || !without.is_empty();
         if self.dry_run {
             return Ok(report);
@@ -246,6 +237,10 @@ impl IndexBuilder<'_> {
             let before = exported.unwrap_or_default();
             self.write_run_exports(subdir, &kept, &before, exports)
                 .await?;
+        }
+        if report.is_changed && !self.engine.honours_conditions(self.outlet).await? {
+            // An upload may have been published while this run was reading: its intent is still there.
+            add_packages(self.engine, self.outlet, subdir, &[], self.work).await?;
         }
         // An earlier run may have ended between two forms.
         converge(self.engine, self.outlet, subdir, self.work).await?;
@@ -517,4 +512,24 @@ fn is_package(name: &str) -> bool {
 fn has_exports(maps: &Map<String, Value>, file: &str) -> bool {
     let has = |map: &str| maps.get(map).is_some_and(|map| map.get(file).is_some());
     has("packages") || has("packages.conda")
+}
+
+/// The rows of files that are not there any more; their names are added to `removed`.
+fn gone(
+    current: Option<&LocalIndex>,
+    kept: &BTreeSet<String>,
+    removed: &mut Vec<String>,
+) -> BTreeSet<usize> {
+    let mut rows = BTreeSet::new();
+    let Some(index) = current else {
+        return rows;
+    };
+    for (number, row) in index.table.rows().iter().enumerate() {
+        let name = index.table.file_name(row);
+        if !kept.contains(name) {
+            rows.insert(number);
+            removed.push(name.to_owned());
+        }
+    }
+    rows
 }

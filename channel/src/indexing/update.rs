@@ -15,14 +15,15 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use taipan_transfer::{
-    Condition, Content, Engine, Job, MemorySink, NewFile, Outlet, PutOptions, Sha256, Target,
+    Condition, Content, Engine, Expected, Job, MemorySink, NewFile, Outlet, PutOptions, Sha256,
+    Target,
 };
 
 use super::record::{INDEXED, NewPackage};
 use crate::{
     layout::{
         IMMUTABLE, NEVER, NOTES, SHORT, content_type, index_file, note_file, notes_repository,
-        shard,
+        package_file, shard,
     },
     records::{Form, RecordTable, Rewrite, ShardCache, Shards, make_shards, write_index},
     sync::{
@@ -197,6 +198,7 @@ impl Update<'_> {
             let path = current.as_ref().map(|index| index.path.clone());
             let table = current.as_ref().map(|index| &index.table);
             let missing = missing(table, path.as_deref(), wanted)?;
+            let missing = self.there(missing, &ours).await?;
             if missing.is_empty() && current.is_some() {
                 if self.is_converged(current.as_ref()).await? {
                     self.forget_old(&intents).await;
@@ -218,6 +220,23 @@ impl Update<'_> {
             }
         }
         Err(self.contended())
+    }
+
+    /// Leaves out what others have noted and what is not there any more: an intent outlives a package that is deleted.
+    async fn there(&self, mut records: Records, ours: &Records) -> Result<Records, Error> {
+        let others: Vec<(Form, String)> = (records.keys())
+            .filter(|key| !ours.contains_key(key))
+            .cloned()
+            .collect();
+        for key in others {
+            let (target, _) = package_file(self.subdir, &key.1);
+            let any = Expected::default();
+            let held = self.engine.look(self.outlet, &target, &any).await?;
+            if held.is_none() {
+                records.remove(&key);
+            }
+        }
+        Ok(records)
     }
 
     fn contended(&self) -> Error {

@@ -100,6 +100,20 @@ impl Filter {
         self.files.get_or_insert_default().extend(files);
     }
 
+    /// The wanted files that an index does not list.
+    pub(super) fn unlisted(&self, table: &RecordTable) -> Vec<String> {
+        let Some(files) = &self.files else {
+            return Vec::new();
+        };
+        let listed: BTreeSet<&str> = table
+            .rows()
+            .iter()
+            .map(|row| table.file_name(row))
+            .collect();
+        let unlisted = files.iter().filter(|file| !listed.contains(&***file));
+        unlisted.cloned().collect()
+    }
+
     /// Keeps only the newest versions of each name, this many, with all their builds.
     pub fn newest(&mut self, count: usize) {
         self.describe("newest", &count.to_string());

@@ -135,10 +135,29 @@ impl Run<'_> {
             .map(|(name, _)| (*name).to_owned())
             .collect();
         difference.dropped.sort();
+        self.check_dropped(contents, outlet, state, &published, &difference)?;
+        if self.options.verify && trusted {
+            self.verify_slice(contents, number, state, &mut difference)
+                .await;
+        }
+        Ok(difference)
+    }
+
+    /// Refuses an index that lists much less than before.
+    fn check_dropped(
+        &self,
+        contents: &Contents,
+        outlet: &taipan_transfer::Outlet,
+        state: Option<&MirrorState>,
+        published: &RecordTable,
+        difference: &Difference,
+    ) -> Result<(), SyncError> {
         let same_filters = state.is_none_or(|state| state.filters == contents.filters);
         #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
         let share = difference.dropped.len() as f64 / published.len().max(1) as f64 * 100.0;
-        if same_filters && share > self.options.max_delete {
+        // An index without anything is never believed, whatever the filters are.
+        let is_empty = contents.table.is_empty() && share > 0.0;
+        if is_empty || (same_filters && share > self.options.max_delete) {
             return Err(SyncError::TooManyDropped {
                 subdir: self.subdir.to_owned(),
                 place: outlet.location().to_string(),
@@ -147,11 +166,7 @@ impl Run<'_> {
                 limit: self.options.max_delete,
             });
         }
-        if self.options.verify && trusted {
-            self.verify_slice(contents, number, state, &mut difference)
-                .await;
-        }
-        Ok(difference)
+        Ok(())
     }
 
     /// Looks at a part of the packages that a destination should have.

@@ -113,6 +113,14 @@ impl Run<'_> {
             let text = format!("{}/{file} is left out: {problem}", self.subdir);
             self.observer.event(&SyncEvent::Warning { text: &text });
         }
+        let unlisted = self.filter.unlisted(&table);
+        for file in &unlisted {
+            let text = format!(
+                "{}/{file} is in a lock file, and the source does not list it",
+                self.subdir
+            );
+            self.observer.event(&SyncEvent::Warning { text: &text });
+        }
         let (of_table, path) = (Arc::clone(&table), index.path.clone());
         let left_out = blocking(move || filter.left_out(&of_table, &path)).await?;
         let source_time = time_of(&index);

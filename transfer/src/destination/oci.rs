@@ -214,8 +214,9 @@ fn delay_in(text: &str) -> Option<Duration> {
     let lower = text.to_ascii_lowercase();
     let (_, rest) = lower.split_once("retry-after")?;
     let rest = rest.trim_start_matches([':', '=', ' ', '"']);
-    let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-    let number: f64 = rest[..end].parse().ok()?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'));
+    let end = end.unwrap_or(rest.len());
+    let number: f64 = rest[..end].trim_end_matches('.').parse().ok()?;
     let unit = rest[end..].trim_start();
     let seconds = if unit.starts_with("ms") {
         number / 1000.0
@@ -917,8 +918,8 @@ mod tests {
         for (text, expected) in [
             ("retry-after: 10.3ms, allowed: 2000/minute", Some(10_300)),
             (r#"{"message":"retry-after: 2s"}"#, Some(2_000_000)),
-            ("Retry-After: 5", None),
-            ("Retry-After: 5.", None),
+            ("Retry-After: 5", Some(5_000_000)),
+            ("Retry-After: 5.", Some(5_000_000)),
             ("retry-after: 1m", Some(60_000_000)),
             ("retry-after: soon", None),
             ("rate limit", None),

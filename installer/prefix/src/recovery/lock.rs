@@ -17,6 +17,9 @@ use crate::prefix::Prefix;
 /// process waits for it, two processes could hold the lock.
 const LOCK: &str = ".taipan-lock";
 
+/// How often a lock is tried again because its directory was removed meanwhile.
+const MAX_TRIES: usize = 1000;
+
 /// How often a waiting process polls: a blocking `flock` cannot be cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -91,20 +94,30 @@ impl LockedPrefix {
     fn wait(prefix: &Prefix, cancel: &AtomicBool) -> Result<Self, PrefixError> {
         let directory = prefix.conda_meta();
         let path = directory.join(LOCK);
+        let mut tries = 0..MAX_TRIES;
         loop {
-            let created = create_directories(prefix, &directory)?;
+            // The holder of the lock may remove the directories while they are looked at.
+            let is_removed = |error: &PrefixError| matches!(error, PrefixError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+            let created = match create_directories(prefix, &directory) {
+                Err(error) if is_removed(&error) && tries.next().is_some() => continue,
+                created => created?,
+            };
             let mut locked = Self {
                 prefix: prefix.clone(),
                 lock: None,
                 created: Mutex::new(created),
                 recovery: Recovery::Nothing,
             };
-            let file = File::options()
+            let opened = File::options()
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .open(&path)
-                .map_err(PrefixError::io("open the lock file", &path))?;
+                .map_err(PrefixError::io("open the lock file", &path));
+            let file = match opened {
+                Err(error) if is_removed(&error) && tries.next().is_some() => continue,
+                opened => opened?,
+            };
             loop {
                 match file.try_lock() {
                     Ok(()) => break,
@@ -247,6 +260,26 @@ mod tests {
         drop(prefix.lock(&AtomicBool::new(false)).unwrap());
         assert!(prefix.path().join("mine").exists());
         assert!(!prefix.conda_meta().exists());
+    }
+
+    #[test]
+    fn a_holder_that_removes_the_directories_disturbs_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = Prefix::open(dir.path().join("env")).unwrap();
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let prefix = prefix.clone();
+                thread::spawn(move || {
+                    for _ in 0..300 {
+                        drop(prefix.lock(&AtomicBool::new(false)).unwrap());
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert!(!prefix.path().exists());
     }
 
     #[test]
