@@ -39,6 +39,14 @@ impl Run<'_> {
         if let Some(error) = done.gave_up {
             return Err(error);
         }
+        // Before anything is published: they are not there.
+        for row in &difference.deferred {
+            let file = table.file_name(&table.rows()[*row]);
+            let state = progress.state.as_ref();
+            let earlier = state.and_then(|state| state.failures.get(file));
+            let problem = earlier.map(|failure| failure.problem.clone());
+            failures.insert(*row, (FailureSide::Source, problem.unwrap_or_default()));
+        }
         if !difference.replaced.is_empty() {
             let done = self
                 .replace(
@@ -47,13 +55,6 @@ impl Run<'_> {
                 .await?;
             failures.extend(done.failures);
             postponed.extend(done.postponed);
-        }
-        for row in &difference.deferred {
-            let file = table.file_name(&table.rows()[*row]);
-            let state = progress.state.as_ref();
-            let earlier = state.and_then(|state| state.failures.get(file));
-            let problem = earlier.map(|failure| failure.problem.clone());
-            failures.insert(*row, (FailureSide::Source, problem.unwrap_or_default()));
         }
         progress.report.failures.clear();
         progress.report.postponed = postponed.len();
@@ -258,7 +259,10 @@ impl Run<'_> {
             let earlier = earlier.failures.get(file);
             let failure = match earlier.filter(|_| difference.deferred.contains(row)) {
                 Some(earlier) => earlier.clone(),
-                None => Failure::after(earlier, problem.clone(), contents.now),
+                None => Failure {
+                    sha256: table.rows()[*row].sha256().map(|it| it.to_string()),
+                    ..Failure::after(earlier, problem.clone(), contents.now)
+                },
             };
             state.failures.insert(file.to_owned(), failure);
         }

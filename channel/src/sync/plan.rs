@@ -120,9 +120,13 @@ impl Run<'_> {
         }
         if let Some(state) = state.filter(|_| !self.options.retry_failed) {
             let is_early = |row: &usize| {
-                let file = contents.table.file_name(&contents.table.rows()[*row]);
-                let failure = state.failures.get(file);
-                failure.is_some_and(|failure| failure.next > contents.now)
+                let row = &contents.table.rows()[*row];
+                let failure = state.failures.get(contents.table.file_name(row));
+                // Another file under the same name is tried at once.
+                failure.is_some_and(|failure| {
+                    let sha256 = row.sha256().map(|it| it.to_string());
+                    failure.next > contents.now && failure.sha256 == sha256
+                })
             };
             let (early, lacking) = difference.lacking.iter().copied().partition(is_early);
             (difference.deferred, difference.lacking) = (early, lacking);

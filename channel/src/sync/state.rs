@@ -79,6 +79,9 @@ pub struct Failure {
     pub tries: u32,
     /// When it is tried again, in seconds since 1970.
     pub next: u64,
+    /// The digest that its record had.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 /// A file that no index names any more.
@@ -106,6 +109,7 @@ impl Failure {
             problem,
             tries,
             next: now + wait.min(LONGEST_WAIT),
+            sha256: None,
         }
     }
 }
