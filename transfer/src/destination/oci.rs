@@ -69,7 +69,7 @@ pub struct OciDestination {
     flights: Mutex<Flights>,
     /// A repository that has the configuration.
     config_at: Mutex<Option<String>>,
-    budget: Option<RequestBudget>,
+    budget: Option<Arc<RequestBudget>>,
 }
 
 impl std::fmt::Debug for OciDestination {
@@ -234,12 +234,14 @@ impl OciDestination {
     /// The namespace that this backend reads, whose tokens must allow writing. `per_minute` limits the number of requests.
     pub(crate) fn new(backend: Arc<OciBackend>, per_minute: Option<u32>) -> Self {
         // Its limit for authenticated pushes is 2000 per minute.
-        let known = (backend.location().registry == "ghcr.io").then_some(1900);
+        let host = backend.location().registry.clone();
+        let known = (host == "ghcr.io").then_some(1900);
+        let budget = per_minute.or(known);
         Self {
             backend,
             flights: Mutex::default(),
             config_at: Mutex::default(),
-            budget: per_minute.or(known).map(RequestBudget::per_minute),
+            budget: budget.map(|per_minute| RequestBudget::of_host(&host, per_minute)),
         }
     }
 

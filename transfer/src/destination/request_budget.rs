@@ -1,6 +1,10 @@
 //! A limit on the number of requests, for registries that count them.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -12,8 +16,19 @@ pub(super) struct RequestBudget {
     next: Mutex<Instant>,
 }
 
+/// The budgets of this process, by host and requests per minute.
+static OF_HOSTS: LazyLock<Mutex<HashMap<(String, u32), Arc<RequestBudget>>>> =
+    LazyLock::new(Mutex::default);
+
 impl RequestBudget {
-    pub(super) fn per_minute(requests: u32) -> Self {
+    /// The budget of a host, which all destinations on it share: a registry counts the requests of a user.
+    pub(super) fn of_host(host: &str, per_minute: u32) -> Arc<Self> {
+        let mut all = OF_HOSTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let budget = all.entry((host.to_owned(), per_minute));
+        Arc::clone(budget.or_insert_with(|| Arc::new(Self::per_minute(per_minute))))
+    }
+
+    fn per_minute(requests: u32) -> Self {
         Self {
             interval: Duration::from_mins(1) / requests.max(1),
             next: Mutex::new(Instant::now()),
@@ -23,10 +38,7 @@ impl RequestBudget {
     /// Waits for the turn of one request.
     pub(super) async fn spend(&self) {
         let turn = {
-            let mut next = self
-                .next
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
             let turn = (*next).max(earliest);
@@ -50,5 +62,12 @@ mod tests {
         }
         let took = began.elapsed().as_secs_f64();
         assert!((8.5..=10.0).contains(&took), "{took}");
+    }
+
+    #[test]
+    fn destinations_on_one_host_share_a_budget() {
+        let of = |host, rate| RequestBudget::of_host(host, rate);
+        assert!(Arc::ptr_eq(&of("a.example", 60), &of("a.example", 60)));
+        assert!(!Arc::ptr_eq(&of("a.example", 60), &of("b.example", 60)));
     }
 }
