@@ -278,7 +278,16 @@ async fn what_cannot_be_had_is_left_out_and_tried_again() {
         metrics.contains("taipan_mirror_left_out_packages{"),
         "{metrics}"
     );
-    assert!(metrics.contains("taipan_mirror_last_success_timestamp_seconds{"));
+    for name in [
+        "last_success_timestamp_seconds",
+        "source_index_age_seconds",
+        "index_age_seconds",
+    ] {
+        assert!(
+            metrics.contains(&format!("\ntaipan_mirror_{name}{{")),
+            "{metrics}"
+        );
+    }
 
     // The source is good again. The next run waits; one that is told to does not.
     source.set_behaviour(Behaviour::new());

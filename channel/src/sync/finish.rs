@@ -92,6 +92,7 @@ impl Run<'_> {
         }
         progress.report.outcome = DestinationOutcome::Published;
         progress.report.packages = state.packages;
+        progress.report.index_time = state.source_time;
         if let Some(options) = &self.options.prune {
             #[expect(
                 clippy::cast_possible_truncation,

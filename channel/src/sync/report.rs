@@ -69,6 +69,8 @@ pub struct DestinationReport {
     pub postponed: usize,
     /// Packages that were named and not there, or wrong. They were sent again.
     pub missing: usize,
+    /// When the source index was made that the published index comes from, in seconds since 1970, if its server told.
+    pub index_time: Option<u64>,
 }
 
 impl DestinationReport {
@@ -76,6 +78,7 @@ impl DestinationReport {
         Self {
             location,
             outcome: DestinationOutcome::Unchanged,
+            index_time: None,
             sent: 0,
             sent_bytes: 0,
             found: 0,

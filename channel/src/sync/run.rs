@@ -180,6 +180,7 @@ impl Run<'_> {
                 Ok(state) => {
                     if let Some(state) = &state {
                         report.packages = state.packages;
+                        report.index_time = state.source_time;
                         report.graves = state.due_later();
                         let failures = state.failures.iter().map(|(file, failure)| CopyFailure {
                             file: file.clone(),

@@ -16,9 +16,11 @@ pub(super) struct RequestBudget {
     next: Mutex<Instant>,
 }
 
-/// The budgets of this process, by host and requests per minute.
-static OF_HOSTS: LazyLock<Mutex<HashMap<(String, u32), Arc<RequestBudget>>>> =
-    LazyLock::new(Mutex::default);
+/// By host and requests per minute.
+type Budgets = HashMap<(String, u32), Arc<RequestBudget>>;
+
+/// The budgets of this process.
+static OF_HOSTS: LazyLock<Mutex<Budgets>> = LazyLock::new(Mutex::default);
 
 impl RequestBudget {
     /// The budget of a host, which all destinations on it share: a registry counts the requests of a user.

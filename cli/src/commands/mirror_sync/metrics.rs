@@ -99,6 +99,11 @@ fn text(
         each(&|_, report| Some(now.saturating_sub(report.source_time?).to_string())),
     );
     metric(
+        "taipan_mirror_index_age_seconds",
+        "Age of the source index that the published index was made of, by its Last-Modified.",
+        each(&|it, _| Some(now.saturating_sub(it.index_time?).to_string())),
+    );
+    metric(
         "taipan_mirror_last_run_timestamp_seconds",
         "When the last run ended.",
         each(&|_, _| Some(now.to_string())),
