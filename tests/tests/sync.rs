@@ -784,3 +784,107 @@ async fn an_empty_index_is_never_believed() {
         finished.stderr
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_dates_and_files_of_names_choose_what_is_copied() {
+    let source = HttpServer::start(channel().site()).await.unwrap();
+    let sandbox = Sandbox::new();
+    let copied = |name: &str, more: &[&str]| -> BTreeSet<String> {
+        let place = [format!("file://{}", sandbox.path(name).display())];
+        let more = [&["--subdir", "noarch"], more].concat();
+        sync(&sandbox, &source.url(), &place, &more).expect(0);
+        named(&sandbox.path(name), "noarch")
+    };
+    let of = |files: &BTreeSet<String>, name: &str| -> Vec<String> {
+        let files = files.iter().filter(|file| file.starts_with(name));
+        files.cloned().collect()
+    };
+    let all = copied("all", &[]);
+    assert_eq!(of(&all, "demo-greetings").len(), 3);
+    let newest = copied("newest", &["--newest", "1"]);
+    assert_eq!(
+        of(&newest, "demo-greetings"),
+        ["demo-greetings-2.0-0.conda"]
+    );
+    assert_eq!(of(&newest, "demo-link").len(), 12);
+    let newest = copied("two", &["--newest", "2"]);
+    assert_eq!(
+        of(&newest, "demo-greetings"),
+        ["demo-greetings-1.1-0.conda", "demo-greetings-2.0-0.conda"]
+    );
+
+    // The builds of 1.0 and 1.1 are from September 2023 or before, that of 2.0 is from January 2024.
+    let older = copied("older", &["--exclude-newer", "2023-12-01"]);
+    assert_eq!(
+        of(&older, "demo-greetings"),
+        ["demo-greetings-1.0-0.conda", "demo-greetings-1.1-0.conda"]
+    );
+
+    let list = sandbox.write("names.txt", "# comment\ndemo-greetings\n\ndemo-lib # why\n");
+    let only = copied("only", &["--only-names-in", &list.display().to_string()]);
+    assert!(
+        only.iter()
+            .all(|file| file.starts_with("demo-greetings") || file.starts_with("demo-lib-"))
+    );
+    assert_eq!(of(&only, "demo-greetings").len(), 3);
+    let list = sandbox.write("excluded.txt", "demo-link-*\ndemo-greetings <2\n");
+    let rest = copied("rest", &["--exclude-file", &list.display().to_string()]);
+    let expected: BTreeSet<String> = all
+        .iter()
+        .filter(|file| !file.starts_with("demo-link-") && !file.starts_with("demo-greetings-1"))
+        .cloned()
+        .collect();
+    assert_eq!(rest, expected);
+}
+
+/// Packages may be kept for good by caches, indexes not; a bucket knows the digest of what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_have_types_cache_headers_and_digests() {
+    let source = HttpServer::start(channel().site()).await.unwrap();
+    let destinations = Destinations::start().await;
+    let sandbox = destinations.sandbox();
+    let place = ["s3://bucket/a".to_owned()];
+    sync(
+        &sandbox,
+        &source.url(),
+        &place,
+        &["--subdir", "noarch", "--zck"],
+    )
+    .expect(0);
+    let puts = destinations.s3.requests();
+    let of = |end: &str| {
+        let put = puts
+            .iter()
+            .find(|it| it.method == "PUT" && it.path.ends_with(end));
+        put.unwrap_or_else(|| panic!("no {end}")).clone()
+    };
+    for (end, kind, cache) in [
+        (
+            ".conda",
+            "application/octet-stream",
+            "public, max-age=31536000, immutable",
+        ),
+        ("repodata.json", "application/json", "public, max-age=300"),
+        (
+            "repodata.json.zst",
+            "application/zstd",
+            "public, max-age=300",
+        ),
+        (
+            "repodata.json.zck",
+            "application/octet-stream",
+            "public, max-age=300",
+        ),
+        ("state.json", "application/json", "no-cache"),
+    ] {
+        let put = of(end);
+        assert_eq!(put.header("content-type"), Some(kind), "{end}");
+        assert_eq!(put.header("cache-control"), Some(cache), "{end}");
+        let stored = destinations
+            .bucket
+            .get(put.path.strip_prefix("/bucket/").unwrap())
+            .unwrap();
+        let digest = taipan_transfer::Sha256::of(&stored).to_string();
+        assert_eq!(put.header("x-amz-meta-sha256"), Some(&*digest), "{end}");
+    }
+}
