@@ -118,7 +118,7 @@ impl Run<'_> {
                 save_state(self.engine, outlet, self.subdir, &state).await?;
             }
         }
-        progress.report.graves = state.due_later();
+        progress.report.graves = state.graves_to_delete();
         progress.state = Some(state);
         Ok(())
     }

@@ -181,7 +181,7 @@ impl Run<'_> {
                     if let Some(state) = &state {
                         report.packages = state.packages;
                         report.index_time = state.source_time;
-                        report.graves = state.due_later();
+                        report.graves = state.graves_to_delete();
                         let failures = state.failures.iter().map(|(file, failure)| CopyFailure {
                             file: file.clone(),
                             side: FailureSide::Source,

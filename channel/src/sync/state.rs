@@ -146,8 +146,8 @@ impl MirrorState {
         }
     }
 
-    /// How many files are to be deleted.
-    pub(super) fn due_later(&self) -> usize {
+    /// The number of files that will be deleted.
+    pub(super) fn graves_to_delete(&self) -> usize {
         self.graves.values().filter(|grave| !grave.stays).count()
     }
 

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_removes_the_directories_disturbs_nobody_else() {
+    fn a_lock_is_taken_while_others_remove_its_directory() {
         let dir = tempfile::tempdir().unwrap();
         let prefix = Prefix::open(dir.path().join("env")).unwrap();
         let workers: Vec<_> = (0..4)
