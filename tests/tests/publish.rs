@@ -409,3 +409,22 @@ async fn intents_of_uploads_are_kept_and_bring_nothing_back() {
         BTreeSet::from([name(second), name(third), name(&files[3])])
     );
 }
+
+/// Run exports that cannot be read now are not replaced by those of the new packages alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn run_exports_that_cannot_be_read_are_kept() {
+    let (site, server) = bucket(false).await;
+    let mut sandbox = Sandbox::new();
+    with_keys(&mut sandbox, &server);
+    for file in packages(&sandbox).iter().take(3) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        site.insert(&format!("c/noarch/{name}"), std::fs::read(file).unwrap());
+    }
+    let index = || sandbox.run(&["index", "s3://bucket/c", "--subdir", "noarch"]);
+    index();
+    let before = site.get("c/noarch/run_exports.json").unwrap();
+    let denied = Rule::always(Matcher::suffix("run_exports.json"), Fault::status(403));
+    server.set_behaviour(Behaviour::new().with_rule(denied));
+    assert_ne!(index().code, Some(0));
+    assert!(site.get("c/noarch/run_exports.json").unwrap() == before);
+}

@@ -169,7 +169,7 @@ impl IndexBuilder<'_> {
                 .collect(),
             None => HashMap::new(),
         };
-        let exported = self.run_exports(subdir).await;
+        let exported = self.run_exports(subdir).await?;
         let known = stream::iter(listed.iter().map(|file| {
             let (row, entry) = (rows.get(&file.name), cache.get(&file.name));
             let lacks_exports =
@@ -446,13 +446,22 @@ impl IndexBuilder<'_> {
         Ok(())
     }
 
-    /// The run exports that are published; `None` if there are none.
-    async fn run_exports(&self, subdir: &str) -> Option<Map<String, Value>> {
+    /// The run exports that are published; `None` if there are none. If they cannot be read they must not be replaced.
+    async fn run_exports(&self, subdir: &str) -> Result<Option<Map<String, Value>>, IndexError> {
         let mut sink = MemorySink::new(MAX_NOTE);
         let job = Job::metadata("run exports", index_file(subdir, "run_exports.json"));
-        let mirrors = self.outlet.mirrors();
-        self.engine.fetch(mirrors, &job, &mut sink).await.ok()?;
-        serde_json::from_slice(&sink.into_bytes()).ok()
+        match self
+            .engine
+            .fetch(self.outlet.mirrors(), &job, &mut sink)
+            .await
+        {
+            Ok(_) => Ok(serde_json::from_slice(&sink.into_bytes()).ok()),
+            Err(error) if error.is_absent() || error.has_absence() => Ok(None),
+            Err(source) => {
+                let place = format!("{}/{subdir}", self.outlet.location());
+                Err(Error::Published { place, source }.into())
+            }
+        }
     }
 
     /// Reads the run exports of a package whose record is known.
