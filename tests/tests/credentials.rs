@@ -48,6 +48,16 @@ fn login(sandbox: &Sandbox, server: &str, user: Option<&str>) -> Finished {
     finished
 }
 
+/// A package of the demo channel as a file.
+fn one_package(sandbox: &Sandbox) -> String {
+    let site = demo_channel(20_000).site();
+    let mut paths = site.paths().into_iter();
+    let path = paths.find(|path| path.ends_with(".conda")).unwrap();
+    let file = sandbox.path(path.rsplit('/').next().unwrap());
+    std::fs::write(&file, site.get(&path).unwrap()).unwrap();
+    file.display().to_string()
+}
+
 fn mode(path: &std::path::Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -98,20 +108,12 @@ async fn saved_credentials_of_a_registry_serve_uploads() {
     };
     let registry = OciServer::builder().auth(auth).start().await.unwrap();
     let sandbox = Sandbox::new();
-    let site = demo_channel(20_000).site();
-    let path = site
-        .paths()
-        .into_iter()
-        .find(|path| path.ends_with(".conda"))
-        .unwrap();
-    let file = sandbox.path(path.rsplit('/').next().unwrap());
-    std::fs::write(&file, site.get(&path).unwrap()).unwrap();
+    let file = one_package(&sandbox);
     let server = format!("oci+http://{}/a/channel", registry.host());
     let config = sandbox.write(
         "config.json",
         r#"{"other": {"kept": [1]}, "auths": {"x.example": {"auth": "YTpi"}}}"#,
     );
-    let file = file.display().to_string();
     let upload = || sandbox.run(&["upload", &file, "--to", &server]);
     assert_ne!(upload().code, Some(0));
     login(&sandbox, &server, None).expect(2);
@@ -182,17 +184,8 @@ async fn the_credential_helper_of_docker_is_used() {
         .objects_of("credentials");
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0]["place"], "docker-credential-test");
-    let site = demo_channel(20_000).site();
-    let path = site
-        .paths()
-        .into_iter()
-        .find(|path| path.ends_with(".conda"))
-        .unwrap();
-    let file = sandbox.path(path.rsplit('/').next().unwrap());
-    std::fs::write(&file, site.get(&path).unwrap()).unwrap();
-    sandbox
-        .run(&["upload", &file.display().to_string(), "--to", &server])
-        .expect(0);
+    let file = one_package(&sandbox);
+    sandbox.run(&["upload", &file, "--to", &server]).expect(0);
     sandbox.run(&["auth", "logout", &server]).expect(0);
     assert!(!sandbox.path("held").exists());
     // A helper that fails, or is not there, is named.
